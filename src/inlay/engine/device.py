@@ -1,0 +1,70 @@
+"""Chooses the device and the dtype, once, and says why.
+
+In: what the user asked for. Out: torch's device and dtype with a reason for the log. Half precision is
+only chosen where the processor computes in it; elsewhere it is emulated and slower than float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from inlay.errors import ConfigError
+
+AUTO = "auto"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_ALIASES = {"half": "float16", "fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "float": "float32"}
+AMPERE = (8, 0)  # the first compute capability with bf16
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A device and a dtype, and why they were taken."""
+
+    device: torch.device
+    dtype: torch.dtype
+    dtype_name: str
+    reason: str
+
+
+def choose(device: str, dtype: str) -> Choice:
+    """`auto` or a name for each; `ConfigError` when this machine or Inlay does not have it."""
+    chosen = _choose_device(device)
+    name, reason = _choose_dtype(chosen, dtype)
+    return Choice(chosen, DTYPES[name], name, reason)
+
+
+def _choose_device(asked: str) -> torch.device:
+    present = ["cpu"]
+    if torch.cuda.is_available():
+        present.insert(0, "cuda")
+    elif torch.backends.mps.is_available():
+        present.insert(0, "mps")
+    if asked == AUTO:
+        return torch.device(present[0])
+    if asked.split(":")[0] not in present:
+        raise ConfigError(f"--device {asked}: this machine has {' and '.join(present)} (or use auto)")
+    try:
+        return torch.device(asked)
+    except RuntimeError as error:
+        raise ConfigError(f"--device {asked} is not a device: use auto, cpu, cuda, cuda:N or mps") from error
+
+
+def _choose_dtype(device: torch.device, asked: str) -> tuple[str, str]:
+    asked = _ALIASES.get(asked, asked)
+    if asked in DTYPES:
+        return asked, "asked for"
+    if asked != AUTO:
+        raise ConfigError(f"--dtype {asked}: use auto, {', '.join(DTYPES)}")
+    if device.type == "cuda":
+        if torch.cuda.get_device_capability(device) >= AMPERE:
+            return "bfloat16", "the GPU computes in bfloat16"
+        return "float32", "the GPU is older than sm80 and has no bfloat16"
+    if device.type == "cpu":
+        if torch.cpu._is_avx512_bf16_supported():
+            return "bfloat16", "the processor has AVX512-BF16"
+        if torch.cpu._is_amx_tile_supported():
+            return "bfloat16", "the processor has AMX"
+        return "float32", "the processor has no native bfloat16"
+    return "float32", f"bfloat16 is not known to be native on {device.type}"

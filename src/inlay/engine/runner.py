@@ -1,0 +1,84 @@
+"""Runs packed batches on one device: the only place where a model, a device and a dtype meet.
+
+In: a spec and a `Batch`. Out: canonical vectors [B, width] in float32, in the batch's order. `launch` may
+return before the device is done (CUDA); `collect` waits. Knows nothing of queues, caches or HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from inlay.engine.device import Choice
+from inlay.engine.pooling import pool
+from inlay.errors import ModelError, OutOfMemory
+from inlay.models.fingerprint import fingerprint
+from inlay.models.forward import ForwardPass
+from inlay.models.registry import forward_class
+from inlay.models.weights import load_weights, weight_files
+from inlay.ops.layout import Layout
+from inlay.types import Batch, FloatArray, IntArray, ModelSpec
+
+# What torch's allocators say on devices where running out is a plain RuntimeError.
+_ALLOCATION = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+class Runner:
+    """A model on its device."""
+
+    def __init__(self, spec: ModelSpec, choice: Choice) -> None:
+        self.device = choice.device
+        self.is_asynchronous = choice.device.type == "cuda"
+        self._model, files = _build(spec, choice)
+        self.spec = replace(spec, dtype=choice.dtype_name, fingerprint=fingerprint(spec, files, choice.dtype_name))
+
+    @torch.inference_mode()
+    def launch(self, batch: Batch) -> Tensor:
+        """Start a batch; on a CPU it is also done when this returns. [B, width]."""
+        with self._naming_out_of_memory():
+            layout = Layout.of(batch.offsets, self.device)
+            hidden = self._model(self._to_device(batch.ids), self._to_device(batch.positions), layout)
+            return pool(hidden, layout, self.spec.pooling)
+
+    def collect(self, launched: Tensor) -> FloatArray:
+        """Wait for a batch. [B, width]; a row with infinities or NaN is the caller's to refuse."""
+        with self._naming_out_of_memory():
+            vectors: FloatArray = launched.cpu().numpy()
+            return vectors
+
+    @contextmanager
+    def _naming_out_of_memory(self) -> Iterator[None]:
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            is_named = isinstance(error, MemoryError | torch.OutOfMemoryError)
+            if not is_named and not any(sign in str(error) for sign in _ALLOCATION):
+                raise
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            raise OutOfMemory(
+                f"needs more memory than the device ({self.device}) has left: shorten the input",
+                retry_after=1.0,
+            ) from error
+
+    def _to_device(self, array: IntArray) -> Tensor:
+        tensor = torch.from_numpy(array)
+        if not self.is_asynchronous:
+            return tensor.to(self.device)
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+
+def _build(spec: ModelSpec, choice: Choice) -> tuple[ForwardPass, list[Path]]:
+    files = weight_files(spec.path)
+    with torch.device("meta"):
+        try:
+            model = forward_class(spec.family)(spec.config, choice.dtype)
+        except KeyError as error:
+            raise ModelError(f"{spec.path / 'config.json'} has no {error.args[0]!r}") from error
+    load_weights(model, files, choice.device)
+    return model.eval(), files

@@ -1,0 +1,147 @@
+"""Every error that a user can meet, with its HTTP status, its code and a message that names the remedy.
+
+    InlayError
+    ├── ConfigError             a flag, variable, toml key or library argument
+    ├── ModelError              a checkpoint that cannot be served
+    ├── RequestError            the caller's mistake; repeating it will not help
+    │   ├── InvalidInput                400
+    │   ├── ContextLengthExceeded       400
+    │   ├── Unauthorized                401
+    │   ├── UnknownModel                404
+    │   ├── NotFound                    404
+    │   ├── MethodNotAllowed            405
+    │   └── TooLarge                    413
+    ├── Refused                 not now; try again
+    │   ├── Overloaded                  429
+    │   ├── NotReady                    503
+    │   └── ShuttingDown                503
+    ├── DeadlineExceeded                504
+    ├── Cancelled                       499
+    └── EngineError                     500
+        ├── NonFiniteVector             500
+        ├── OutOfMemory                 503
+        └── WorkerDead                  503
+
+Knows nothing of dialects: how an error looks on the wire is theirs to say.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class InlayError(Exception):
+    """The root. `param` names the field at fault, such as `input[3]`; `retry_after` is in seconds."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    is_of_input: ClassVar[bool] = False  # does the message tell of one input ("has 600 tokens, …")
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after
+
+    def for_input(self, index: int) -> InlayError:
+        """The error as the request whose input it is should read it."""
+        if not self.is_of_input:
+            return self
+        param = f"input[{index}]"
+        return type(self)(f"{param} {self.message}", param=param, retry_after=self.retry_after)
+
+
+class ConfigError(InlayError):
+    code = "invalid_configuration"
+
+
+class ModelError(InlayError):
+    code = "unusable_model"
+
+
+class RequestError(InlayError):
+    status = 400
+    code = "invalid_request"
+
+
+class InvalidInput(RequestError):
+    code = "invalid_input"
+    is_of_input = True
+
+
+class ContextLengthExceeded(RequestError):
+    code = "context_length_exceeded"
+    is_of_input = True
+
+
+class Unauthorized(RequestError):
+    status = 401
+    code = "invalid_api_key"
+
+
+class UnknownModel(RequestError):
+    status = 404
+    code = "model_not_found"
+
+
+class NotFound(RequestError):
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowed(RequestError):
+    status = 405
+    code = "method_not_allowed"
+
+
+class TooLarge(RequestError):
+    status = 413
+    code = "request_too_large"
+
+
+class Refused(InlayError):
+    status = 503
+    code = "refused"
+
+
+class Overloaded(Refused):
+    status = 429
+    code = "overloaded"
+
+
+class NotReady(Refused):
+    code = "model_loading"
+
+
+class ShuttingDown(Refused):
+    code = "shutting_down"
+
+
+class DeadlineExceeded(InlayError):
+    status = 504
+    code = "deadline_exceeded"
+
+
+class Cancelled(InlayError):
+    status = 499
+    code = "client_closed_request"
+
+
+class EngineError(InlayError):
+    code = "engine_error"
+    is_of_input = True
+
+
+class NonFiniteVector(EngineError):
+    code = "non_finite_vector"
+
+
+class OutOfMemory(EngineError):
+    status = 503
+    code = "out_of_memory"
+
+
+class WorkerDead(EngineError):
+    status = 503
+    code = "worker_dead"
+    is_of_input = False

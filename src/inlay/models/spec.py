@@ -1,0 +1,147 @@
+"""Reads what a checkpoint says of itself, in the sentence-transformers layout, into a `ModelSpec`.
+
+In: a directory. Out: the spec, without dtype and fingerprint. What a file leaves open is filled in from
+the family's row; what Inlay does not do is refused by name. Knows no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from inlay.errors import ModelError
+from inlay.models.prompts import DOCUMENT, QUERY, template_of, unwritten_prompts
+from inlay.models.registry import Family, family_of
+from inlay.types import ModelSpec, Pooling
+
+TRANSFORMER, POOLING, NORMALIZE = "Transformer", "Pooling", "Normalize"
+UNSAID_MAX_LENGTH = 10**6  # tokenizers write 10^30 when they know no limit
+_POOLING_FLAGS = {
+    "pooling_mode_lasttoken": Pooling.LAST,
+    "pooling_mode_mean_tokens": Pooling.MEAN,
+    "pooling_mode_cls_token": Pooling.CLS,
+}
+
+
+def read_spec(path: Path, name: str, context_length: int | None = None) -> ModelSpec:
+    """The spec of the checkpoint in `path`; `context_length` (tokens) replaces its own limit."""
+    config = _read_object(path / "config.json")
+    if not config:
+        raise ModelError(f"{path} has no config.json: it is not the directory of a checkpoint")
+    family_name = str(config.get("model_type"))
+    family = family_of(family_name)
+    _refuse_heads(config)
+    modules = _read_modules(path)
+    sentence = _read_object(path / "config_sentence_transformers.json")
+    own_prompts = {str(key): str(text) for key, text in (sentence.get("prompts") or {}).items()}
+    prompts = _complete_prompts(own_prompts, name, family)
+    try:
+        return ModelSpec(
+            name=name,
+            path=path,
+            family=family_name,
+            width=int(config["hidden_size"]),
+            num_layers=int(config["num_hidden_layers"]),
+            vocab_rows=int(config["vocab_size"]),
+            max_tokens=_max_tokens(path, modules, config, family, context_length),
+            pooling=_read_pooling(path, modules, family),
+            normalize=NORMALIZE in modules if modules else True,
+            prompts=prompts,
+            default_prompt=sentence.get("default_prompt_name"),
+            instruction_template=template_of(prompts.get(QUERY)),
+            matryoshka=_matryoshka(config, sentence, family),
+            config=config,
+        )
+    except KeyError as error:
+        raise ModelError(f"{path / 'config.json'} has no {error.args[0]!r}") from error
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where the file is missing."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except FileNotFoundError:
+        return {}
+    except (msgspec.DecodeError, OSError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+
+
+def _refuse_heads(config: Mapping[str, Any]) -> None:
+    for architecture in config.get("architectures") or []:
+        if architecture.endswith(("ForSequenceClassification", "ForTokenClassification")):
+            raise ModelError(f"{architecture} is a classifier or reranker; Inlay serves embedding models")
+
+
+def _read_modules(path: Path) -> dict[str, Path]:
+    """Module type → its directory, from modules.json; empty for a plain transformers checkpoint."""
+    file = path / "modules.json"
+    if not file.exists():
+        return {}
+    try:
+        listed = msgspec.json.decode(file.read_bytes(), type=list[dict[str, Any]])
+    except msgspec.DecodeError as error:
+        raise ModelError(f"{file} cannot be read: {error}") from error
+    modules = {str(entry["type"]).rsplit(".", 1)[-1]: path / str(entry.get("path", "")) for entry in listed}
+    for unknown in modules.keys() - {TRANSFORMER, POOLING, NORMALIZE}:
+        raise ModelError(f"{file}: modules of type {unknown!r} are not supported")
+    return modules
+
+
+def _read_pooling(path: Path, modules: Mapping[str, Path], family: Family) -> Pooling:
+    config = _read_object(modules.get(POOLING, path / "1_Pooling") / "config.json")
+    if not config:
+        return family.pooling
+    if config.get("include_prompt") is False:
+        raise ModelError("pooling that leaves out the prompt (include_prompt: false) is not supported")
+    named = config.get("pooling_mode")
+    if named is not None:
+        asked = [named] if isinstance(named, str) else list(named)
+        aliases = {"lasttoken": Pooling.LAST, **{pooling.value: pooling for pooling in Pooling}}
+    else:
+        asked = [key for key, value in config.items() if key.startswith("pooling_mode_") and value]
+        aliases = _POOLING_FLAGS
+    if len(asked) != 1 or asked[0] not in aliases:
+        raise ModelError(f"pooling {' + '.join(asked) or 'none'} is not supported (last, mean or cls is)")
+    return aliases[asked[0]]
+
+
+def _max_tokens(
+    path: Path,
+    modules: Mapping[str, Path],
+    config: Mapping[str, Any],
+    family: Family,
+    context_length: int | None,
+) -> int:
+    first = int(config.get("pad_token_id", 1)) + 1 if family.is_offset_by_padding else 0
+    positions = int(config["max_position_embeddings"]) - first
+    if context_length is not None:
+        if context_length > positions:
+            raise ModelError(f"--context-length {context_length} is more than the model's {positions} positions")
+        return context_length
+    sentence = _read_object(modules.get(TRANSFORMER, path) / "sentence_bert_config.json")
+    if sentence.get("do_lower_case"):
+        raise ModelError("sentence_bert_config.json: do_lower_case is not supported")
+    asked = sentence.get("max_seq_length")
+    if asked is None:
+        asked = _read_object(path / "tokenizer_config.json").get("model_max_length", UNSAID_MAX_LENGTH)
+    return positions if asked >= UNSAID_MAX_LENGTH else min(int(asked), positions)
+
+
+def _complete_prompts(own: dict[str, str], name: str, family: Family) -> dict[str, str]:
+    if any(own.values()):
+        return own
+    prompts = {**own, **unwritten_prompts(name)}
+    if family.query_prompt is not None:
+        prompts |= {QUERY: family.query_prompt, DOCUMENT: ""}
+    return prompts
+
+
+def _matryoshka(config: Mapping[str, Any], sentence: Mapping[str, Any], family: Family) -> tuple[int, int] | None:
+    listed = config.get("matryoshka_dimensions") or sentence.get("matryoshka_dimensions")
+    width = int(config["hidden_size"])
+    if listed:
+        return min(listed), width
+    return None if family.smallest_dimension is None else (family.smallest_dimension, width)

@@ -1,0 +1,94 @@
+"""Softmax attention over a packed batch: each sequence sees itself and nothing else.
+
+Two kernels behind one function. CUDA in half precision uses torch's varlen flash attention; everything
+else goes through grouped matrix products in query blocks, which skip the keys above the diagonal and
+keep memory bounded for long inputs. Sequences of equal length that lie side by side share one product.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from inlay.ops.layout import Layout
+
+QUERY_BLOCK = 256  # rows of one score block; above 128 the products run at full speed
+SCORE_ELEMENTS = 1 << 24  # scores alive at once: 64 MiB in float32
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, is_causal: bool) -> Tensor:
+    """q [T, heads, head_dim], k and v [T, kv_heads, head_dim] → [T, heads, head_dim]; scale 1/√head_dim.
+
+    With fewer kv_heads than heads, each serves heads / kv_heads neighbouring query heads.
+    """
+    if q.is_cuda and q.dtype in (torch.float16, torch.bfloat16):
+        return _varlen(q, k, v, layout, is_causal)
+    return attend_in_blocks(q, k, v, layout, is_causal=is_causal)
+
+
+def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, is_causal: bool) -> Tensor:
+    """The same on any device and in any dtype, from plain matrix products; the softmax is in float32."""
+    out = torch.empty_like(q)
+    heads = q.shape[1]
+    for first, count, length in layout.runs():
+        step = max(1, SCORE_ELEMENTS // (heads * length * min(length, QUERY_BLOCK)))
+        for start in range(0, count, step):
+            number = min(step, count - start)
+            rows = slice(first + start * length, first + (start + number) * length)
+            _attend_run(q[rows], k[rows], v[rows], out[rows], number, is_causal)
+    return out
+
+
+def _attend_run(q: Tensor, k: Tensor, v: Tensor, out: Tensor, count: int, is_causal: bool) -> None:
+    """Attention of `count` sequences of equal length, written to out."""
+    rows, heads, width = q.shape
+    kv_heads, length = k.shape[1], rows // count
+    group = heads // kv_heads
+    # Always copied, never viewed: MKL sums in another order for another memory layout.
+    keys = k.view(count, length, kv_heads, width).permute(0, 2, 3, 1).contiguous().flatten(0, 1)
+    values = v.view(count, length, kv_heads, width).transpose(1, 2).contiguous().flatten(0, 1)
+    queries = q.view(count, length, kv_heads, group, width)
+    target = out.view(count, length, kv_heads, group, width)
+    for start in range(0, length, QUERY_BLOCK):
+        end = min(start + QUERY_BLOCK, length)
+        seen = end if is_causal else length
+        block = queries[:, start:end].permute(0, 2, 3, 1, 4).contiguous()
+        block = block.view(-1, group * (end - start), width)
+        scores = torch.bmm(block * width**-0.5, keys[:, :, :seen])  # [count·kv, group·block, seen]
+        if is_causal:
+            _hide_future(scores.view(-1, end - start, seen), start)
+        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(v.dtype)
+        mixed = torch.bmm(weights, values[:, :seen])
+        target[:, start:end] = mixed.view(count, kv_heads, group, end - start, width).permute(0, 3, 1, 2, 4)
+
+
+def _hide_future(scores: Tensor, start: int) -> None:
+    """Row r of scores [..., rows, seen] stands at position start + r and may not look past it."""
+    rows, seen = scores.shape[-2:]
+    future = torch.ones(rows, seen, dtype=torch.bool, device=scores.device).triu(start + 1)
+    scores.masked_fill_(future, float("-inf"))
+
+
+def _varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout, is_causal: bool) -> Tensor:
+    """torch's varlen flash attention; its arguments differ between torch 2.10 and 2.13."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    arguments: dict[str, Any] = {}
+    known = inspect.signature(varlen_attn).parameters
+    if "is_causal" in known:
+        arguments["is_causal"] = is_causal
+    elif is_causal:
+        arguments["window_size"] = (-1, 0)
+    if k.shape[1] != q.shape[1]:
+        if "enable_gqa" in known:
+            arguments["enable_gqa"] = True
+        else:
+            group = q.shape[1] // k.shape[1]
+            k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
+    if "num_splits" in known:
+        arguments["num_splits"] = 1  # the same sums whatever else is in the batch
+    cu_seqlens, longest = layout.cu_seqlens, layout.max_length
+    return cast(Tensor, varlen_attn(q, k, v, cu_seqlens, cu_seqlens, longest, longest, **arguments))

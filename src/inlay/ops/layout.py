@@ -1,0 +1,41 @@
+"""Where each sequence lies in a packed batch, in the forms that the attention kernels want.
+
+In: the offsets of a `Batch`. Out: a `Layout` that forward passes hand through to `ops.attention` and
+`engine.pooling`. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from inlay.types import IntArray
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sequence b holds the rows offsets[b] to offsets[b + 1] of every packed tensor."""
+
+    offsets: list[int]  # [B + 1], on the host
+    cu_seqlens: Tensor  # [B + 1] int32, on the device
+    max_length: int
+
+    @classmethod
+    def of(cls, offsets: IntArray, device: torch.device) -> Layout:
+        host = [int(offset) for offset in offsets]
+        lengths = [end - start for start, end in pairwise(host)]
+        return cls(host, torch.tensor(host, dtype=torch.int32, device=device), max(lengths))
+
+    def runs(self) -> Iterator[tuple[int, int, int]]:
+        """Neighbours of equal length, as (first row, number of sequences, length)."""
+        first = 0
+        for b in range(1, len(self.offsets)):
+            length = self.offsets[first + 1] - self.offsets[first]
+            is_last = b == len(self.offsets) - 1
+            if is_last or self.offsets[b + 1] - self.offsets[b] != length:
+                yield self.offsets[first], b - first, length
+                first = b

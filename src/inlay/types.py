@@ -1,0 +1,198 @@
+"""The nouns that cross rooms. Each field says who fills it.
+
+A request comes in as an `EmbedRequest`, becomes `Item`s, and the items that no cache holds become
+`Sequence`s in a packed `Batch` on the device. What comes back is the canonical vector: full width,
+float32, pooled, before Matryoshka cut, normalisation and output encoding. Knows nothing of torch or HTTP.
+"""
+
+from __future__ import annotations
+
+from collections import abc
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from inlay.errors import InlayError
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+
+class Pooling(StrEnum):
+    """Which rows of the last hidden state make the vector."""
+
+    LAST = "last"
+    MEAN = "mean"
+    CLS = "cls"
+
+
+class Truncate(StrEnum):
+    """Which end of a too long input is dropped; NONE refuses it instead."""
+
+    NONE = "none"
+    START = "start"
+    END = "end"
+
+
+class Priority(StrEnum):
+    """The share of the device that a request gets while others wait (see `engine.scheduler`)."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What a checkpoint says of itself. Filled by `models.spec`; dtype and fingerprint by the worker."""
+
+    name: str
+    path: Path
+    family: str  # the key of `models.registry`
+    width: int  # components of the canonical vector
+    num_layers: int
+    vocab_rows: int  # rows of the embedding table: token ids lie below
+    max_tokens: int  # special tokens included
+    pooling: Pooling
+    normalize: bool  # does the checkpoint ask for unit vectors
+    prompts: Mapping[str, str]
+    default_prompt: str | None  # name of the prompt used when a request names none
+    instruction_template: str | None  # contains "{instruction}"; None: the model takes no instructions
+    matryoshka: tuple[int, int] | None  # smallest and largest trained dimension
+    config: Mapping[str, Any]  # config.json, for the family's forward pass
+    dtype: str = ""
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedOptions:
+    """How the inputs of one request are to be embedded. Filled by a dialect or the library."""
+
+    prompt_name: str | None = None
+    instruction: str | None = None
+    dimensions: int | None = None
+    normalize: bool | None = None  # None: as the checkpoint says; cut vectors are always normalised
+    truncate: Truncate = Truncate.NONE
+    priority: Priority = Priority.NORMAL
+    read_cache: bool = True
+    write_cache: bool = True
+    allow_untrained_cut: bool = False  # cut vectors of a model that was not trained for it
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedRequest:
+    """One call after its dialect is gone. Filled by a dialect or the library."""
+
+    model: str | None
+    inputs: abc.Sequence[str | list[int]]
+    options: EmbedOptions = field(default_factory=EmbedOptions)
+    deadline: float | None = None  # on the clock of time.monotonic()
+    departed: Callable[[], Awaitable[object]] | None = None  # returns when the client has gone
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """One input of a request, or the one in-flight computation that several requests have joined."""
+
+    index: int  # place in the request; results are written here and nowhere else
+    content: str | list[int]  # the final text, prompt included, or token ids; filled by the service
+    truncate: Truncate
+    max_tokens: int
+    key: bytes = b""  # filled by the service (`cache.key`)
+    priority: Priority = Priority.NORMAL
+    is_cancelled: bool = False  # set by the service when nobody waits any more
+    vector: FloatArray | None = None  # canonical, read-only; filled by a cache tier or the engine
+    num_tokens: int = 0  # filled with the vector
+    is_truncated: bool = False  # filled with the vector
+    is_cached: bool = False  # did the vector come from a cache; filled by the service
+    queue_seconds: float = 0.0  # filled by the engine
+    model_seconds: float = 0.0  # filled by the engine
+    error: InlayError | None = None  # filled by whoever failed
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a cache tier keeps for a key."""
+
+    vector: FloatArray  # canonical
+    num_tokens: int
+    is_truncated: bool
+
+
+Done = Callable[[list[Item]], None]  # how a worker hands items back, on one of its threads
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """A tokenised item that waits for the device. Filled by the worker."""
+
+    item: Item
+    ids: IntArray  # [L]
+    arrived: float  # time.monotonic()
+    done: Done
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Sequences packed end to end, without padding. Filled by `engine.batch`."""
+
+    sequences: list[Sequence]
+    ids: IntArray  # [T]
+    positions: IntArray  # [T], restarting at 0 with each sequence
+    offsets: IntArray  # [B + 1], where each sequence begins; the last is T
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedResult:
+    """The answer to an `EmbedRequest`. Filled by the service."""
+
+    model: str
+    vectors: FloatArray  # [n, dimensions], in the order of the inputs
+    num_tokens: int  # of all inputs, cached ones included
+    cached_tokens: int
+    num_hits: int
+    truncated: list[int]  # indices of the inputs that were cut
+    queue_seconds: float
+    model_seconds: float
+
+    @property
+    def cache_status(self) -> str:
+        """`hit`: all from a cache; `miss`: none; else `partial`."""
+        if self.num_hits == 0:
+            return "miss"
+        return "hit" if self.num_hits == len(self.vectors) else "partial"
+
+
+class Worker(Protocol):
+    """The seam between the front half and the back half: a thread today, a process or a node tomorrow."""
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+    def embed(self, items: list[Item], done: Done) -> None:
+        """Take all items or none, and return at once.
+
+        Every item comes back exactly once through `done` (called on a thread of the worker), with
+        its vector or its error.
+        """
+        ...
+
+    def health(self) -> str | None:
+        """None while all is well, else the reason why not."""
+        ...
+
+    def close(self) -> None: ...

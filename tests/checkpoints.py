@@ -1,0 +1,140 @@
+"""Tiny random checkpoints of every family, saved by transformers itself in the sentence-transformers layout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+WORDS = """
+a the of and to in is that it was for on are as with his they at be this from or one had by word but
+not what all were we when your can said there use an each which she do how their if will up other
+about out many then them these so some her would make like him into time has look two more write go
+see number no way could people my than first water been call who oil its now find long down day did
+get come made may part query passage : instruct hello world
+""".split()
+QWEN3 = {
+    "vocab_size": 160,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 32,
+    "max_position_embeddings": 2048,
+    "rope_theta": 1e6,
+    "rms_norm_eps": 1e-6,
+}
+BERT = {
+    "vocab_size": 160,
+    "hidden_size": 48,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 514,
+    "layer_norm_eps": 1e-12,
+}
+CONFIGS = {
+    "qwen3": lambda: transformers.Qwen3Config(**QWEN3),
+    "bert": lambda: transformers.BertConfig(**BERT, pad_token_id=0),
+    "roberta": lambda: transformers.RobertaConfig(**BERT, pad_token_id=1, type_vocab_size=1),
+    "xlm-roberta": lambda: transformers.XLMRobertaConfig(**BERT, pad_token_id=1, type_vocab_size=1),
+}
+POOLING_FLAGS = {
+    "last": "pooling_mode_lasttoken",
+    "mean": "pooling_mode_mean_tokens",
+    "cls": "pooling_mode_cls_token",
+}
+
+
+def make_checkpoint(
+    path: Path,
+    family: str,
+    *,
+    pooling: str | None = None,
+    prompts: dict[str, str] | None = None,
+    max_seq_length: int | None = 512,
+    shard: str = "5GB",
+    seed: int = 0,
+    **changes: object,
+) -> Path:
+    """A checkpoint with random weights, big enough to tell right from wrong and loaded in milliseconds."""
+    torch.manual_seed(seed)
+    config = CONFIGS[family]()
+    for key, value in changes.items():
+        setattr(config, key, value)
+    model = transformers.AutoModel.from_config(config).eval()
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            torch.nn.init.normal_(parameter, std=0.08)
+        else:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+        if family == "qwen3":  # published in bfloat16: what is stored has nothing to lose by loading
+            parameter.data = parameter.data.bfloat16().float()
+    model.save_pretrained(path, max_shard_size=shard)
+    make_tokenizer(family).save(str(path / "tokenizer.json"))
+    token = {"qwen3": "<|endoftext|>", "bert": "[PAD]"}.get(family, "<pad>")
+    write_json(path / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": token})
+    write_layout(path, family, pooling, config.hidden_size, max_seq_length, prompts)
+    return path
+
+
+def write_layout(
+    path: Path,
+    family: str,
+    pooling: str | None,
+    width: int,
+    max_seq_length: int | None,
+    prompts: dict[str, str] | None,
+) -> None:
+    pooling = pooling or ("last" if family == "qwen3" else "mean")
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+    write_json(
+        path / "modules.json",
+        [
+            {"idx": i, "name": str(i), "path": folder, "type": f"sentence_transformers.models.{kind}"}
+            for i, (folder, kind) in enumerate(kinds.items())
+        ],
+    )
+    flags = {flag: name == pooling for name, flag in POOLING_FLAGS.items()}
+    write_json(path / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **flags})
+    write_json(path / "2_Normalize" / "config.json", {})
+    write_json(path / "sentence_bert_config.json", {"max_seq_length": max_seq_length, "do_lower_case": False})
+    if prompts is not None:
+        write_json(path / "config_sentence_transformers.json", {"prompts": prompts})
+
+
+def make_tokenizer(family: str) -> Tokenizer:
+    """A word-level tokenizer with the special tokens and the template of the family."""
+    if family == "qwen3":
+        specials, unknown = ["<|endoftext|>", "<unk>"], "<unk>"
+        single = "$A <|endoftext|>"
+    elif family == "bert":
+        specials, unknown = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"], "[UNK]"
+        single = "[CLS] $A [SEP]"
+    else:
+        specials, unknown = ["<s>", "<pad>", "</s>", "<unk>"], "<unk>"
+        single = "<s> $A </s>"
+    vocabulary = {word: i for i, word in enumerate([*specials, *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens(specials)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=single, special_tokens=[(token, vocabulary[token]) for token in specials]
+    )
+    return tokenizer
+
+
+def write_json(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def text_of(num_words: int, seed: int = 0) -> str:
+    """Words without meaning, each one token of the tiny tokenizers."""
+    return " ".join(WORDS[(seed * 31 + i * (7 + seed % 5)) % len(WORDS)] for i in range(num_words))

@@ -1,0 +1,126 @@
+"""One test over every family: what our packed forward pass gives is what transformers gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from checkpoints import CONFIGS, make_checkpoint, text_of
+from running import make_runner, run_alone, run_packed
+from tokenizers import Tokenizer
+
+from inlay.models.registry import FAMILIES
+from inlay.types import FloatArray
+
+COSINE = {"float32": 0.999999, "bfloat16": 0.9999}
+COMPONENT = {"float32": 1e-6, "bfloat16": 4e-3}
+LENGTHS = {
+    "one": [1],
+    "short": [1, 2, 3, 4, 5],
+    "equal": [20, 20, 20, 20],
+    "mixed": [3, 250, 17, 1, 90, 17],
+    "longest": [510, 509],
+}
+Checkpoint = Callable[[str], Path]
+
+
+def ids_of(path: Path, lengths: list[int]) -> list[list[int]]:
+    tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+    texts = [text_of(length, seed) for seed, length in enumerate(lengths)]
+    return [encoding.ids[:512] for encoding in tokenizer.encode_batch(texts)]
+
+
+def reference(path: Path, lists: list[list[int]], pooling: str) -> FloatArray:
+    """transformers in float32, one sequence at a time: no padding and no mask to get wrong."""
+    model = transformers.AutoModel.from_pretrained(path, dtype=torch.float32).eval()
+    rows = []
+    with torch.inference_mode():
+        for ids in lists:
+            hidden = model(torch.tensor([ids])).last_hidden_state[0]
+            rows.append({"last": hidden[-1], "mean": hidden.mean(0), "cls": hidden[0]}[pooling].numpy())
+    vectors = np.stack(rows)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_every_family_of_the_registry_has_a_tiny_checkpoint() -> None:
+    assert FAMILIES.keys() == CONFIGS.keys()
+
+
+@pytest.mark.parametrize("dtype", COSINE)
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
+def test_packed_vectors_equal_the_reference(
+    checkpoint: Checkpoint, family: str, lengths: list[int], dtype: str
+) -> None:
+    path = checkpoint(family)
+    lists = ids_of(path, lengths)
+    vectors = run_packed(make_runner(path, dtype), lists)
+    expected = reference(path, lists, "last" if family == "qwen3" else "mean")
+    assert vectors.shape == (len(lists), expected.shape[1])
+    assert vectors.dtype == np.float32
+    assert (vectors * expected).sum(axis=1).min() >= COSINE[dtype]
+
+
+@pytest.mark.parametrize("dtype", COMPONENT)
+def test_a_vector_does_not_depend_on_its_neighbours(checkpoint: Checkpoint, family: str, dtype: str) -> None:
+    runner = make_runner(checkpoint(family), dtype)
+    lists = ids_of(checkpoint(family), [1, 2, 7, 7, 7, 15, 16, 17, 33, 100, 300])
+    packed = run_packed(runner, lists)
+    assert np.abs(packed - run_alone(runner, lists)).max() <= COMPONENT[dtype]
+    assert np.abs(packed - run_packed(runner, lists[::-1])[::-1]).max() <= COMPONENT[dtype]
+
+
+@pytest.mark.parametrize("dtype", COMPONENT)
+def test_on_a_cpu_a_vector_is_bitwise_the_same_alone_and_in_any_batch(
+    checkpoint: Checkpoint, family: str, dtype: str
+) -> None:
+    """Holds for widths that are multiples of 64 and kv heads of 4, with MKL and oneDNN, as on this kind of CPU."""
+    if not torch.backends.mkl.is_available():
+        pytest.skip("measured with MKL")
+    runner = make_runner(checkpoint(family), dtype)
+    lists = ids_of(checkpoint(family), [1, 2, 7, 7, 7, 15, 16, 17, 33, 100])
+    packed = run_packed(runner, lists)
+    assert np.array_equal(packed, run_alone(runner, lists))
+    assert np.array_equal(packed, run_packed(runner, lists[::-1])[::-1])
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "cls"])
+def test_pooling_follows_the_checkpoint(tmp_path: Path, family: str, pooling: str) -> None:
+    path = make_checkpoint(tmp_path, family, pooling=pooling)
+    lists = ids_of(path, [5, 5, 30])
+    expected = reference(path, lists, pooling)
+    assert (run_packed(make_runner(path), lists) * expected).sum(axis=1).min() >= COSINE["float32"]
+
+
+def test_positions_of_roberta_begin_after_the_padding_id(tmp_path: Path) -> None:
+    path = make_checkpoint(tmp_path, "xlm-roberta", max_seq_length=None)
+    from inlay.models.spec import read_spec
+
+    assert read_spec(path, "x").max_tokens == 512  # of 514 rows, two are taken by the offset
+
+
+def test_sentence_transformers_gives_the_same_from_texts(checkpoint: Checkpoint, family: str) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from inlay import Embedder
+
+    path = checkpoint(family)
+    texts = [text_of(length, length) for length in (1, 4, 4, 60, 200)]
+    expected = SentenceTransformer(str(path), device="cpu").encode(texts)
+    with Embedder(str(path), dtype="float32") as embedder:
+        vectors = embedder.embed(texts)
+    assert (vectors * expected).sum(axis=1).min() >= COSINE["float32"]
+    assert np.abs(vectors - expected).max() <= 1e-5
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_gpu_gives_the_reference_too(checkpoint: Checkpoint, family: str, dtype: str) -> None:
+    path = checkpoint(family)
+    lists = ids_of(path, [1, 20, 20, 20, 300])
+    vectors = run_packed(make_runner(path, dtype, "cuda"), lists)
+    expected = reference(path, lists, "last" if family == "qwen3" else "mean")
+    assert (vectors * expected).sum(axis=1).min() >= COSINE[dtype]

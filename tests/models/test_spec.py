@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from checkpoints import make_checkpoint, write_json
+
+from inlay.errors import ModelError
+from inlay.models.registry import QWEN3_TASK
+from inlay.models.spec import read_spec
+from inlay.types import Pooling
+
+
+def make_layout(path: Path, config: dict[str, object], **files: object) -> Path:
+    """Config files alone: enough for a spec."""
+    base = {
+        "model_type": "bert",
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "vocab_size": 99,
+        "max_position_embeddings": 512,
+    }
+    write_json(path / "config.json", {**base, **config})
+    for name, content in files.items():
+        write_json(path / f"{name}.json", content)
+    return path
+
+
+def test_a_sentence_transformers_checkpoint_is_read_whole(tmp_path: Path) -> None:
+    path = make_checkpoint(tmp_path, "bert", pooling="cls", prompts={"query": "Q: "}, max_seq_length=128)
+    spec = read_spec(path, "tiny")
+    assert (spec.pooling, spec.max_tokens, spec.prompts["query"]) == (Pooling.CLS, 128, "Q: ")
+    assert spec.normalize
+    assert spec.matryoshka is None
+    assert spec.instruction_template is None
+
+
+def test_a_plain_checkpoint_takes_what_is_usual_in_its_family(tmp_path: Path) -> None:
+    spec = read_spec(make_layout(tmp_path, {}), "plain")
+    assert (spec.pooling, spec.max_tokens, spec.normalize) == (Pooling.MEAN, 512, True)
+
+
+def test_qwen3_has_its_prompt_instructions_and_matryoshka_whatever_its_files_say(tmp_path: Path) -> None:
+    spec = read_spec(make_layout(tmp_path, {"model_type": "qwen3"}), "Qwen3-Embedding-0.6B")
+    assert spec.prompts == {"query": f"Instruct: {QWEN3_TASK}\nQuery:", "document": ""}
+    assert spec.instruction_template == "Instruct: {instruction}\nQuery:"
+    assert spec.matryoshka == (32, 64)
+    assert spec.pooling is Pooling.LAST
+
+
+@pytest.mark.parametrize(
+    ("name", "query"),
+    [
+        ("intfloat/e5-small-v2", "query: "),
+        ("intfloat/multilingual-e5-large", "query: "),
+        ("BAAI/bge-small-en-v1.5", "Represent this sentence for searching relevant passages: "),
+        ("BAAI/bge-base-zh-v1.5", "为这个句子生成表示以用于检索相关文章："),
+    ],
+)
+def test_prompts_that_only_model_cards_have_are_known_by_name(tmp_path: Path, name: str, query: str) -> None:
+    assert read_spec(make_layout(tmp_path, {}), name).prompts["query"] == query
+
+
+@pytest.mark.parametrize("name", ["e5-mistral-7b-instruct", "multilingual-e5-large-instruct", "BAAI/bge-m3", "demo"])
+def test_other_names_get_no_prompt_of_their_neighbours(tmp_path: Path, name: str) -> None:
+    assert not read_spec(make_layout(tmp_path, {}), name).prompts
+
+
+def test_an_instructed_query_prompt_makes_a_template_with_its_own_spaces(tmp_path: Path) -> None:
+    prompts = {"query": "Instruct: Find passages\nQuery: "}
+    path = make_layout(tmp_path, {}, config_sentence_transformers={"prompts": prompts})
+    assert read_spec(path, "x").instruction_template == "Instruct: {instruction}\nQuery: "
+
+
+def test_the_longest_input_is_the_smallest_of_the_limits(tmp_path: Path) -> None:
+    path = make_layout(tmp_path, {}, sentence_bert_config={"max_seq_length": 9999})
+    assert read_spec(path, "x").max_tokens == 512
+    (path / "sentence_bert_config.json").unlink()
+    write_json(path / "tokenizer_config.json", {"model_max_length": 100})
+    assert read_spec(path, "x").max_tokens == 100
+    write_json(path / "tokenizer_config.json", {"model_max_length": 10**30})
+    assert read_spec(path, "x").max_tokens == 512
+    assert read_spec(path, "x", context_length=300).max_tokens == 300
+    with pytest.raises(ModelError, match="512 positions"):
+        read_spec(path, "x", context_length=600)
+
+
+@pytest.mark.parametrize(
+    ("config", "files", "named"),
+    [
+        ({"model_type": "mamba"}, {}, "mamba"),
+        ({"architectures": ["Qwen3ForSequenceClassification"]}, {}, "Qwen3ForSequenceClassification"),
+        ({}, {"modules": [{"type": "sentence_transformers.models.Dense", "path": "2_Dense"}]}, "Dense"),
+        ({}, {"1_Pooling/config": {"pooling_mode_max_tokens": True}}, "pooling_mode_max_tokens"),
+        (
+            {},
+            {"1_Pooling/config": {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}},
+            "pooling_mode_cls_token",
+        ),
+        ({}, {"1_Pooling/config": {"pooling_mode_mean_tokens": True, "include_prompt": False}}, "include_prompt"),
+        ({}, {"sentence_bert_config": {"do_lower_case": True}}, "do_lower_case"),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_name(
+    tmp_path: Path, config: dict[str, object], files: dict[str, object], named: str
+) -> None:
+    path = make_layout(tmp_path, config)
+    for name, content in files.items():
+        write_json(path / f"{name}.json", content)
+    with pytest.raises(ModelError, match=named):
+        read_spec(path, "x")
+
+
+def test_newer_pooling_files_are_read_too(tmp_path: Path) -> None:
+    path = make_layout(tmp_path, {})
+    write_json(path / "1_Pooling" / "config.json", {"pooling_mode": "lasttoken"})
+    assert read_spec(path, "x").pooling is Pooling.LAST
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        read_spec(tmp_path, "x")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"config\.json cannot be read"):
+        read_spec(tmp_path, "x")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(ModelError, match="has no 'hidden_size'"):
+        read_spec(tmp_path, "x")

@@ -1,0 +1,36 @@
+"""Runs token ids through a `Runner` without an engine around it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from inlay.engine.batch import pack
+from inlay.engine.device import choose
+from inlay.engine.runner import Runner
+from inlay.models.spec import read_spec
+from inlay.types import FloatArray, Item, Sequence, Truncate
+
+
+def make_runner(path: Path, dtype: str = "float32", device: str = "cpu") -> Runner:
+    return Runner(read_spec(path, path.name), choose(device, dtype))
+
+
+def sequence_of(ids: list[int], index: int = 0) -> Sequence:
+    item = Item(index, "", Truncate.NONE, 0)
+    return Sequence(item, np.array(ids, dtype=np.int64), 0.0, done=lambda items: None)
+
+
+def run_packed(runner: Runner, lists: list[list[int]]) -> FloatArray:
+    """Unit vectors of all lists in one batch, in the order given."""
+    batch = pack([sequence_of(ids, index) for index, ids in enumerate(lists)])
+    vectors = runner.collect(runner.launch(batch))
+    placed = np.empty_like(vectors)
+    placed[[sequence.item.index for sequence in batch.sequences]] = vectors
+    return placed / np.linalg.norm(placed, axis=1, keepdims=True)
+
+
+def run_alone(runner: Runner, lists: list[list[int]]) -> FloatArray:
+    """Unit vectors, each list in a batch of its own."""
+    return np.concatenate([run_packed(runner, [ids]) for ids in lists])

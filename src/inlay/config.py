@@ -1,0 +1,206 @@
+"""Every option of every verb, said once: its default, bounds, help, and the verbs that take it.
+
+In: flags, `INLAY_*` variables and `inlay.toml`, in that order of precedence. Out: one frozen `Settings`.
+The command line is generated from the fields, so a flag, a variable and a key never differ. An unknown
+variable or key is an error that names the nearest known one. The library fills `Settings` itself and
+reads neither variables nor files.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from inlay.errors import ConfigError
+from inlay.types import Truncate
+
+ENV_PREFIX = "INLAY_"
+CONFIG_FILE = "inlay.toml"
+CONFIG_VARIABLE = "INLAY_CONFIG"
+# Kubernetes sets these for a Service named "inlay"; they are not ours.
+_KUBERNETES = re.compile(r"INLAY_(SERVICE_(HOST|PORT).*|PORT(_\d+_(TCP|UDP).*)?)$")
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+SERVE, EMBED, VERIFY = "serve", "embed", "verify"
+ENGINE = (SERVE, EMBED, VERIFY)
+
+
+def _option(description: str, *verbs: str, unit: str = "", **bounds: float) -> Meta:
+    about = {"verbs": verbs, "unit": unit}
+    meta: Meta = Meta(description=description, extra=about, **bounds)  # type: ignore[call-overload]
+    return meta
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All options. Times are in seconds, sizes in bytes, lengths in tokens."""
+
+    models: Annotated[list[str], _option("Models to serve: demo, hub ids or directories.")] = msgspec.field(
+        default_factory=lambda: ["demo"]
+    )
+    served_model_name: Annotated[
+        list[str], _option("Name to serve each model by, in their order (repeat the flag).", SERVE)
+    ] = []
+    host: Annotated[str, _option("Address to listen on.", SERVE)] = "127.0.0.1"
+    port: Annotated[int, _option("Port to listen on; 0 takes a free one.", SERVE, ge=0, le=65535)] = 8000
+    api_key: Annotated[
+        list[str], _option("Key that clients must send (repeat for several); better a variable.", SERVE)
+    ] = []
+    api_key_file: Annotated[str | None, _option("File with one key a line.", SERVE)] = None
+    device: Annotated[str, _option("auto, cpu, cuda, cuda:N or mps.", *ENGINE)] = "auto"
+    dtype: Annotated[
+        str, _option("auto, float32, bfloat16 or float16; auto takes what the processor is fast in.", *ENGINE)
+    ] = "auto"
+    context_length: Annotated[
+        Annotated[int, Meta(ge=3)] | None,
+        _option("Longest input; default: the model's own.", *ENGINE, unit="tokens"),
+    ] = None
+    max_batch_tokens: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        _option("Most tokens in one batch; default: by device.", *ENGINE, unit="tokens"),
+    ] = None
+    max_batch_sequences: Annotated[int, _option("Most inputs in one batch.", *ENGINE, ge=1)] = 512
+    tokenizer_threads: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        _option("Threads that tokenise; default: half the cores, at most 4.", *ENGINE),
+    ] = None
+    max_queue_tokens: Annotated[
+        int,
+        _option("Most tokens that may wait for a model; beyond, requests get 429.", SERVE, unit="tokens", ge=1),
+    ] = 1 << 20
+    max_concurrent_requests: Annotated[int, _option("Most requests in flight; beyond, they get 429.", SERVE, ge=1)] = (
+        1024
+    )
+    max_inputs_per_request: Annotated[int, _option("Most inputs in one request.", SERVE, ge=1)] = 2048
+    max_body_bytes: Annotated[int, _option("Largest request body.", SERVE, unit="bytes", ge=1)] = 32 << 20
+    request_timeout: Annotated[float, _option("Longest time for one request.", SERVE, unit="seconds", gt=0)] = 300.0
+    stall_timeout: Annotated[
+        float, _option("A batch that runs longer turns /health to 503.", SERVE, unit="seconds", gt=0)
+    ] = 300.0
+    shutdown_delay: Annotated[
+        float, _option("After SIGTERM, how long to serve on while /ready says no.", SERVE, unit="seconds", ge=0)
+    ] = 1.0
+    shutdown_timeout: Annotated[
+        float, _option("Longest wait for work in flight at shutdown.", SERVE, unit="seconds", gt=0)
+    ] = 30.0
+    allow_token_ids: Annotated[
+        bool, _option("Take token ids as input (they must be of this model's tokenizer).", SERVE)
+    ] = False
+    cache: Annotated[list[str], _option("Cache tier as a URL, memory://512MiB, or none.", SERVE, EMBED)] = (
+        msgspec.field(default_factory=lambda: ["memory://512MiB"])
+    )
+    log_level: Annotated[str, _option("debug, info, warning or error.", SERVE)] = "info"
+    log_format: Annotated[str, _option("auto, console or json; auto: json unless a terminal.", SERVE)] = "auto"
+    model: Annotated[str, _option("Model to embed with: demo, a hub id or a directory.", EMBED)] = "demo"
+    prompt: Annotated[str | None, _option("Prompt put before each text: query, document, ….", EMBED)] = None
+    instruction: Annotated[str | None, _option("Task put before each text, for models that take one.", EMBED)] = None
+    dimensions: Annotated[
+        Annotated[int, Meta(ge=1)] | None, _option("Components to keep (Matryoshka models).", EMBED)
+    ] = None
+    truncate: Annotated[
+        Truncate, _option("What to do with too long inputs: none (refuse), start or end (cut).", EMBED)
+    ] = Truncate.NONE
+    column: Annotated[str, _option("Column or key of the text, in csv and jsonl.", EMBED)] = "text"
+    input_format: Annotated[str, _option("auto (by the file's name; txt from a pipe), txt, jsonl or csv.", EMBED)] = (
+        "auto"
+    )
+    output: Annotated[str, _option("File to write, .npy or .jsonl; - is jsonl to standard output.", EMBED)] = "-"
+
+
+OPTIONS = {field.name: field for field in msgspec.structs.fields(Settings)}
+
+
+def meta_of(name: str) -> Meta:
+    """Description, bounds, verbs and unit of an option."""
+    meta: Meta = OPTIONS[name].type.__metadata__[0]
+    return meta
+
+
+def is_list(name: str) -> bool:
+    """Does the option take several values?"""
+    return isinstance(getattr(Settings(), name), list)
+
+
+def load_settings(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from flags (None: not given), variables and the toml file; `ConfigError` names the culprit."""
+    environ = os.environ if environ is None else environ
+    given = {name: value for name, value in flags.items() if value is not None and value != []}
+    variables = _read_variables(environ)
+    file = _read_file(environ)
+    merged = {**file, **variables, **given}
+    sources = {
+        **{name: f"{CONFIG_FILE}: {name}" for name in file},
+        **{name: ENV_PREFIX + name.upper() for name in variables},
+        **{name: "--" + name.replace("_", "-") for name in given},
+    }
+    return make_settings(merged, sources)
+
+
+def make_settings(values: Mapping[str, Any], sources: Mapping[str, str] | None = None) -> Settings:
+    """Settings from checked and converted values; `sources` says how each was given, for the error."""
+    converted = {}
+    for name, value in values.items():
+        source = (sources or {}).get(name, name)
+        if name not in OPTIONS:
+            raise ConfigError(f"{source}: there is no option {name!r}{_nearest(name)}")
+        converted[name] = _convert(name, value, source)
+    return msgspec.convert(converted, Settings)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `512MiB`, `2GB` or a plain number; ValueError otherwise."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
+    if found is None or found[2].upper() not in _UNITS:
+        raise ValueError(f"{text!r} is not a size: write 512MiB, 2GB or a number of bytes")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+def _convert(name: str, value: object, source: str) -> object:
+    field = OPTIONS[name]
+    try:
+        if (meta_of(name).extra or {})["unit"] == "bytes" and isinstance(value, str):
+            value = parse_size(value)
+        if is_list(name) and isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        return msgspec.convert(value, field.type, strict=False)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise ConfigError(f"{source}: {error}") from error
+
+
+def _read_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    found = {}
+    for variable, value in environ.items():
+        if not variable.startswith(ENV_PREFIX) or variable == CONFIG_VARIABLE:
+            continue
+        name = variable.removeprefix(ENV_PREFIX).lower()
+        if _KUBERNETES.match(variable) and (name != "port" or "://" in value):
+            continue
+        if name not in OPTIONS:
+            raise ConfigError(f"{variable}: there is no such option{_nearest(name, ENV_PREFIX)}")
+        found[name] = value
+    return found
+
+
+def _read_file(environ: Mapping[str, str]) -> dict[str, Any]:
+    named = environ.get(CONFIG_VARIABLE)
+    path = Path(named or CONFIG_FILE)
+    if named is None and not path.exists():
+        return {}
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+
+
+def _nearest(name: str, prefix: str = "") -> str:
+    near = difflib.get_close_matches(name, OPTIONS, n=1)
+    if not near:
+        return ""
+    return f"; did you mean {prefix + near[0].upper() if prefix else near[0]}?"

@@ -1,0 +1,109 @@
+"""Makes an engine ready to serve: device and dtype, weights, tokenizer, budgets, and a first batch.
+
+In: a spec and the engine's settings. Out: an `Engine`, or an error that says why this model cannot be
+served as asked. Every automatic choice is logged here with its reason.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from inlay.config import Settings
+from inlay.engine.batch import pack
+from inlay.engine.device import Choice, choose
+from inlay.engine.intake import Intake
+from inlay.engine.loop import BatchRunner, DeviceLoop
+from inlay.engine.queue import SequenceQueue
+from inlay.engine.runner import Runner
+from inlay.engine.scheduler import Scheduler
+from inlay.engine.stats import EngineStats
+from inlay.engine.tokenizer import Tokenizer
+from inlay.errors import ModelError
+from inlay.telemetry.logs import get_logger
+from inlay.types import Batch, Item, ModelSpec, Sequence, Truncate
+
+log = get_logger("engine")
+
+BATCH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}  # enough rows for full speed, short enough to wait for
+PROBE = [
+    "The quick brown fox jumps over the lazy dog.",
+    "Embeddings turn text into vectors, so that near in meaning becomes near in space.",
+    "def add(a: int, b: int) -> int:\n    return a + b",
+    "今天天气很好。 Une phrase en français. Ein deutscher Satz.",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """All that a worker serves with."""
+
+    runner: BatchRunner
+    intake: Intake
+    queue: SequenceQueue
+    loop: DeviceLoop
+
+
+def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engine:
+    """Load a checkpoint. Blocks for seconds; call it on the thread that is to own the device."""
+    began = time.monotonic()
+    choice = choose(settings.device, settings.dtype)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(Tokenizer, spec.path)  # beside the weights: it takes as long
+        runner = Runner(spec, choice)
+        tokenizer = reading.result()
+    if tokenizer.num_ids > spec.vocab_rows:
+        log.warning(
+            "the tokenizer has ids without a row in the model; texts with them are refused",
+            model=spec.name,
+            ids=tokenizer.num_ids,
+            rows=spec.vocab_rows,
+        )
+    num_threads = settings.tokenizer_threads or max(1, min(4, (os.cpu_count() or 2) // 2))
+    max_batch_tokens = settings.max_batch_tokens or BATCH_TOKENS[choice.device.type]
+    probe = _probe(runner, tokenizer, choice)
+    log.info(
+        "model loaded",
+        model=spec.name,
+        device=str(choice.device),
+        dtype=choice.dtype_name,
+        because=choice.reason,
+        max_batch_tokens=max_batch_tokens,
+        tokenizer_threads=num_threads,
+        max_tokens=spec.max_tokens,
+        fingerprint=runner.spec.fingerprint,
+        seconds=round(time.monotonic() - began, 2),
+    )
+    scheduler = Scheduler(max_batch_tokens, settings.max_batch_sequences, settings.max_queue_tokens)
+    queue = SequenceQueue(scheduler, stats)
+    return Engine(
+        runner=runner,
+        intake=Intake(tokenizer, spec.vocab_rows, num_threads),
+        queue=queue,
+        loop=DeviceLoop(runner, queue, probe, stats),
+    )
+
+
+def _probe(runner: Runner, tokenizer: Tokenizer, choice: Choice) -> Batch:
+    """Run a first batch: it warms the kernels up, and shows a dtype that overflows before a client does."""
+    sequences = [
+        Sequence(
+            Item(index, text, Truncate.END, runner.spec.max_tokens),
+            tokenizer.cut(np.minimum(ids, runner.spec.vocab_rows - 1), runner.spec.max_tokens, Truncate.END),
+            arrived=time.monotonic(),
+            done=lambda items: None,
+        )
+        for index, (text, ids) in enumerate(zip(PROBE, tokenizer.encode_many(PROBE), strict=True))
+    ]
+    batch = pack(sequences)
+    vectors = runner.collect(runner.launch(batch))
+    if not np.isfinite(vectors).all():
+        raise ModelError(
+            f"{runner.spec.name!r} overflows in {choice.dtype_name}: its vectors are not finite. "
+            "Use --dtype bfloat16 or float32."
+        )
+    return batch

@@ -1,0 +1,88 @@
+"""The scheduler behind a lock: requests come in whole from many threads, batches go out to one.
+
+In: the sequences of a request, all or none. Out: batches. Refusals say when to come back, from the rate at
+which the device has been draining the queue. Knows nothing of devices.
+"""
+
+from __future__ import annotations
+
+from threading import Condition
+
+from inlay.engine.answers import answer_unwanted, is_unwanted
+from inlay.engine.scheduler import Scheduler
+from inlay.engine.stats import EngineStats
+from inlay.errors import InlayError, Overloaded, TooLarge
+from inlay.types import Sequence
+
+SHORTEST_RETRY, LONGEST_RETRY = 0.05, 120.0  # seconds
+UNKNOWN_RATE = 1000.0  # tokens per second, before the first batch
+
+
+class SequenceQueue:
+    """A closable, bounded queue. `close` wakes the taker, and from then on nothing comes in."""
+
+    def __init__(self, scheduler: Scheduler, stats: EngineStats) -> None:
+        self._scheduler = scheduler
+        self._stats = stats
+        self._changed = Condition()
+        self._closed_with: InlayError | None = None
+
+    @property
+    def queued_tokens(self) -> int:
+        return self._scheduler.queued_tokens
+
+    def refusal(self, num_tokens: int) -> InlayError | None:
+        """Why so many tokens cannot come in now; None when they can."""
+        if self._closed_with is not None:
+            return self._closed_with
+        most, queued = self._scheduler.max_queue_tokens, self._scheduler.queued_tokens
+        if self._scheduler.has_room(num_tokens):
+            return None
+        if num_tokens > most:
+            return TooLarge(
+                f"the request has {num_tokens} tokens, more than the whole queue holds ({most}): "
+                "send it in parts, or raise --max-queue-tokens"
+            )
+        seconds = (queued + num_tokens - most) / (self._stats.tokens_per_second or UNKNOWN_RATE)
+        return Overloaded(
+            f"{queued} tokens are waiting and at most {most} may: try again after the time in Retry-After",
+            retry_after=min(max(seconds, SHORTEST_RETRY), LONGEST_RETRY),
+        )
+
+    def put_many(self, sequences: list[Sequence]) -> InlayError | None:
+        """Queue all sequences of a request, or none and say why."""
+        num_tokens = sum(sequence.num_tokens for sequence in sequences)
+        dropped: list[Sequence] = []
+        with self._changed:
+            refusal = self.refusal(num_tokens)
+            if isinstance(refusal, Overloaded):
+                dropped = self._scheduler.drop_unwanted(is_unwanted)
+                refusal = self.refusal(num_tokens)
+            if refusal is None:
+                self._scheduler.add_many(sequences)
+                self._changed.notify()
+        self._answer(dropped)
+        return refusal
+
+    def take(self, wait_seconds: float) -> list[Sequence] | None:
+        """The next batch; empty when none came within the time; None once the queue is closed."""
+        with self._changed:
+            if not len(self._scheduler) and self._closed_with is None and wait_seconds > 0:
+                self._changed.wait(wait_seconds)
+            if self._closed_with is not None:
+                return None
+            batch, dropped = self._scheduler.next_batch(is_unwanted)
+        self._answer(dropped)
+        return batch
+
+    def close(self, error: InlayError) -> list[Sequence]:
+        """Take nothing more; the sequences that were waiting are the caller's to answer with `error`."""
+        with self._changed:
+            self._closed_with = error
+            self._changed.notify_all()
+            return self._scheduler.drop_all()
+
+    def _answer(self, dropped: list[Sequence]) -> None:
+        if dropped:
+            self._stats.dropped_sequences += len(dropped)
+            answer_unwanted(dropped)

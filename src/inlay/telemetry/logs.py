@@ -1,0 +1,52 @@
+"""Structured logs: key-value lines on a terminal, JSON elsewhere. Never the text of an input.
+
+Rooms call `get_logger`; nothing is printed until `configure_logs` is called (the command line does), so
+the library stays quiet but for warnings.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+LEVELS = ("debug", "info", "warning", "error")
+FORMATS = ("auto", "console", "json")
+
+
+def get_logger(room: str) -> structlog.stdlib.BoundLogger:
+    """A logger that takes key-value pairs and hands them to the standard library's logging."""
+    logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+        logging.getLogger(f"inlay.{room}"),
+        processors=[structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs],
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    return logger
+
+
+def configure_logs(level: str, format_: str) -> None:
+    """Send the logs of Inlay and of the web server to stderr. `auto` is `console` on a terminal."""
+    is_console = format_ == "console" or (format_ == "auto" and sys.stderr.isatty())
+    shared: list[structlog.types.Processor] = [
+        structlog.stdlib.ExtraAdder(),
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if is_console:
+        last: list[structlog.types.Processor] = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    else:
+        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("inlay").setLevel(level.upper())
+    logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))

@@ -1,0 +1,147 @@
+"""The numbers an operator watches, in Prometheus' form, on a registry of their own.
+
+Requests are counted as they end; engines and caches keep plain counters that are read when scraped, so
+that the hot path pays nothing for them. Labels are bounded: models, known routes, statuses, tiers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from inlay.types import EmbedResult
+
+LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+class EngineCounters(Protocol):
+    """What is read of a worker's counters."""
+
+    batches: int
+    sequences: int
+    tokens: int
+    busy_seconds: float
+    failed_sequences: int
+    dropped_sequences: int
+    retried_batches: int
+    out_of_memory: int
+    tokens_per_second: float
+
+
+class Engine(Protocol):
+    """What is read of a worker."""
+
+    @property
+    def stats(self) -> EngineCounters: ...
+
+    @property
+    def queued_tokens(self) -> int: ...
+
+    @property
+    def is_ready(self) -> bool: ...
+
+
+class Tiers(Protocol):
+    """What is read of a cache: for each tier its name and its numbers."""
+
+    def numbers(self) -> list[tuple[str, Mapping[str, int]]]: ...
+
+
+class Metrics:
+    """Everything that /metrics shows."""
+
+    def __init__(self, engines: Mapping[str, Engine], cache: Tiers) -> None:
+        self.registry = CollectorRegistry()
+        own: dict[str, Any] = {"registry": self.registry, "namespace": "inlay"}
+        self._requests = Counter("requests", "Requests answered", ["route", "status"], **own)
+        self._seconds = Histogram(
+            "request_seconds", "Time to answer a request", ["route"], buckets=LATENCY_BUCKETS, **own
+        )
+        self._inputs = Counter("inputs", "Inputs embedded", ["model", "source"], **own)
+        self._tokens = Counter("input_tokens", "Tokens of the inputs", ["model", "source"], **own)
+        self._truncated = Counter("truncated_inputs", "Inputs that were cut as asked", ["model"], **own)
+        self._unknown = Counter("unknown_fields", "Request fields that were ignored", **own)
+        self.in_flight = Gauge("requests_in_flight", "Requests being answered", **own)
+        # Looking a child up by its labels costs more than counting.
+        self._by_route: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        self._by_source: dict[tuple[str, str], tuple[Counter, Counter]] = {}
+        self.registry.register(_EngineCollector(engines))
+        self.registry.register(_CacheCollector(cache))
+
+    def count_request(self, route: str, status: int, seconds: float) -> None:
+        key = (route, status)
+        if key not in self._by_route:
+            self._by_route[key] = (self._requests.labels(route, status), self._seconds.labels(route))
+        requests, latency = self._by_route[key]
+        requests.inc()
+        latency.observe(seconds)
+
+    def count_result(self, result: EmbedResult) -> None:
+        computed = len(result.vectors) - result.num_hits
+        for source, inputs, tokens in (
+            ("cache", result.num_hits, result.cached_tokens),
+            ("model", computed, result.num_tokens - result.cached_tokens),
+        ):
+            if inputs:
+                key = (result.model, source)
+                if key not in self._by_source:
+                    self._by_source[key] = (self._inputs.labels(*key), self._tokens.labels(*key))
+                counted_inputs, counted_tokens = self._by_source[key]
+                counted_inputs.inc(inputs)
+                counted_tokens.inc(tokens)
+        if result.truncated:
+            self._truncated.labels(result.model).inc(len(result.truncated))
+
+    def count_unknown_fields(self, number: int) -> None:
+        self._unknown.inc(number)
+
+    def render(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        return generate_latest(self.registry)
+
+
+class _EngineCollector(Collector):
+    COUNTERS = (
+        "batches",
+        "sequences",
+        "tokens",
+        "busy_seconds",
+        "failed_sequences",
+        "dropped_sequences",
+        "retried_batches",
+        "out_of_memory",
+    )
+
+    def __init__(self, engines: Mapping[str, Engine]) -> None:
+        self._engines = engines
+
+    def collect(self) -> Iterator[Metric]:
+        for name in self.COUNTERS:
+            family = CounterMetricFamily(f"inlay_engine_{name}", f"Engine: {name} since start", labels=["model"])
+            for model, engine in self._engines.items():
+                family.add_metric([model], getattr(engine.stats, name))
+            yield family
+        rate = GaugeMetricFamily("inlay_engine_tokens_per_second", "Recent rate of the device", labels=["model"])
+        queued = GaugeMetricFamily("inlay_engine_queued_tokens", "Tokens waiting for the device", labels=["model"])
+        ready = GaugeMetricFamily("inlay_engine_ready", "1 when the model is loaded", labels=["model"])
+        for model, engine in self._engines.items():
+            rate.add_metric([model], engine.stats.tokens_per_second)
+            queued.add_metric([model], engine.queued_tokens)
+            ready.add_metric([model], float(engine.is_ready))
+        yield from (rate, queued, ready)
+
+
+class _CacheCollector(Collector):
+    def __init__(self, cache: Tiers) -> None:
+        self._cache = cache
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily("inlay_cache", "Cache: totals since start, and size", labels=["tier", "what"])
+        for tier, numbers in self._cache.numbers():
+            for what, number in numbers.items():
+                family.add_metric([tier, what], number)
+        yield family

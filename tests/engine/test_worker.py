@@ -1,0 +1,315 @@
+"""The engine around a fake device: nothing is lost, only the guilty fail, and health tells the truth."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from fakes import HEAVY, INFINITE, POISON, SPEC, FakeRunner, make_engine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inlay.engine.worker import DeviceWorker
+from inlay.errors import (
+    Cancelled,
+    ContextLengthExceeded,
+    EngineError,
+    InvalidInput,
+    ModelError,
+    NonFiniteVector,
+    NotReady,
+    OutOfMemory,
+    Overloaded,
+    ShuttingDown,
+    TooLarge,
+    WorkerDead,
+)
+from inlay.types import Item, Truncate
+
+
+class Receiver:
+    """Collects items as a worker hands them back."""
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, items: list[Item]) -> None:
+        with self._changed:
+            self.items += items
+            self._changed.notify()
+
+    def wait(self, number: int) -> list[Item]:
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.items) >= number, 20), "items were lost"
+            return list(self.items)
+
+
+def make_worker(runner: FakeRunner, **limits: int) -> DeviceWorker:
+    worker = DeviceWorker(SPEC, lambda spec, stats: make_engine(runner, stats, **limits), stall_timeout=60)
+    worker.wait_loaded()
+    return worker
+
+
+def item_of(content: str | list[int], index: int = 0, truncate: Truncate = Truncate.NONE) -> Item:
+    return Item(index, content, truncate, SPEC.max_tokens)
+
+
+def embed(worker: DeviceWorker, contents: list[str | list[int]]) -> list[Item]:
+    receiver = Receiver()
+    items = [item_of(content, index) for index, content in enumerate(contents)]
+    worker.embed(items, receiver)
+    receiver.wait(len(items))
+    return items
+
+
+@pytest.fixture(params=[False, True], ids=["synchronous", "asynchronous"])
+def runner(request: pytest.FixtureRequest) -> FakeRunner:
+    return FakeRunner(is_asynchronous=request.param)
+
+
+@pytest.fixture
+def worker(runner: FakeRunner) -> Iterator[DeviceWorker]:
+    made = make_worker(runner)
+    yield made
+    runner.gate.set()
+    made.close()
+
+
+def test_each_item_gets_its_own_vector(worker: DeviceWorker) -> None:
+    items = embed(worker, ["a", "bcd", "b" * 60, [1, 2, 3]])
+    sums = [item.vector[0] for item in items if item.vector is not None]
+    assert sums == [97, 98 + 99 + 100, 98 * 60, 6]
+    assert [item.num_tokens for item in items] == [1, 3, 60, 3]
+
+
+def test_in_a_failed_batch_only_the_guilty_fails(worker: DeviceWorker) -> None:
+    items = embed(worker, [[1, 2], [POISON], [3]])
+    assert [type(item.error) for item in items] == [type(None), EngineError, type(None)]
+    assert worker.stats.retried_batches == 1
+    assert worker.health() is None
+
+
+def test_out_of_memory_halves_the_batch_until_it_fits() -> None:
+    runner = FakeRunner(max_tokens=4)
+    worker = make_worker(runner)
+    items = embed(worker, [[1, 2]] * 8)
+    assert all(item.error is None for item in items)
+    assert [len(batch) for batch in runner.batches] == [8, 4, 2, 2, 4, 2, 2]
+    worker.close()
+
+
+def test_an_input_that_never_fits_fails_alone(worker: DeviceWorker) -> None:
+    items = embed(worker, [[1], [HEAVY], [2]])
+    assert [type(item.error) for item in items] == [type(None), OutOfMemory, type(None)]
+    assert worker.health() is None
+
+
+def test_a_vector_that_is_not_finite_is_an_error_and_not_a_vector(worker: DeviceWorker) -> None:
+    bad, good = embed(worker, [[INFINITE], [1]])
+    assert isinstance(bad.error, NonFiniteVector)
+    assert bad.vector is None
+    assert good.error is None
+
+
+def test_a_device_that_fails_what_it_ran_before_is_unhealthy_until_it_works_again(
+    worker: DeviceWorker, runner: FakeRunner
+) -> None:
+    runner.is_broken = True
+    embed(worker, [[1]])
+    wait_until(lambda: worker.health() is not None)
+    runner.is_broken = False
+    embed(worker, [[1]])
+    assert worker.health() is None
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "told"),
+    [
+        ("x" * 65, ContextLengthExceeded, '65 tokens.*at most 64.*"truncate"'),
+        ([], InvalidInput, "no tokens"),
+        ([3, 256], InvalidInput, "id 256"),
+        ([-1, 3], InvalidInput, "ids are 0 to 255"),
+    ],
+)
+def test_a_bad_input_is_refused_with_its_reason(
+    worker: DeviceWorker, content: str | list[int], error: type[Exception], told: str
+) -> None:
+    bad, good = embed(worker, [content, "fine"])
+    assert isinstance(bad.error, error)
+    with pytest.raises(error, match=told):
+        raise bad.error
+    assert good.error is None
+
+
+@pytest.mark.parametrize("content", ["x" * 63 + "yz", [1] * 63 + [2, 3]])
+def test_a_too_long_input_is_cut_where_asked(worker: DeviceWorker, content: str | list[int]) -> None:
+    receiver = Receiver()
+    items = [item_of(content, truncate=Truncate.END), item_of(content, truncate=Truncate.START)]
+    worker.embed(items, receiver)
+    receiver.wait(2)
+    sums = [float(item.vector[0]) for item in items if item.vector is not None]
+    ids = [ord(c) for c in content] if isinstance(content, str) else content
+    assert sums == [sum(ids[:64]), sum(ids[-64:])]
+    assert all(item.is_truncated and item.num_tokens == 64 for item in items)
+
+
+def test_a_request_is_queued_whole_or_refused_whole(runner: FakeRunner) -> None:
+    worker = make_worker(runner, max_queue_tokens=10)
+    runner.gate.clear()
+    first, waiting, refused, huge = Receiver(), Receiver(), Receiver(), Receiver()
+    worker.embed([item_of([1])], first)
+    wait_until(lambda: bool(runner.events) and worker.queued_tokens == 0)
+    worker.embed([item_of([1] * 8)], waiting)
+    wait_until(lambda: worker.queued_tokens == 8)
+    worker.embed([item_of([1]), item_of([1, 2])], refused)
+    worker.embed([item_of([1] * 11)], huge)
+    for item in refused.wait(2):
+        assert isinstance(item.error, Overloaded)
+        assert item.error.retry_after is not None
+        assert item.error.retry_after > 0
+    assert isinstance(huge.wait(1)[0].error, TooLarge)
+    runner.gate.set()
+    assert first.wait(1)[0].error is None
+    assert waiting.wait(1)[0].error is None
+    worker.close()
+
+
+def test_cancelled_work_is_dropped_and_makes_room(runner: FakeRunner) -> None:
+    worker = make_worker(runner, max_queue_tokens=10)
+    runner.gate.clear()
+    first, gone, late = Receiver(), Receiver(), Receiver()
+    worker.embed([item_of([1])], first)
+    wait_until(lambda: bool(runner.events) and worker.queued_tokens == 0)
+    cancelled = item_of([1] * 9)
+    worker.embed([cancelled], gone)
+    wait_until(lambda: worker.queued_tokens == 9)
+    cancelled.is_cancelled = True
+    worker.embed([item_of([1] * 5)], late)
+    assert isinstance(gone.wait(1)[0].error, Cancelled)
+    runner.gate.set()
+    assert late.wait(1)[0].error is None
+    assert worker.stats.dropped_sequences == 1
+    worker.close()
+
+
+def test_the_next_batch_is_sent_before_an_asynchronous_one_is_collected() -> None:
+    runner = FakeRunner(is_asynchronous=True)
+    worker = make_worker(runner, max_batch_tokens=8)
+    embed(worker, [[1] * length for length in (3, 5, 6, 7)])
+    launches = [event for event in runner.events if event.startswith("launch")]
+    assert runner.events.index(launches[1]) < runner.events.index(launches[0].replace("launch", "collect"))
+    worker.close()
+
+
+def test_closing_refuses_what_waits_and_what_comes(runner: FakeRunner) -> None:
+    worker = make_worker(runner, max_batch_tokens=4)
+    runner.gate.clear()
+    flying, waiting, late = Receiver(), Receiver(), Receiver()
+    worker.embed([item_of([1] * 4)], flying)
+    wait_until(lambda: bool(runner.events) and worker.queued_tokens == 0)
+    worker.embed([item_of([1] * 3)], waiting)
+    wait_until(lambda: worker.queued_tokens == 3)
+    closing = threading.Thread(target=worker.close)
+    closing.start()
+    assert isinstance(waiting.wait(1)[0].error, ShuttingDown)
+    runner.gate.set()
+    assert flying.wait(1)[0].error is None
+    closing.join()
+    worker.embed([item_of([1])], late)
+    assert isinstance(late.wait(1)[0].error, ShuttingDown)
+
+
+def test_a_model_that_does_not_load_says_why_to_everyone() -> None:
+    def fail(spec: object, stats: object) -> None:
+        raise ModelError("no weights")
+
+    worker = DeviceWorker(SPEC, fail, stall_timeout=60)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="no weights"):
+        worker.wait_loaded()
+    assert worker.health() == "no weights"
+    assert not worker.is_ready
+    (item,) = embed(worker, ["a"])
+    assert isinstance(item.error, WorkerDead)
+    worker.close()
+
+
+def test_while_a_model_loads_requests_are_told_to_come_back() -> None:
+    gate = threading.Event()
+
+    def load(spec: object, stats: object) -> object:
+        gate.wait(30)
+        return make_engine(FakeRunner(), stats)  # type: ignore[arg-type]
+
+    worker = DeviceWorker(SPEC, load, stall_timeout=60)  # type: ignore[arg-type]
+    (item,) = embed(worker, ["a"])
+    assert isinstance(item.error, NotReady)
+    gate.set()
+    worker.wait_loaded()
+    assert embed(worker, ["a"])[0].error is None
+    worker.close()
+
+
+def test_a_loop_that_dies_answers_everything_and_says_so(runner: FakeRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = make_worker(runner)
+    monkeypatch.setattr("inlay.engine.loop.hand_back_all", lambda sequences: 1 / 0)
+    items = embed(worker, ["a", "b"]) if runner.is_asynchronous else None
+    if items is None:
+        receiver = Receiver()
+        worker.embed([item_of("a")], receiver)
+        wait_until(lambda: worker.health() is not None)
+    assert "died" in (worker.health() or "")
+    (late,) = embed(worker, ["c"])
+    assert isinstance(late.error, WorkerDead)
+
+
+def test_a_loop_that_is_stuck_is_unhealthy(runner: FakeRunner) -> None:
+    worker = DeviceWorker(SPEC, lambda spec, stats: make_engine(runner, stats), stall_timeout=0.05)
+    worker.wait_loaded()
+    runner.gate.clear()
+    receiver = Receiver()
+    worker.embed([item_of("a")], receiver)
+    wait_until(lambda: "not answered" in (worker.health() or ""))
+    runner.gate.set()
+    receiver.wait(1)
+    worker.close()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.lists(
+            st.sampled_from([[1], [2, 3], [4] * 40, [POISON], [HEAVY], [INFINITE], [300]]), min_size=1, max_size=9
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    st.booleans(),
+)
+def test_whatever_fails_every_item_comes_back_once_with_a_vector_or_an_error(
+    contents: list[list[list[int]]], is_asynchronous: bool
+) -> None:
+    worker = make_worker(FakeRunner(is_asynchronous=is_asynchronous, max_tokens=50))
+    receivers = []
+    for request in contents:
+        receiver = Receiver()
+        items = [item_of(content, index) for index, content in enumerate(request)]
+        worker.embed(items, receiver)
+        receivers.append((receiver, items))
+    for receiver, items in receivers:
+        back = receiver.wait(len(items))
+        assert sorted(map(id, back)) == sorted(map(id, items))
+        for item in items:
+            is_bad = bool({POISON, HEAVY, INFINITE, 300} & set(item.content))
+            assert (item.error is not None) == is_bad
+            assert (item.vector is None) == is_bad
+    worker.close()
+
+
+def wait_until(is_so: object, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():  # type: ignore[operator]
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.002)

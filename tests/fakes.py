@@ -1,0 +1,152 @@
+"""Fakes for the two seams: a runner under the device loop, a worker under the service."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from inlay.engine.batch import pack
+from inlay.engine.intake import Intake
+from inlay.engine.loading import Engine
+from inlay.engine.loop import DeviceLoop
+from inlay.engine.queue import SequenceQueue
+from inlay.engine.scheduler import Scheduler
+from inlay.engine.stats import EngineStats
+from inlay.errors import EngineError, OutOfMemory
+from inlay.types import Batch, Done, FloatArray, IntArray, Item, ModelSpec, Pooling, Truncate
+
+WIDTH = 8
+POISON, HEAVY, INFINITE, SLOW = 13, 14, 15, 16  # token ids with a meaning for FakeRunner
+
+SPEC = ModelSpec(
+    name="fake",
+    path=Path(),
+    family="qwen3",
+    width=WIDTH,
+    num_layers=1,
+    vocab_rows=256,
+    max_tokens=64,
+    pooling=Pooling.LAST,
+    normalize=False,
+    prompts={"query": "Q:", "document": ""},
+    default_prompt=None,
+    instruction_template="I:{instruction} Q:",
+    matryoshka=(2, WIDTH),
+    config={},
+    dtype="float32",
+    fingerprint="f" * 32,
+)
+
+
+class FakeTokenizer:
+    """A token for each byte of a text."""
+
+    def encode_many(self, texts: list[str]) -> list[IntArray]:
+        return [np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int64) for text in texts]
+
+    def token_of(self, token_id: int) -> str | None:
+        return chr(token_id)
+
+    def cut(self, ids: IntArray, max_tokens: int, side: Truncate) -> IntArray:
+        return ids[:max_tokens] if side is Truncate.END else ids[-max_tokens:]
+
+
+class FakeRunner:
+    """Each vector is the sum of its ids; some ids fail on purpose."""
+
+    def __init__(self, *, is_asynchronous: bool = False, max_tokens: int = 1 << 30) -> None:
+        self.spec = SPEC
+        self.is_asynchronous = is_asynchronous
+        self.max_tokens = max_tokens
+        self.batches: list[list[int]] = []
+        self.events: list[str] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.is_broken = False
+
+    def launch(self, batch: Batch) -> Batch:
+        self.events.append(f"launch {batch.num_tokens}")
+        if not self.is_asynchronous:
+            self._run(batch)
+        return batch
+
+    def collect(self, launched: Batch) -> FloatArray:
+        self.events.append(f"collect {launched.num_tokens}")
+        if self.is_asynchronous:
+            self._run(launched)
+        rows = [np.full(WIDTH, float(sequence.ids.sum())) for sequence in launched.sequences]
+        for row, sequence in zip(rows, launched.sequences, strict=True):
+            if INFINITE in sequence.ids:
+                row[0] = np.inf
+        return np.array(rows, dtype=np.float32)
+
+    def _run(self, batch: Batch) -> None:
+        self.gate.wait(30)
+        self.batches.append([sequence.num_tokens for sequence in batch.sequences])
+        if self.is_broken or POISON in batch.ids:
+            raise ValueError("poison")
+        if batch.num_tokens > self.max_tokens or HEAVY in batch.ids:
+            raise OutOfMemory("no memory")
+
+
+def make_engine(
+    runner: FakeRunner, stats: EngineStats, *, max_batch_tokens: int = 64, max_queue_tokens: int = 1 << 20
+) -> Engine:
+    from running import sequence_of
+
+    queue = SequenceQueue(Scheduler(max_batch_tokens, 32, max_queue_tokens), stats)
+    return Engine(
+        runner=runner,
+        intake=Intake(FakeTokenizer(), SPEC.vocab_rows, 2),  # type: ignore[arg-type]
+        queue=queue,
+        loop=DeviceLoop(runner, queue, pack([sequence_of([1, 2])]), stats),
+    )
+
+
+def vector_of(content: str | list[int]) -> FloatArray:
+    """The vector that `FakeWorker` gives a text: random, and a function of it alone."""
+    seed = int.from_bytes(hashlib.sha256(repr(content).encode()).digest()[:8], "little")
+    return np.random.default_rng(seed).standard_normal(WIDTH).astype(np.float32)
+
+
+class FakeWorker:
+    """Answers on a thread, after `gate` opens; texts that contain `bad` fail."""
+
+    def __init__(self, spec: ModelSpec = SPEC) -> None:
+        self.spec = spec
+        self.gate = threading.Event()
+        self.gate.set()
+        self.computed: list[str | list[int]] = []
+        self.is_ready = True
+        self.queued_tokens = 0
+        self.stats = EngineStats()
+        self.order: Callable[[list[Item]], list[Item]] = lambda items: items
+
+    def embed(self, items: list[Item], done: Done) -> None:
+        threading.Thread(target=self._answer, args=(items, done), daemon=True).start()
+
+    def _answer(self, items: list[Item], done: Done) -> None:
+        self.gate.wait(30)
+        for item in self.order(list(items)):
+            if item.is_cancelled:
+                item.error = EngineError("cancelled")
+            elif isinstance(item.content, str) and "bad" in item.content:
+                item.error = EngineError("failed")
+            else:
+                self.computed.append(item.content)
+                item.vector, item.num_tokens, item.model_seconds = vector_of(item.content), len(item.content), 0.001
+            done([item])
+
+    def health(self) -> str | None:
+        return None
+
+    def close(self) -> None:
+        self.gate.set()
+
+    def renamed(self, name: str) -> ModelSpec:
+        return replace(self.spec, name=name)

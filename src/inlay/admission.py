@@ -1,0 +1,42 @@
+"""How many requests may be in flight, and how long those that may not should wait before they ask again."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from inlay.errors import Overloaded, ShuttingDown
+
+SMOOTHING = 0.1
+SHORTEST_RETRY, LONGEST_RETRY = 0.05, 60.0  # seconds
+
+
+class Admission:
+    """Used as a context manager around a request; refuses at the door, never in the middle."""
+
+    def __init__(self, max_requests: int) -> None:
+        self.max_requests = max_requests
+        self.num_requests = 0
+        self.is_closed = False
+        self._last_finish = time.monotonic()
+        self._finish_interval = 0.0  # smoothed seconds between two requests that finish
+
+    def __enter__(self) -> None:
+        if self.is_closed:
+            raise ShuttingDown("the server is shutting down: try another one", retry_after=1.0)
+        if self.num_requests >= self.max_requests:
+            raise Overloaded(
+                f"{self.num_requests} requests are in flight, the most this server takes: "
+                "try again after the time in Retry-After",
+                retry_after=min(max(self._finish_interval, SHORTEST_RETRY), LONGEST_RETRY),
+            )
+        self.num_requests += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.num_requests -= 1
+        now = time.monotonic()
+        interval = now - self._last_finish
+        self._finish_interval += SMOOTHING * (interval - self._finish_interval)
+        self._last_finish = now

@@ -1,0 +1,127 @@
+"""The cache as the service sees it: tiers asked in order, a hit below refilling those above.
+
+In: keys, or entries. Out: entries. A cache can only make things faster: a tier that fails is a miss and a
+counter, never an error to the client. Tiers are given as URLs, such as `memory://512MiB`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from inlay.cache.memory import MemoryTier
+from inlay.config import parse_size
+from inlay.errors import ConfigError
+from inlay.telemetry.logs import get_logger
+from inlay.types import Entry
+
+log = get_logger("cache")
+
+NO_CACHE = "none"
+
+
+class Tier(Protocol):
+    """One place where entries are kept, under its own bound."""
+
+    @property
+    def name(self) -> str: ...
+
+    def numbers(self) -> Mapping[str, int]:
+        """What the tier counts itself, such as its bytes."""
+        ...
+
+    async def get_many(self, keys: Iterable[bytes]) -> dict[bytes, Entry]: ...
+
+    async def put_many(self, entries: Mapping[bytes, Entry]) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class TierStats:
+    """Totals since start, for the metrics."""
+
+    hits: int = 0
+    misses: int = 0
+    puts: int = 0
+    errors: int = 0
+
+
+class Cache:
+    """Tiers in the order they are asked. Without tiers it holds nothing and costs nothing."""
+
+    def __init__(self, tiers: list[Tier]) -> None:
+        self.tiers = tiers
+        self.stats = [TierStats() for _ in tiers]
+
+    async def get_many(self, keys: Iterable[bytes]) -> dict[bytes, Entry]:
+        """All entries that any tier holds."""
+        found: dict[bytes, Entry] = {}
+        wanted = list(keys)
+        for depth, tier in enumerate(self.tiers):
+            if not wanted:
+                break
+            here = await self._ask(depth, tier, wanted)
+            if here:
+                for above in range(depth):
+                    await self._fill(above, here)
+                found |= here
+                wanted = [key for key in wanted if key not in here]
+        return found
+
+    async def put_many(self, entries: Mapping[bytes, Entry]) -> None:
+        """Keep entries in every tier."""
+        for depth in range(len(self.tiers)):
+            await self._fill(depth, entries)
+
+    async def close(self) -> None:
+        for tier in self.tiers:
+            await tier.close()
+
+    def numbers(self) -> list[tuple[str, Mapping[str, int]]]:
+        """Each tier's name and numbers, for the metrics."""
+        pairs = zip(self.tiers, self.stats, strict=True)
+        return [(tier.name, {**asdict(stats), **tier.numbers()}) for tier, stats in pairs]
+
+    async def _ask(self, depth: int, tier: Tier, keys: list[bytes]) -> dict[bytes, Entry]:
+        stats = self.stats[depth]
+        try:
+            here = await tier.get_many(keys)
+        except Exception as error:  # noqa: BLE001 - a broken tier is a miss
+            stats.errors += 1
+            log.warning("cache tier failed; going on without it", tier=tier.name, error=repr(error))
+            here = {}
+        stats.hits += len(here)
+        stats.misses += len(keys) - len(here)
+        return here
+
+    async def _fill(self, depth: int, entries: Mapping[bytes, Entry]) -> None:
+        tier, stats = self.tiers[depth], self.stats[depth]
+        try:
+            await tier.put_many(entries)
+            stats.puts += len(entries)
+        except Exception as error:  # noqa: BLE001 - a broken tier keeps nothing
+            stats.errors += 1
+            log.warning("cache tier failed to keep entries", tier=tier.name, error=repr(error))
+
+
+def make_cache(urls: list[str]) -> Cache:
+    """Tiers from URLs, in their order; `none` alone for no cache. `ConfigError` names a URL that is off."""
+    if NO_CACHE in urls:
+        if len(urls) > 1:
+            raise ConfigError("--cache none stands alone: leave out the other tiers, or leave out none")
+        return Cache([])
+    return Cache([_make_tier(url) for url in urls])
+
+
+def _make_tier(url: str) -> Tier:
+    parts = urlsplit(url)
+    if parts.scheme != MemoryTier.name:
+        raise ConfigError(f"--cache {url}: there is no such tier; use memory://512MiB, or none")
+    try:
+        max_bytes = parse_size(parts.netloc + parts.path)
+    except ValueError as error:
+        raise ConfigError(f"--cache {url}: {error}") from error
+    return MemoryTier(max_bytes)

@@ -1,0 +1,293 @@
+"""The whole story of a request, from top to bottom.
+
+Admit it → key each item → ask the cache for all at once → misses join one computation for each key → the
+worker fills them → results go to the cache behind the reply → shape the vectors in the order of the inputs.
+Knows nothing of dialects and nothing of torch. Lives on one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from inlay.admission import Admission
+from inlay.cache.key import cache_key
+from inlay.cache.tiers import Cache
+from inlay.encoding import shape_vectors
+from inlay.errors import Cancelled, DeadlineExceeded, EngineError, InvalidInput, NotReady, UnknownModel, WorkerDead
+from inlay.models.prompts import prefix_of
+from inlay.singleflight import Flight, FlightTable
+from inlay.telemetry.logs import get_logger
+from inlay.types import Done, EmbedOptions, EmbedRequest, EmbedResult, Entry, Item, ModelSpec, Worker
+
+log = get_logger("service")
+
+
+@dataclass(slots=True)
+class _Gathering:
+    """One request's wait for its flights; done with all of them, or with the first that fails."""
+
+    future: asyncio.Future[None]
+    remaining: int
+    is_patient: bool  # wait for all, whatever fails
+
+    def __call__(self, flight: Flight) -> None:
+        self.remaining -= 1
+        has_failed = flight.item.error is not None and not self.is_patient
+        if (self.remaining == 0 or has_failed) and not self.future.done():
+            self.future.set_result(None)
+
+
+class Service:
+    """Answers requests for the models it is given, each with its worker."""
+
+    def __init__(self, workers: Mapping[str, Worker], cache: Cache, max_requests: int) -> None:
+        self.workers = workers
+        self.cache = cache
+        self.admission = Admission(max_requests)
+        self.flights = FlightTable()
+        self._writes: set[asyncio.Task[None]] = set()
+
+    async def embed(self, request: EmbedRequest) -> EmbedResult:
+        """Vectors for all inputs, or the error of the first that has none."""
+        result, failed = await self.embed_each(request, is_patient=False)
+        for item in failed:
+            if item.error is not None:
+                raise item.error.for_input(item.index)
+        return result
+
+    async def embed_each(self, request: EmbedRequest, *, is_patient: bool = True) -> tuple[EmbedResult, list[Item]]:
+        """Vectors of the good inputs, and the items that failed; the impatient stop waiting at the first."""
+        with self.admission:
+            worker, request = self.resolve(request)
+            items = await self._answer(worker, request, is_patient=is_patient)
+            result = _result(worker.spec, request.options, [item for item in items if item.vector is not None])
+            return result, [item for item in items if item.error is not None]
+
+    def resolve(self, request: EmbedRequest) -> tuple[Worker, EmbedRequest]:
+        """The worker of a model's name, which may end in `:prompt`; None means the first model."""
+        name = request.model
+        if name is None:
+            name = next(iter(self.workers))
+        if name not in self.workers and ":" in name:
+            base, prompt = name.rsplit(":", 1)
+            if base in self.workers:
+                if request.options.prompt_name not in (None, prompt):
+                    raise InvalidInput(
+                        f"the model's name asks for prompt {prompt!r} and prompt_name for "
+                        f"{request.options.prompt_name!r}: send one of them",
+                        param="prompt_name",
+                    )
+                options = replace(request.options, prompt_name=prompt)
+                return self.workers[base], replace(request, options=options)
+        if name not in self.workers:
+            served = ", ".join(self.workers)
+            raise UnknownModel(f"model {name!r} is not served here; these are: {served}", param="model")
+        return self.workers[name], request
+
+    async def close(self) -> None:
+        """Refuse what comes, wait for results on their way to the cache, and close it."""
+        self.admission.is_closed = True
+        await asyncio.gather(*self._writes)
+        await self.cache.close()
+
+    async def _answer(self, worker: Worker, request: EmbedRequest, *, is_patient: bool) -> list[Item]:
+        """The items of a request with their vectors or errors."""
+        _check_loaded(worker)
+        check_dimensions(worker.spec, request.options)
+        items = _make_items(worker.spec, request)
+        waiting: dict[bytes, list[Item]] = {}
+        for item in items:
+            if item.error is None:
+                waiting.setdefault(item.key, []).append(item)
+        if request.options.read_cache:
+            for key, entry in (await self.cache.get_many(waiting)).items():
+                for item in waiting.pop(key):
+                    item.vector, item.num_tokens = entry.vector, entry.num_tokens
+                    item.is_truncated, item.is_cached = entry.is_truncated, True
+        has_failed = not is_patient and any(item.error is not None for item in items)
+        if waiting and not has_failed:
+            await self._compute(worker, waiting, request, is_patient)
+        return items
+
+    async def _compute(
+        self, worker: Worker, waiting: dict[bytes, list[Item]], request: EmbedRequest, is_patient: bool
+    ) -> None:
+        """Have the missing items computed, each key once, and copy what comes back."""
+        loop = asyncio.get_running_loop()
+        flights, leads = self._join(waiting, request.options.write_cache)
+        flying = [flight for flight in flights.values() if not flight.is_landed]
+        gathering = _Gathering(loop.create_future(), len(flying), is_patient)
+        for flight in flying:
+            flight.listeners.append(gathering)
+        try:
+            if leads:
+                self._hand_over(worker, leads, _Receiver(loop, self))
+            if flying:
+                await _wait(gathering.future, request)
+        finally:
+            for flight in flying:
+                self.flights.leave(flight, gathering)
+        for key, items in waiting.items():
+            for item in items:
+                _copy(flights[key].item, item)
+
+    def _hand_over(self, worker: Worker, leads: list[Item], done: Done) -> None:
+        try:
+            worker.embed(leads, done)
+        except Exception as error:
+            log.exception("a worker broke at the door", model=worker.spec.name)
+            for item in leads:
+                item.error = EngineError(f"was not taken by the worker ({type(error).__name__}): the log has more")
+            self.land(leads)
+
+    def _join(self, waiting: dict[bytes, list[Item]], is_stored: bool) -> tuple[dict[bytes, Flight], list[Item]]:
+        """A flight for each key, and the items of those that are new."""
+        flights: dict[bytes, Flight] = {}
+        leads: list[Item] = []
+        for key, items in waiting.items():
+            flight = self.flights.find(key)
+            if flight is None:
+                lead = replace(items[0])  # the flight outlives the request
+                flight = self.flights.lead(lead, is_stored=is_stored)
+                leads.append(lead)
+            flight.is_stored |= is_stored
+            flights[key] = flight
+        return flights, leads
+
+    def land(self, items: Iterable[Item]) -> None:
+        """Items are back from a worker: wake those who wait, then write to the cache behind their replies."""
+        stored: list[Flight] = []
+        for item in items:
+            flight = self.flights.land(item)
+            if flight is None:
+                continue
+            if flight.is_stored and self.cache.tiers and item.vector is not None:
+                stored.append(flight)
+            else:
+                self.flights.forget(flight)
+        if stored:
+            write = asyncio.get_running_loop().create_task(self._store(stored))
+            self._writes.add(write)
+            write.add_done_callback(self._writes.discard)
+
+    async def _store(self, flights: list[Flight]) -> None:
+        """Write to the cache; until that is done, whoever wants the same joins the landed flight."""
+        entries: dict[bytes, Entry] = {}
+        for flight in flights:
+            item = flight.item
+            if item.vector is not None:
+                entries[item.key] = Entry(item.vector, item.num_tokens, item.is_truncated)
+        await self.cache.put_many(entries)
+        for flight in flights:
+            self.flights.forget(flight)
+
+
+@dataclass(frozen=True, slots=True)
+class _Receiver:
+    """Brings items from a worker's thread to the service's event loop, one wake-up for each batch."""
+
+    loop: asyncio.AbstractEventLoop
+    service: Service
+
+    def __call__(self, items: list[Item]) -> None:
+        self.loop.call_soon_threadsafe(self.service.land, items)
+
+
+def _check_loaded(worker: Worker) -> None:
+    """Without a fingerprint there is no key, and without a key no answer."""
+    if worker.spec.fingerprint:
+        return
+    failure = worker.health()
+    if failure is not None:
+        raise WorkerDead(f"model {worker.spec.name!r} is not served: {failure}")
+    raise NotReady(f"model {worker.spec.name!r} is still loading: try again", retry_after=1.0)
+
+
+def check_dimensions(spec: ModelSpec, options: EmbedOptions) -> None:
+    """Refuse a cut that the model's vectors were not made for."""
+    dimensions = options.dimensions
+    if dimensions is None or dimensions == spec.width:
+        return
+    if options.allow_untrained_cut and 0 < dimensions < spec.width:
+        return
+    if spec.matryoshka is None:
+        raise InvalidInput(
+            f"model {spec.name!r} was not trained to be cut (no Matryoshka): "
+            f"leave out dimensions, or send {spec.width}",
+            param="dimensions",
+        )
+    smallest, largest = spec.matryoshka
+    if not smallest <= dimensions <= largest:
+        raise InvalidInput(
+            f"dimensions must be from {smallest} to {largest} for model {spec.name!r}, not {dimensions}",
+            param="dimensions",
+        )
+
+
+def _make_items(spec: ModelSpec, request: EmbedRequest) -> list[Item]:
+    options = request.options
+    prefix = prefix_of(spec, options)
+    items = []
+    for index, content in enumerate(request.inputs):
+        if prefix and isinstance(content, str):
+            content = prefix + content
+        item = Item(index, content, options.truncate, spec.max_tokens, priority=options.priority)
+        try:
+            if not content:
+                raise InvalidInput("is empty: send a text, or leave it out")
+            item.key = cache_key(spec.fingerprint, content, options.truncate, spec.max_tokens)
+        except InvalidInput as error:
+            item.error = error
+        except UnicodeEncodeError:
+            item.error = InvalidInput("is not valid Unicode (a lone surrogate): send well-formed text")
+        except OverflowError:
+            item.error = InvalidInput(f"has a token id out of range (0 to {spec.vocab_rows - 1})")
+        items.append(item)
+    return items
+
+
+async def _wait(arrival: asyncio.Future[None], request: EmbedRequest) -> None:
+    """Until all is there, the client has gone, or the time is over; the latter two raise."""
+    timeout = None if request.deadline is None else max(request.deadline - time.monotonic(), 0)
+    departure = None if request.departed is None else asyncio.ensure_future(request.departed())
+    wanted: set[asyncio.Future[object]] = {arrival}  # type: ignore[arg-type]
+    if departure is not None:
+        wanted.add(departure)
+    try:
+        await asyncio.wait(wanted, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if departure is not None:
+            departure.cancel()
+    if arrival.done():
+        return
+    if departure is not None and departure.done():
+        raise Cancelled("the client has gone")
+    raise DeadlineExceeded("the time for this request ran out: send fewer inputs, or raise --request-timeout")
+
+
+def _copy(source: Item, target: Item) -> None:
+    target.vector, target.error = source.vector, source.error
+    target.num_tokens, target.is_truncated = source.num_tokens, source.is_truncated
+    target.queue_seconds, target.model_seconds = source.queue_seconds, source.model_seconds
+
+
+def _result(spec: ModelSpec, options: EmbedOptions, items: list[Item]) -> EmbedResult:
+    normalize = spec.normalize if options.normalize is None else options.normalize
+    is_cut = options.dimensions is not None and options.dimensions < spec.width
+    rows = [item.vector for item in items if item.vector is not None]
+    canonical = np.array(rows, dtype=np.float32).reshape(len(rows), spec.width)
+    return EmbedResult(
+        model=spec.name,
+        vectors=shape_vectors(canonical, options.dimensions, normalize=normalize or is_cut),
+        num_tokens=sum(item.num_tokens for item in items),
+        cached_tokens=sum(item.num_tokens for item in items if item.is_cached),
+        num_hits=sum(item.is_cached for item in items),
+        truncated=[item.index for item in items if item.is_truncated],
+        queue_seconds=max((item.queue_seconds for item in items), default=0.0),
+        model_seconds=max((item.model_seconds for item in items), default=0.0),
+    )

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import base64
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from inlay.encoding import shape_vectors, to_base64
+
+vectors = arrays(np.float32, (3, 16), elements=st.floats(-100, 100, width=32))
+
+
+@given(vectors, st.integers(1, 16))
+def test_the_cut_comes_before_the_normalisation(array: np.ndarray, dimensions: int) -> None:
+    expected = torch.nn.functional.normalize(torch.from_numpy(array)[:, :dimensions], dim=1).numpy()
+    found = shape_vectors(array, dimensions, normalize=True)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_zero_vector_stays_zero() -> None:
+    assert not shape_vectors(np.zeros((1, 4), dtype=np.float32), None, normalize=True).any()
+
+
+def test_without_normalisation_the_canonical_components_come_back() -> None:
+    array = np.arange(8, dtype=np.float32).reshape(2, 4)
+    assert shape_vectors(array, 2, normalize=False).tolist() == [[0, 1], [4, 5]]
+
+
+def test_base64_is_of_little_endian_float32_also_for_a_cut_row() -> None:
+    array = np.arange(8, dtype=">f4").reshape(2, 4)[1, :2]
+    assert np.frombuffer(base64.b64decode(to_base64(array)), dtype="<f4").tolist() == [4, 5]

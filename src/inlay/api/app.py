@@ -1,0 +1,83 @@
+"""Puts the routes together: dialects and operators' routes around one service, in one envelope."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from inlay.api.auth import Keyring, read_keys
+from inlay.api.envelope import Envelope
+from inlay.api.openai import EmbeddingsRoute
+from inlay.api.ops import Ops, ServedWorker
+from inlay.api.replies import error_reply
+from inlay.cache.tiers import Cache
+from inlay.config import Settings
+from inlay.errors import InlayError, MethodNotAllowed, NotFound, RequestError
+from inlay.service import Service
+from inlay.telemetry.metrics import Metrics
+
+LIMITS = (
+    "max_body_bytes",
+    "max_inputs_per_request",
+    "max_queue_tokens",
+    "max_concurrent_requests",
+    "request_timeout",
+)
+
+
+def make_app(workers: Mapping[str, ServedWorker], cache: Cache, settings: Settings) -> tuple[ASGIApp, Service, Ops]:
+    """The ASGI app, its service, and the operators' view of it (which is told when the server drains)."""
+    service = Service(workers, cache, settings.max_concurrent_requests)
+    metrics = Metrics(workers, cache)
+    limits = {name: msgspec.to_builtins(getattr(settings, name)) for name in LIMITS}
+    ops = Ops(workers, cache, metrics, limits)
+    embeddings = EmbeddingsRoute(
+        service,
+        metrics,
+        max_body_bytes=settings.max_body_bytes,
+        max_inputs=settings.max_inputs_per_request,
+        request_timeout=settings.request_timeout,
+        allow_token_ids=settings.allow_token_ids,
+    )
+    routes = [
+        Route("/v1/embeddings", embeddings, methods=["POST"]),
+        Route("/v1/models", ops.models),
+        Route("/v1/models/{name:path}", ops.model),
+        Route("/health", ops.health),
+        Route("/ready", ops.ready),
+        Route("/metrics", ops.prometheus),
+        Route("/info", ops.info),
+        Route("/openapi.json", ops.openapi),
+        Route("/docs", ops.docs),
+    ]
+    app = Starlette(routes=routes, exception_handlers={InlayError: _on_error, HTTPException: _on_http_error})
+    keyring = Keyring(read_keys(settings.api_key, settings.api_key_file))
+    paths = frozenset(route.path for route in routes)
+    return Envelope(app, keyring, metrics, paths), service, ops
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, InlayError):
+        raise error
+    return error_reply(error)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    """Starlette's own: an unknown path, or a method that a path does not have."""
+    if not isinstance(error, HTTPException):
+        raise error
+    asked = f"{request.method} {request.url.path}"
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return error_reply(NotFound(f"there is no {asked}: GET /docs lists the routes"))
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        return error_reply(MethodNotAllowed(f"there is no {asked}: use {allowed}"))
+    return error_reply(RequestError(str(error.detail)), error.status_code)

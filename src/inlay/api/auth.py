@@ -1,0 +1,52 @@
+"""Who may call: keys compared in constant time, as digests, so that neither length nor content leaks."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from pathlib import Path
+
+from starlette.types import Scope
+
+from inlay.api.body import header
+from inlay.errors import ConfigError, Unauthorized
+
+OPEN_PATHS = frozenset({"/health", "/ready", "/metrics", "/openapi.json", "/docs"})
+
+
+class Keyring:
+    """The keys that open the server; without keys it is open to all."""
+
+    def __init__(self, keys: list[str]) -> None:
+        self._digests = [_digest(key) for key in keys]
+
+    def check(self, scope: Scope) -> None:
+        """`Unauthorized` unless the request carries a key, or asks for what is open to all."""
+        if not self._digests or scope["path"] in OPEN_PATHS:
+            return
+        sent = header(scope, b"authorization")
+        if not sent:
+            raise Unauthorized("no API key: send the header Authorization: Bearer KEY")
+        kind, _, rest = sent.partition(" ")
+        digest = _digest(rest.strip() if kind.lower() == "bearer" else sent.strip())
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]  # all, not the first
+        if not any(matches):
+            raise Unauthorized("the API key is not known here: check it, or ask who runs the server")
+
+
+def read_keys(keys: list[str], file: str | None) -> list[str]:
+    """Keys from settings and from a file with one a line."""
+    if file is None:
+        return keys
+    try:
+        lines = Path(file).expanduser().read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--api-key-file {file} cannot be read: {error}") from error
+    found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not found:
+        raise ConfigError(f"--api-key-file {file} has no keys: the server would be open to all")
+    return keys + found
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

@@ -1,0 +1,62 @@
+"""Reads a request's body, up to a bound, and tells when the client has gone."""
+
+from __future__ import annotations
+
+from starlette.types import Receive, Scope
+
+from inlay.errors import Cancelled, RequestError, TooLarge
+
+DRAINED = 4  # bodies up to so many times the limit are read to the end, so that the refusal arrives
+
+
+async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
+    """The whole body; `TooLarge` when it is over the limit."""
+    length = content_length(scope)
+    if length > max_bytes * DRAINED:
+        raise _too_large(max_bytes)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Cancelled("the client has gone")
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size <= max_bytes:
+            chunks.append(chunk)
+        elif size > max_bytes * DRAINED:
+            raise _too_large(max_bytes)
+        if not message.get("more_body", False):
+            break
+    if size > max_bytes:
+        raise _too_large(max_bytes)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def content_length(scope: Scope) -> int:
+    value = header(scope, b"content-length")
+    try:
+        return int(value or 0)
+    except ValueError as error:
+        raise RequestError("the content-length header is not a number") from error
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """A request header by its lower-case name."""
+    for key, value in scope["headers"]:
+        if key == name:
+            text: str = value.decode("latin-1")
+            return text
+    return None
+
+
+async def wait_for_departure(receive: Receive) -> None:
+    """Returns when the client closes the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _too_large(max_bytes: int) -> TooLarge:
+    return TooLarge(
+        f"the body is larger than {max_bytes} bytes: send fewer inputs at a time, or raise --max-body-bytes"
+    )

@@ -1,0 +1,290 @@
+"""OpenAI's dialect: `POST /v1/embeddings` and `GET /v1/models`, with Inlay's extensions for plain clients.
+
+In: bytes. Out: an `EmbedRequest` for the service, and its result as bytes. The route is plain ASGI with
+msgspec structs, the cheapest way there is, because a cached vector should cost no more than its transport.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Annotated, Any, Literal
+
+import msgspec
+import orjson
+from msgspec import Meta, Raw, Struct
+from starlette.types import Receive, Scope, Send
+
+from inlay.api.body import header, read_body, wait_for_departure
+from inlay.encoding import to_base64
+from inlay.errors import InvalidInput, RequestError
+from inlay.models.prompts import DOCUMENT, QUERY
+from inlay.service import Service
+from inlay.telemetry.metrics import Metrics
+from inlay.types import EmbedOptions, EmbedRequest, EmbedResult, ModelSpec, Priority, Truncate
+
+BASE64, FLOAT = "base64", "float"
+INPUT_TYPES = {
+    "query": QUERY,
+    "document": DOCUMENT,
+    "passage": DOCUMENT,
+    "search_query": QUERY,
+    "search_document": DOCUMENT,
+}
+NAMED_TRUNCATED = 64  # indices listed in the header
+_PATH = re.compile(r" - at `\$\.?(.*)`$")
+
+
+class EmbeddingRequest(Struct):
+    """The body of `POST /v1/embeddings`. Every field but `input` may be left out or null."""
+
+    input: Annotated[
+        str | list[str | int | list[int]],
+        Meta(description="A text, a list of texts, or (when the server allows it) token ids."),
+    ]
+    model: Annotated[
+        str | None, Meta(description="A served name; `name:query` also picks the model's prompt `query`.")
+    ] = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int | None, Meta(description="Components to keep, for Matryoshka models.")] = None
+    user: Annotated[Any, Meta(description="Taken and not used.")] = None
+    prompt_name: Annotated[str | None, Meta(description="A prompt of the model, see /v1/models.")] = None
+    input_type: Annotated[str | None, Meta(description="query or document: the prompt by its role.")] = None
+    instruction: Annotated[str | None, Meta(description="The task of a query, for models that take instructions.")] = (
+        None
+    )
+    truncate: Annotated[
+        bool | Literal["none", "start", "end"] | None,
+        Meta(description="What to do with too long inputs: none (refuse, the default), or cut start or end."),
+    ] = None
+    normalize: Annotated[bool | None, Meta(description="Unit length; default: as the model says.")] = None
+    priority: Literal["high", "normal", "low"] | None = None
+
+
+class Embedding(Struct):
+    """One vector; `embedding` is a list of floats, or base64 of little-endian float32."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class PromptTokensDetails(Struct):
+    cached_tokens: int
+
+
+class Usage(Struct):
+    """Tokens of all inputs, special tokens and prompts included."""
+
+    prompt_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+class EmbeddingResponse(Struct):
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: Usage
+
+
+class ErrorBody(Struct):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorResponse(Struct):
+    error: ErrorBody
+
+
+class EmbeddingsRoute:
+    """`POST /v1/embeddings`."""
+
+    def __init__(
+        self,
+        service: Service,
+        metrics: Metrics,
+        *,
+        max_body_bytes: int,
+        max_inputs: int,
+        request_timeout: float,
+        allow_token_ids: bool,
+    ) -> None:
+        self._service = service
+        self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
+        self._max_inputs = max_inputs
+        self._timeout = request_timeout
+        self._allow_token_ids = allow_token_ids
+        self._decoder = msgspec.json.Decoder(EmbeddingRequest)
+        self._fields = msgspec.json.Decoder(dict[str, Raw])
+        self._known = frozenset(EmbeddingRequest.__struct_fields__)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        deadline = time.monotonic() + self._timeout
+        body = await read_body(scope, receive, self._max_body_bytes)
+        call = self._parse(body)
+        inputs = self._check_inputs(call.input)
+        request = EmbedRequest(
+            model=call.model,
+            inputs=inputs,
+            options=_options(call, header(scope, b"cache-control") or ""),
+            deadline=deadline,
+            departed=lambda: wait_for_departure(receive),
+        )
+        result = await self._service.embed(request)
+        self._metrics.count_result(result)
+        encoded = encode_result(result, call.encoding_format or FLOAT)
+        await send({"type": "http.response.start", "status": 200, "headers": result_headers(result, len(encoded))})
+        await send({"type": "http.response.body", "body": encoded})
+
+    def _parse(self, body: bytes) -> EmbeddingRequest:
+        try:
+            call = self._decoder.decode(body)
+            unknown = len(self._fields.decode(body).keys() - self._known)
+        except msgspec.ValidationError as error:
+            raise _wrong_field(str(error)) from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise RequestError(f"the body is not valid JSON: {error}") from error
+        if unknown:
+            self._metrics.count_unknown_fields(unknown)
+        return call
+
+    def _check_inputs(self, given: str | list[str | int | list[int]]) -> list[str | list[int]]:
+        """The inputs as a list of texts, or of lists of token ids."""
+        if isinstance(given, str):
+            return [given]
+        if not given:
+            raise InvalidInput("input is an empty list: send at least one text", param="input")
+        ids = [value for value in given if isinstance(value, int)]
+        inputs: list[str | list[int]] = [value for value in given if not isinstance(value, int)]
+        if ids:
+            if inputs:
+                place = next(i for i, value in enumerate(given) if isinstance(value, int))
+                raise InvalidInput(f"input[{place}] must be a text, not a number", param=f"input[{place}]")
+            inputs = [ids]
+        if len(inputs) > self._max_inputs:
+            raise InvalidInput(
+                f"{len(inputs)} inputs are more than the {self._max_inputs} that one request may have: "
+                "send them in parts, or raise --max-inputs-per-request",
+                param="input",
+            )
+        if any(isinstance(value, list) for value in inputs):
+            self._check_ids(inputs)
+        return inputs
+
+    def _check_ids(self, inputs: list[str | list[int]]) -> None:
+        for index, value in enumerate(inputs):
+            if isinstance(value, str):
+                raise InvalidInput(
+                    f"input[{index}] is a text among lists of token ids: send one kind", param=f"input[{index}]"
+                )
+        if not self._allow_token_ids:
+            raise InvalidInput(
+                "input has token ids, which this server takes for those of another model's tokenizer: send "
+                "texts (LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False)), or start the server "
+                "with --allow-token-ids",
+                param="input",
+            )
+
+
+def _options(call: EmbeddingRequest, cache_control: str) -> EmbedOptions:
+    prompt_name = call.prompt_name
+    if call.input_type is not None:
+        role = INPUT_TYPES.get(call.input_type)
+        if role is None:
+            raise InvalidInput(
+                f"input_type {call.input_type!r} is not known: use {', '.join(INPUT_TYPES)}", param="input_type"
+            )
+        if prompt_name not in (None, role):
+            raise InvalidInput(
+                f"input_type asks for prompt {role!r} and prompt_name for {prompt_name!r}: send one of them",
+                param="prompt_name",
+            )
+        prompt_name = role
+    if isinstance(call.truncate, str):
+        truncate = Truncate(call.truncate)
+    else:
+        truncate = Truncate.END if call.truncate else Truncate.NONE
+    return EmbedOptions(
+        prompt_name=prompt_name,
+        instruction=call.instruction,
+        dimensions=call.dimensions,
+        normalize=call.normalize,
+        truncate=truncate,
+        priority=Priority(call.priority or Priority.NORMAL),
+        read_cache="no-cache" not in cache_control and "no-store" not in cache_control,
+        write_cache="no-store" not in cache_control,
+    )
+
+
+def _wrong_field(message: str) -> InvalidInput:
+    """msgspec's message, with the place taken out of it and put first."""
+    found = _PATH.search(message)
+    if found is None or not found[1]:
+        missing = "input" if "`input`" in message else None
+        return InvalidInput(f"the body is off: {message}", param=missing)
+    place = found[1]
+    return InvalidInput(f"{place} is off: {message[: found.start()]}", param=place)
+
+
+def encode_result(result: EmbedResult, encoding_format: str) -> bytes:
+    """The body of the answer."""
+    if encoding_format == BASE64:
+        embeddings: list[Any] = [to_base64(vector) for vector in result.vectors]
+    else:
+        embeddings = list(result.vectors)
+    return orjson.dumps(
+        {
+            "object": "list",
+            "data": [
+                {"object": "embedding", "index": index, "embedding": embedding}
+                for index, embedding in enumerate(embeddings)
+            ],
+            "model": result.model,
+            "usage": {
+                "prompt_tokens": result.num_tokens,
+                "total_tokens": result.num_tokens,
+                "prompt_tokens_details": {"cached_tokens": result.cached_tokens},
+            },
+        },
+        option=orjson.OPT_SERIALIZE_NUMPY,
+    )
+
+
+def result_headers(result: EmbedResult, length: int) -> list[tuple[bytes, bytes]]:
+    """Where the time went, whether the cache answered, and which inputs were cut."""
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % length),
+        (b"x-inlay-queue-ms", b"%.2f" % (result.queue_seconds * 1000)),
+        (b"x-inlay-model-ms", b"%.2f" % (result.model_seconds * 1000)),
+        (b"x-inlay-cache", result.cache_status.encode()),
+    ]
+    if result.truncated:
+        more = ",..." if len(result.truncated) > NAMED_TRUNCATED else ""
+        listed = ",".join(str(index) for index in result.truncated[:NAMED_TRUNCATED])
+        headers.append((b"x-inlay-truncated", (listed + more).encode()))
+    return headers
+
+
+def describe_model(spec: ModelSpec, created: int) -> dict[str, Any]:
+    """One row of `GET /v1/models`."""
+    smallest, largest = spec.matryoshka or (None, None)
+    return {
+        "id": spec.name,
+        "object": "model",
+        "created": created,
+        "owned_by": "inlay",
+        "family": spec.family,
+        "width": spec.width,
+        "max_tokens": spec.max_tokens,
+        "pooling": spec.pooling,
+        "prompts": dict(spec.prompts),
+        "takes_instructions": spec.instruction_template is not None,
+        "matryoshka": None if smallest is None else {"min": smallest, "max": largest},
+        "dtype": spec.dtype or None,
+        "fingerprint": spec.fingerprint or None,
+    }

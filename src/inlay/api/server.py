@@ -1,0 +1,124 @@
+"""Runs the app: listens at once, serves when the models are loaded, and leaves in good order.
+
+On SIGTERM readiness goes first, so that balancers look elsewhere; after a delay no more connections are
+taken, work in flight is answered, and the process ends within a bound. A model that cannot be loaded
+ends the server with its error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Mapping
+from threading import Thread
+from types import FrameType
+from typing import Protocol
+
+import uvicorn
+
+from inlay.api.app import make_app
+from inlay.api.ops import Ops, ServedWorker
+from inlay.cache.tiers import make_cache
+from inlay.config import Settings
+from inlay.errors import ConfigError, InlayError
+from inlay.telemetry.logs import get_logger
+
+log = get_logger("server")
+
+BACKLOG = 2048
+
+
+class LoadingWorker(ServedWorker, Protocol):
+    """What a server needs of a worker besides what its routes do."""
+
+    def wait_loaded(self) -> None: ...
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; `ConfigError` when the address is not to be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}:{port} ({error.strerror or error}): choose others with --host and --port"
+        ) from error
+    return listener
+
+
+def run_server(listener: socket.socket, workers: Mapping[str, LoadingWorker], settings: Settings) -> None:
+    """Serve until a signal comes. Raises what kept a model from loading."""
+    cache = make_cache(settings.cache)
+    app, service, ops = make_app(workers, cache, settings)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout)),
+    )
+    server = Server(config, ops, settings.shutdown_delay)
+
+    async def serve() -> None:
+        failures: list[InlayError] = []
+        _watch_loading(server, workers, _url(listener), failures)
+        await server.serve(sockets=[listener])
+        await service.close()
+        for worker in workers.values():
+            await asyncio.to_thread(worker.close)
+        if failures:
+            raise failures[0]
+
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(serve())
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with readiness taken back before anything else happens at SIGTERM."""
+
+    def __init__(self, config: uvicorn.Config, ops: Ops, shutdown_delay: float) -> None:
+        super().__init__(config)
+        self._ops = ops
+        self._shutdown_delay = shutdown_delay
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A second signal, or Ctrl-C, does not wait for the delay; a second Ctrl-C waits for nothing."""
+        is_first = not self._ops.is_draining
+        self._ops.is_draining = True
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        elif sig == signal.SIGTERM and is_first and self._shutdown_delay > 0:
+            log.info("shutting down", still_serving_seconds=self._shutdown_delay)
+            loop = asyncio.get_running_loop()
+            loop.call_soon_threadsafe(loop.call_later, self._shutdown_delay, self._exit)
+        else:
+            self._exit()
+
+    def _exit(self) -> None:
+        self.should_exit = True
+
+
+def _watch_loading(server: Server, workers: Mapping[str, LoadingWorker], url: str, failures: list[InlayError]) -> None:
+    """Tell when all models are served, or stop the server with the reason why one is not."""
+    loop = asyncio.get_running_loop()
+
+    def wait() -> None:
+        try:
+            for worker in workers.values():
+                worker.wait_loaded()
+            log.info("ready", models=list(workers), url=url)
+        except InlayError as error:
+            failures.append(error)
+            loop.call_soon_threadsafe(server._exit)
+
+    Thread(target=wait, name="inlay-loading", daemon=True).start()
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,234 @@
+"""The contract of POST /v1/embeddings, over a socket, against a server with real models."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+from servers import RunningServer
+
+from inlay import Embedder
+
+TINY = "tiny-qwen3"
+
+
+def vectors_of(reply: httpx.Response) -> np.ndarray:
+    rows = [row["embedding"] for row in reply.json()["data"]]
+    if isinstance(rows[0], str):
+        rows = [np.frombuffer(base64.b64decode(row), dtype="<f4") for row in rows]
+    return np.array(rows, dtype=np.float32)
+
+
+def error_of(reply: httpx.Response) -> dict[str, Any]:
+    assert reply.headers["content-type"] == "application/json"
+    assert reply.headers["x-request-id"]
+    body = reply.json()
+    assert body.keys() == {"error"}
+    assert body["error"].keys() == {"message", "type", "param", "code"}
+    return body["error"]
+
+
+def test_the_reply_has_openais_shape_and_inlays_headers(server: RunningServer) -> None:
+    reply = server.post({"model": "demo", "input": ["shape of a reply", "b"]})
+    assert reply.status_code == 200
+    body = reply.json()
+    assert body["object"] == "list"
+    assert body["model"] == "demo"
+    assert [(row["object"], row["index"]) for row in body["data"]] == [("embedding", 0), ("embedding", 1)]
+    assert body["usage"] == {
+        "prompt_tokens": 9,
+        "total_tokens": 9,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
+    assert vectors_of(reply).shape == (2, 384)
+    assert float(reply.headers["x-inlay-queue-ms"]) >= 0
+    assert float(reply.headers["x-inlay-model-ms"]) > 0
+    assert reply.headers["x-inlay-cache"] == "miss"
+
+
+def test_the_second_time_says_hit_with_exact_usage_and_the_same_bits(server: RunningServer) -> None:
+    first = server.post({"model": "demo", "input": "told twice"})
+    second = server.post({"model": "demo", "input": "told twice"})
+    third = server.post({"model": "demo", "input": ["told twice", "told once"]})
+    assert [reply.headers["x-inlay-cache"] for reply in (first, second, third)] == ["miss", "hit", "partial"]
+    assert second.json()["usage"]["prompt_tokens_details"]["cached_tokens"] == 4
+    assert first.json()["data"] == second.json()["data"]
+    assert first.json()["data"][0]["embedding"] == third.json()["data"][0]["embedding"]
+
+
+def test_float_and_base64_carry_the_same_numbers(server: RunningServer) -> None:
+    floats = vectors_of(server.post({"model": "demo", "input": "x", "encoding_format": "float"}))
+    encoded = vectors_of(server.post({"model": "demo", "input": "x", "encoding_format": "base64"}))
+    assert np.array_equal(floats, encoded)
+
+
+def test_what_http_gives_is_what_the_library_gives(server: RunningServer) -> None:
+    texts = ["over the wire", "and in process"]
+    with Embedder("demo") as embedder:
+        assert np.array_equal(vectors_of(server.post({"model": "demo", "input": texts})), embedder.embed(texts))
+
+
+def test_dimensions_cut_first_and_normalise_then(server: RunningServer) -> None:
+    whole = vectors_of(server.post({"model": TINY, "input": "word of mouth", "normalize": False}))
+    cut = vectors_of(server.post({"model": TINY, "input": "word of mouth", "dimensions": 40}))
+    expected = whole[:, :40] / np.linalg.norm(whole[:, :40], axis=1, keepdims=True)
+    assert cut.shape == (1, 40)
+    np.testing.assert_allclose(cut, expected, rtol=1e-6)
+
+
+def test_prompts_can_be_asked_for_in_every_way(server: RunningServer) -> None:
+    ways = [
+        {"model": f"{TINY}:query"},
+        {"model": TINY, "prompt_name": "query"},
+        {"model": TINY, "input_type": "query"},
+        {"model": TINY, "input_type": "search_query"},
+        {
+            "model": TINY,
+            "instruction": "Given a web search query, retrieve relevant passages that answer the query",
+        },
+    ]
+    vectors = [vectors_of(server.post({"input": "how do they look", **way})) for way in ways]
+    plain = vectors_of(server.post({"input": "how do they look", "model": TINY}))
+    document = vectors_of(server.post({"input": "how do they look", "model": TINY, "input_type": "document"}))
+    assert all(np.array_equal(vector, vectors[0]) for vector in vectors)
+    assert np.array_equal(plain, document)
+    assert not np.allclose(plain, vectors[0])
+
+
+def test_null_and_unknown_fields_are_taken(server: RunningServer) -> None:
+    nulls = dict.fromkeys(
+        ["model", "encoding_format", "dimensions", "user", "prompt_name", "input_type", "instruction", "truncate"]
+    )
+    reply = server.post({"input": "x", **nulls, "normalize": None, "priority": None, "tomorrow": {"a": 1}})
+    assert reply.status_code == 200
+    assert reply.json()["model"] == "demo"
+    assert "inlay_unknown_fields_total 0.0" not in server.get("/metrics").text
+
+
+@pytest.mark.parametrize("truncate", [True, "end"])
+def test_a_cut_input_is_told_by_its_index(server: RunningServer, truncate: object) -> None:
+    reply = server.post({"model": "demo", "input": ["short", "long " * 400], "truncate": truncate})
+    assert reply.status_code == 200
+    assert reply.headers["x-inlay-truncated"] == "1"
+    assert reply.json()["usage"]["prompt_tokens"] == 3 + 256
+
+
+@pytest.mark.parametrize("priority", ["high", "normal", "low"])
+def test_priorities_are_taken(server: RunningServer, priority: str) -> None:
+    assert server.post({"input": f"of {priority} priority", "priority": priority}).status_code == 200
+
+
+def test_a_long_list_is_taken_whole_and_in_order(server: RunningServer) -> None:
+    texts = [f"text number {i % 1500}" for i in range(2048)]
+    vectors = vectors_of(server.post({"model": "demo", "input": texts, "encoding_format": "base64"}))
+    assert np.array_equal(vectors[:548], vectors[1500:])
+    alone = vectors_of(server.post({"model": "demo", "input": texts[777]}))
+    assert np.array_equal(vectors[777], alone[0])
+
+
+LONG = "long " * 400
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param", "told"),
+    [
+        ({"input": ""}, 400, "input[0]", "is empty"),
+        ({"input": ["a", ""]}, 400, "input[1]", "is empty"),
+        ({"input": []}, 400, "input", "at least one text"),
+        ({}, 400, "input", "input"),
+        ({"input": None}, 400, "input", "Expected"),
+        ({"input": 5}, 400, "input", "Expected"),
+        ({"input": ["a", None]}, 400, "input[1]", "Expected"),
+        ({"input": ["a", {"text": "b"}]}, 400, "input[1]", "Expected"),
+        ({"input": ["a", 3]}, 400, "input[1]", "text"),
+        ({"input": [[1], "a"]}, 400, "input[1]", "one kind"),
+        ({"input": ["a"] * 2049}, 400, "input", "--max-inputs-per-request"),
+        ({"input": ["a", "b", "c", LONG]}, 400, "input[3]", '402 tokens.*at most 256.*"truncate"'),
+        ({"input": "a", "model": 3}, 400, "model", "Expected"),
+        ({"input": "a", "model": "gpt-9"}, 404, "model", "demo, tiny-qwen3"),
+        ({"input": "a", "encoding_format": "int8"}, 400, "encoding_format", "int8"),
+        ({"input": "a", "dimensions": 100}, 400, "dimensions", "Matryoshka"),
+        ({"input": "a", "dimensions": 8, "model": TINY}, 400, "dimensions", "from 32 to 64"),
+        ({"input": "a", "dimensions": 65, "model": TINY}, 400, "dimensions", "from 32 to 64"),
+        ({"input": "a", "dimensions": "x"}, 400, "dimensions", "Expected"),
+        ({"input": "a", "prompt_name": "haiku"}, 400, "prompt_name", "document, query"),
+        ({"input": "a", "model": "demo:haiku"}, 400, "prompt_name", "document, query"),
+        ({"input": "a", "input_type": "clustering"}, 400, "input_type", "query, document"),
+        ({"input": "a", "input_type": "query", "prompt_name": "document"}, 400, "prompt_name", "one of them"),
+        ({"input": "a", "instruction": "x"}, 400, "instruction", "takes no instructions"),
+        ({"input": "a", "truncate": "middle"}, 400, "truncate", "middle"),
+        ({"input": "a", "priority": "urgent"}, 400, "priority", "urgent"),
+        ({"input": [1, 2, 3]}, 400, "input", "check_embedding_ctx_length=False"),
+        ({"input": [[1, 2], [3]]}, 400, "input", "--allow-token-ids"),
+    ],
+)
+def test_a_mistake_is_answered_with_its_place_and_the_remedy(
+    server: RunningServer, body: object, status: int, param: str, told: str
+) -> None:
+    reply = server.post(body)
+    assert reply.status_code == status
+    error = error_of(reply)
+    assert error["param"] == param
+    assert error["code"]
+    with pytest.raises(ValueError, match=told):
+        raise ValueError(error["message"])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b'{"input": "\\ud800"}',
+        b'{"input": "' + b"\xc3(" + b'"}',
+        b"[" * 100_000,
+    ],
+)
+def test_garbage_is_a_400_that_says_what_is_wrong(server: RunningServer, body: bytes) -> None:
+    reply = server.post(body)
+    assert reply.status_code == 400
+    assert len(error_of(reply)["message"]) > 10
+    assert server.post({"input": "still there"}).status_code == 200
+
+
+def test_one_bad_input_among_many_is_named_and_the_next_request_is_fine(server: RunningServer) -> None:
+    texts = [f"fine text {i}" for i in range(500)]
+    texts[321] = LONG
+    assert error_of(server.post({"input": texts}))["param"] == "input[321]"
+    texts[321] = "now it is short"
+    assert server.post({"input": texts}).status_code == 200
+
+
+def test_a_request_id_is_echoed_or_made(server: RunningServer) -> None:
+    given = server.post({"input": "a"}, headers={"x-request-id": "abc-123"})
+    assert given.headers["x-request-id"] == "abc-123"
+    strange = server.post({"input": "a"}, headers={"x-request-id": "a b<script>"})
+    made = server.post({"input": "a"})
+    assert len({strange.headers["x-request-id"], made.headers["x-request-id"], "a b<script>"}) == 3
+
+
+def test_a_client_that_leaves_harms_nobody(server: RunningServer) -> None:
+    parts = urlsplit(server.url)
+    body = json.dumps({"input": [f"left behind {i}" for i in range(300)]}).encode()
+    head = f"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    for sent in (head, head + body[:50], head + body):
+        with socket.create_connection((parts.hostname, parts.port)) as connection:
+            connection.sendall(sent)
+    assert server.post({"input": "left behind 7"}).status_code == 200
+
+
+def test_cache_control_is_obeyed(server: RunningServer) -> None:
+    body = {"input": "not to be kept"}
+    server.post(body, headers={"cache-control": "no-store"})
+    assert server.post(body).headers["x-inlay-cache"] == "miss"
+    assert server.post(body).headers["x-inlay-cache"] == "hit"
+    assert server.post(body, headers={"cache-control": "no-cache"}).headers["x-inlay-cache"] == "miss"

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from inlay.api.auth import Keyring, read_keys
+from inlay.api.auth import Keyring
 from inlay.api.envelope import Envelope
 from inlay.api.openai import EmbeddingsRoute
 from inlay.api.ops import Ops, ServedWorker
@@ -33,7 +33,9 @@ LIMITS = (
 )
 
 
-def make_app(workers: Mapping[str, ServedWorker], cache: Cache, settings: Settings) -> tuple[ASGIApp, Service, Ops]:
+def make_app(
+    workers: Mapping[str, ServedWorker], cache: Cache, keyring: Keyring, settings: Settings
+) -> tuple[ASGIApp, Service, Ops]:
     """The ASGI app, its service, and the operators' view of it (which is told when the server drains)."""
     service = Service(workers, cache, settings.max_concurrent_requests)
     metrics = Metrics(workers, cache)
@@ -59,7 +61,6 @@ def make_app(workers: Mapping[str, ServedWorker], cache: Cache, settings: Settin
         Route("/docs", ops.docs),
     ]
     app = Starlette(routes=routes, exception_handlers={InlayError: _on_error, HTTPException: _on_http_error})
-    keyring = Keyring(read_keys(settings.api_key, settings.api_key_file))
     paths = frozenset(route.path for route in routes)
     return Envelope(app, keyring, metrics, paths), service, ops
 

@@ -11,15 +11,17 @@ import asyncio
 import signal
 import socket
 from collections.abc import Mapping
+from dataclasses import dataclass
 from threading import Thread
 from types import FrameType
-from typing import Protocol
+from typing import Protocol, Self
 
 import uvicorn
 
 from inlay.api.app import make_app
+from inlay.api.auth import Keyring, read_keys
 from inlay.api.ops import Ops, ServedWorker
-from inlay.cache.tiers import make_cache
+from inlay.cache.tiers import Cache, make_cache
 from inlay.config import Settings
 from inlay.errors import ConfigError, InlayError
 from inlay.telemetry.logs import get_logger
@@ -50,10 +52,24 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run_server(listener: socket.socket, workers: Mapping[str, LoadingWorker], settings: Settings) -> None:
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """All that a server needs besides models. Made before any model is loaded, so that mistakes show at once."""
+
+    listener: socket.socket
+    cache: Cache
+    keyring: Keyring
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        keyring = Keyring(read_keys(settings.api_key, settings.api_key_file))
+        cache = make_cache(settings.cache)
+        return cls(listen(settings.host, settings.port), cache, keyring)
+
+
+def run_server(around: Surroundings, workers: Mapping[str, LoadingWorker], settings: Settings) -> None:
     """Serve until a signal comes. Raises what kept a model from loading."""
-    cache = make_cache(settings.cache)
-    app, service, ops = make_app(workers, cache, settings)
+    app, service, ops = make_app(workers, around.cache, around.keyring, settings)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -66,11 +82,13 @@ def run_server(listener: socket.socket, workers: Mapping[str, LoadingWorker], se
 
     async def serve() -> None:
         failures: list[InlayError] = []
-        _watch_loading(server, workers, _url(listener), failures)
-        await server.serve(sockets=[listener])
-        await service.close()
-        for worker in workers.values():
-            await asyncio.to_thread(worker.close)
+        _watch_loading(server, workers, _url(around.listener), failures)
+        try:
+            await server.serve(sockets=[around.listener])
+            await service.close()
+        finally:
+            for worker in workers.values():
+                await asyncio.to_thread(worker.close)
         if failures:
             raise failures[0]
 

@@ -11,6 +11,8 @@ import sys
 
 import structlog
 
+from inlay.errors import ConfigError
+
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "console", "json")
 
@@ -27,6 +29,10 @@ def get_logger(room: str) -> structlog.stdlib.BoundLogger:
 
 def configure_logs(level: str, format_: str) -> None:
     """Send the logs of Inlay and of the web server to stderr. `auto` is `console` on a terminal."""
+    if level not in LEVELS:
+        raise ConfigError(f"--log-level {level}: use {', '.join(LEVELS)}")
+    if format_ not in FORMATS:
+        raise ConfigError(f"--log-format {format_}: use {', '.join(FORMATS)}")
     is_console = format_ == "console" or (format_ == "auto" and sys.stderr.isatty())
     shared: list[structlog.types.Processor] = [
         structlog.stdlib.ExtraAdder(),

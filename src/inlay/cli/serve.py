@@ -1,0 +1,56 @@
+"""`inlay serve`: one or more models behind HTTP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from inlay.cli.options import with_settings
+from inlay.config import SERVE, Settings
+from inlay.errors import ConfigError
+
+if TYPE_CHECKING:
+    from inlay.types import ModelSpec
+
+
+@with_settings(SERVE)
+def serve(
+    settings: Settings,
+    context: typer.Context,
+    model: Annotated[
+        Optional[list[str]],  # noqa: UP045 - typer reads it
+        typer.Argument(help="demo, hub ids or directories.  [default: demo] (INLAY_MODELS)"),
+    ] = None,
+) -> None:
+    """Serve models: OpenAI's embeddings API, health and metrics."""
+    from inlay.api.server import Surroundings, run_server
+    from inlay.engine.loading import load_engine
+    from inlay.engine.worker import DeviceWorker
+    from inlay.telemetry.logs import configure_logs, get_logger
+
+    configure_logs(settings.log_level, settings.log_format)
+    log = get_logger("server")
+    for note in context.obj or []:
+        log.info(note)
+    specs = read_specs(model or settings.models, settings)
+    around = Surroundings.of(settings)
+    workers = {
+        spec.name: DeviceWorker(spec, lambda spec, stats: load_engine(spec, settings, stats), settings.stall_timeout)
+        for spec in specs
+    }
+    run_server(around, workers, settings)
+
+
+def read_specs(models: list[str], settings: Settings) -> list[ModelSpec]:
+    """The specs of the models to serve, by the names to serve them by."""
+    from inlay.models.source import locate, served_name
+    from inlay.models.spec import read_spec
+
+    names = settings.served_model_name or [served_name(model) for model in models]
+    if len(names) != len(models):
+        raise ConfigError(f"--served-model-name is given {len(names)} times for {len(models)} models: once for each")
+    if len(set(names)) != len(names):
+        raise ConfigError(f"two models have one name ({', '.join(names)}): tell them apart with --served-model-name")
+    pairs = zip(models, names, strict=True)
+    return [read_spec(locate(model), name, settings.context_length) for model, name in pairs]

@@ -1,0 +1,42 @@
+"""`inlay verify MODEL`: does this checkpoint, on this machine, give the vectors it should?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from inlay.cli.options import with_settings
+from inlay.config import VERIFY, Settings
+
+
+@with_settings(VERIFY)
+def verify(
+    settings: Settings,
+    model: Annotated[str, typer.Argument(help="demo, a hub id or a directory.")],
+) -> None:
+    """Check a model: tokenizer, finite vectors, batches, golden values, and sentence-transformers if it is there."""
+    from rich.table import Table
+
+    from inlay.cli.tables import print_table
+    from inlay.embedder import Embedder
+    from inlay.verification import verify_model
+
+    with Embedder(
+        model,
+        dtype=settings.dtype,
+        device=settings.device,
+        cache="none",
+        context_length=settings.context_length,
+        max_batch_tokens=settings.max_batch_tokens,
+        tokenizer_threads=settings.tokenizer_threads,
+    ) as embedder:
+        findings = list(verify_model(embedder))
+        spec = embedder.spec
+    table = Table("check", "result", "measured", "bound", title=f"{spec.name} in {spec.dtype}")
+    for finding in findings:
+        result = {True: "pass", False: "FAIL", None: "skipped"}[finding.has_passed]
+        table.add_row(finding.check, result, finding.measured, finding.bound)
+    print_table(table)
+    if any(finding.has_passed is False for finding in findings):
+        raise typer.Exit(1)

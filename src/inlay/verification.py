@@ -1,0 +1,122 @@
+"""Checks of a loaded model, each with the figure it measured and the bound it must keep.
+
+In: an `Embedder`. Out: findings, one after the other. The reference, sentence-transformers, is used where it
+is installed and otherwise left out, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import numpy as np
+
+from inlay.embedder import Embedder
+from inlay.engine.tokenizer import Tokenizer
+from inlay.types import FloatArray
+
+TEXTS = [
+    "The capital of China is Beijing.",
+    "Gravity is a force that attracts two bodies towards each other.",
+    "def fibonacci(n): return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)",
+    "今天天气很好，我们去公园散步吧。",
+    "a",
+    "Ein kurzer Satz, und noch einer. " * 12,
+    "What is the capital of China?",
+    "What is the capital of Chile?",
+]
+COSINE = {"float32": 0.999999, "bfloat16": 0.9999, "float16": 0.9999}
+COMPONENT = {"float32": 1e-6, "bfloat16": 4e-3, "float16": 4e-3}
+
+# Vendor's figures for Qwen3-Embedding-0.6B in float32: queries with the prompt × documents.
+QWEN3_QUERIES = ["What is the capital of China?", "Explain gravity"]
+QWEN3_DOCUMENTS = [
+    "The capital of China is Beijing.",
+    "Gravity is a force that attracts two bodies towards each other. It gives weight to physical objects "
+    "and is responsible for the movement of planets around the sun.",
+]
+QWEN3_SIMILARITIES = [[0.7646, 0.1414], [0.1355, 0.6000]]
+QWEN3_IDS = {
+    "hello world": [14990, 1879, 151643],
+    "The capital of China is Beijing.": [785, 6722, 315, 5616, 374, 26549, 13, 151643],
+}
+QWEN3_VOCABULARY = range(151_665, 151_670)
+QWEN3_WIDTH_06B, QWEN3_LAYERS_06B = 1024, 28
+GOLDEN_TOLERANCE = {"float32": 0.002, "bfloat16": 0.01, "float16": 0.01}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`has_passed` is None where a check could not be made; `measured` then says why."""
+
+    check: str
+    has_passed: bool | None
+    measured: str
+    bound: str = ""
+
+
+def verify_model(embedder: Embedder) -> Iterator[Finding]:
+    """All checks, the cheap ones first."""
+    tokenizer = Tokenizer(embedder.spec.path)
+    yield _check_rows(embedder, tokenizer)
+    vectors = embedder.embed(TEXTS, truncate="end")
+    yield _check_finite(vectors)
+    yield from _check_batches(embedder, vectors)
+    if embedder.spec.family == "qwen3" and embedder.spec.vocab_rows in QWEN3_VOCABULARY:
+        yield _check_qwen3_ids(tokenizer)
+        if (embedder.spec.width, embedder.spec.num_layers) == (QWEN3_WIDTH_06B, QWEN3_LAYERS_06B):
+            yield _check_qwen3_similarities(embedder)
+    yield _check_reference(embedder, vectors)
+
+
+def _check_rows(embedder: Embedder, tokenizer: Tokenizer) -> Finding:
+    rows, ids = embedder.spec.vocab_rows, tokenizer.num_ids
+    missing = [token for token in (tokenizer.token_of(i) for i in range(rows, ids)) if token is not None]
+    measured = f"{ids} ids, {rows} rows"
+    if missing:
+        measured += f"; texts with {' '.join(missing[:4])} are refused"
+    return Finding("every token has a row in the embedding table", not missing or None, measured, "ids ≤ rows")
+
+
+def _check_finite(vectors: FloatArray) -> Finding:
+    number = int(np.isfinite(vectors).all(axis=1).sum())
+    return Finding("vectors are finite", number == len(vectors), f"{number} of {len(vectors)}", "all")
+
+
+def _check_batches(embedder: Embedder, vectors: FloatArray) -> Iterator[Finding]:
+    alone = np.stack([embedder.embed(text, truncate="end") for text in TEXTS])
+    turned = embedder.embed(TEXTS[::-1], truncate="end")[::-1]
+    bound = COMPONENT[embedder.spec.dtype]
+    for check, others in (("same vector alone and in a batch", alone), ("same vector in any order", turned)):
+        difference = float(np.abs(vectors - others).max())
+        measured = "bitwise" if difference == 0 else f"{difference:.1e}"
+        yield Finding(check, difference <= bound, measured, f"≤ {bound:.0e}")
+
+
+def _check_qwen3_ids(tokenizer: Tokenizer) -> Finding:
+    found = [ids.tolist() for ids in tokenizer.encode_many(list(QWEN3_IDS))]
+    right = sum(ids == golden for ids, golden in zip(found, QWEN3_IDS.values(), strict=True))
+    return Finding("golden token ids", right == len(QWEN3_IDS), f"{right} of {len(QWEN3_IDS)}", "all")
+
+
+def _check_qwen3_similarities(embedder: Embedder) -> Finding:
+    queries = embedder.embed(QWEN3_QUERIES, prompt="query")
+    documents = embedder.embed(QWEN3_DOCUMENTS)
+    worst = float(np.abs(queries @ documents.T - np.array(QWEN3_SIMILARITIES)).max())
+    bound = GOLDEN_TOLERANCE[embedder.spec.dtype]
+    return Finding("the vendor's similarities", worst <= bound, f"off by {worst:.4f}", f"≤ {bound}")
+
+
+def _check_reference(embedder: Embedder, vectors: FloatArray) -> Finding:
+    check = "cosine to sentence-transformers in float32"
+    if find_spec("sentence_transformers") is None:
+        return Finding(check, None, "pip install sentence-transformers to compare")
+    from sentence_transformers import SentenceTransformer
+
+    reference = SentenceTransformer(str(embedder.spec.path), device="cpu", model_kwargs={"dtype": "float32"})
+    expected = reference.encode(TEXTS, normalize_embeddings=True)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    worst = float((unit * expected).sum(axis=1).min())
+    bound = COSINE[embedder.spec.dtype]
+    return Finding(check, worst >= bound, f"{worst:.7f} at worst", f"≥ {bound}")

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoints import text_of
+
+from inlay import AsyncEmbedder, Embedder, InlayError
+from inlay.errors import ConfigError, ContextLengthExceeded, InvalidInput, ModelError, ShuttingDown
+
+
+@pytest.fixture(scope="module")
+def embedder() -> Iterator[Embedder]:
+    with Embedder("demo", dtype="float32") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def tiny(checkpoint: Callable[[str], Path]) -> Iterator[Embedder]:
+    with Embedder(str(checkpoint("qwen3")), dtype="float32", cache="none") as made:
+        yield made
+
+
+def test_vectors_are_float32_rows_of_unit_length(embedder: Embedder) -> None:
+    vectors = embedder.embed(["a", "b", "a"])
+    assert (vectors.shape, vectors.dtype) == ((3, 384), np.float32)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
+    assert np.array_equal(vectors[0], vectors[2])
+
+
+def test_a_lone_string_gives_a_lone_vector(embedder: Embedder) -> None:
+    assert np.array_equal(embedder.embed("a"), embedder.embed(["a"])[0])
+
+
+def test_no_texts_give_no_rows(embedder: Embedder) -> None:
+    assert embedder.embed([]).shape == (0, 384)
+
+
+def test_prompts_instructions_and_dimensions_are_arguments(tiny: Embedder) -> None:
+    query = tiny.embed(["look"], prompt="query", dimensions=40)
+    task = "Given a web search query, retrieve relevant passages that answer the query"
+    assert query.shape == (1, 40)
+    assert np.array_equal(query, tiny.embed(["look"], instruction=task, dimensions=40))
+    assert not np.allclose(query, tiny.embed(["look"], dimensions=40))
+
+
+def test_every_model_has_queries_and_documents_though_it_treats_them_alike(embedder: Embedder) -> None:
+    assert np.array_equal(embedder.embed("a", prompt="query"), embedder.embed("a", prompt="document"))
+
+
+def test_a_cut_of_a_model_not_trained_for_it_is_done_with_a_warning(embedder: Embedder) -> None:
+    with pytest.warns(UserWarning, match="no Matryoshka"):
+        vectors = embedder.embed(["a", "b"], prompt="query", dimensions=256)
+    assert vectors.shape == (2, 256)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
+
+
+def test_more_texts_than_a_slice_come_back_in_order(tiny: Embedder) -> None:
+    texts = [text_of(1 + i % 7, i) for i in range(2600)]
+    vectors = tiny.embed(texts)
+    for i in (0, 1023, 1024, 2047, 2048, 2599):
+        assert np.array_equal(vectors[i], tiny.embed(texts[i]))
+
+
+def test_the_cache_gives_the_same_bits(checkpoint: Callable[[str], Path]) -> None:
+    with Embedder(str(checkpoint("bert")), cache=["memory://1MiB"]) as cached:
+        first = cached.embed(["hello", "world"])
+        assert np.array_equal(cached.embed(["world", "hello"]), first[::-1])
+
+
+@pytest.mark.parametrize(
+    ("texts", "arguments", "error", "told"),
+    [
+        (["a", ""], {}, InvalidInput, r"input\[1\] is empty"),
+        (["a", None], {}, InvalidInput, r"input\[1\] is of type NoneType"),
+        (["a"] * 1500 + ["a " * 300], {}, ContextLengthExceeded, r"input\[1500\] has 302 tokens"),
+        (["\ud800"], {}, InvalidInput, "Unicode"),
+        (["a"], {"prompt": "haiku"}, InvalidInput, "it has"),
+        (["a"], {"truncate": "left"}, InvalidInput, "none, start or end"),
+        (["a"], {"dimensions": 9999}, InvalidInput, "not trained|from"),
+        (["a"], {"instruction": "x"}, InvalidInput, "no instructions"),
+    ],
+)
+def test_mistakes_are_told_as_the_server_tells_them(
+    embedder: Embedder, texts: list[str], arguments: dict[str, object], error: type[Exception], told: str
+) -> None:
+    with pytest.raises(error, match=told):
+        embedder.embed(texts, **arguments)  # type: ignore[arg-type]
+
+
+def test_an_unknown_argument_is_a_type_error(embedder: Embedder) -> None:
+    with pytest.raises(TypeError, match="dimension"):
+        embedder.embed(["a"], dimension=3)  # type: ignore[call-arg]
+
+
+def test_a_bad_row_costs_only_itself(embedder: Embedder) -> None:
+    results = embedder.embed_rows(["a", "", "b", "x " * 300])
+    assert results.rows == [0, 2]
+    assert results.vectors.shape == (2, 384)
+    assert {row: type(error) for row, error in results.errors.items()} == {1: InvalidInput, 3: ContextLengthExceeded}
+
+
+def test_it_works_inside_a_running_event_loop(embedder: Embedder) -> None:
+    async def notebook_cell() -> np.ndarray:
+        return embedder.embed(["a"])
+
+    assert asyncio.run(notebook_cell()).shape == (1, 384)
+
+
+def test_the_asynchronous_one_is_the_same_awaitable(embedder: Embedder) -> None:
+    async def story() -> None:
+        async with AsyncEmbedder("demo", dtype="float32") as awaitable:
+            rows = await asyncio.gather(*(awaitable.embed(text) for text in "abcabc"))
+            assert np.array_equal(np.array(rows), embedder.embed(list("abcabc")))
+            with pytest.raises(InvalidInput):
+                await awaitable.embed([""])
+
+    asyncio.run(story())
+
+
+def test_a_closed_one_refuses(checkpoint: Callable[[str], Path]) -> None:
+    with Embedder(str(checkpoint("bert"))) as made:
+        made.embed("a")
+    made.close()
+    with pytest.raises(ShuttingDown, match="closed"):
+        made.embed("a")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"model": "/no/such/model"}, ModelError),
+        ({"dtype": "int3"}, ConfigError),
+        ({"device": "tpu"}, ConfigError),
+        ({"cache": "disk://x"}, ConfigError),
+        ({"context_length": 9999}, ModelError),
+        ({"max_batch_tokens": 0}, ConfigError),
+        ({"batch_size": 9}, ConfigError),
+    ],
+)
+def test_what_cannot_be_made_says_why(arguments: dict[str, object], error: type[InlayError]) -> None:
+    with pytest.raises(error):
+        Embedder(**arguments)  # type: ignore[arg-type]
+
+
+def test_a_process_that_forgets_to_close_ends_in_peace() -> None:
+    program = "from inlay import Embedder; print(Embedder('demo').embed('a').shape)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "(384,)\n", "")
+
+
+def test_an_overflowing_model_is_refused_in_half_precision(tmp_path: Path) -> None:
+    from checkpoints import make_checkpoint
+    from safetensors.torch import load_file, save_file
+
+    path = make_checkpoint(tmp_path, "qwen3")
+    tensors = load_file(path / "model.safetensors")
+    for name in ("up_proj", "gate_proj"):
+        tensors[f"layers.0.mlp.{name}.weight"] *= 20_000  # fit float16 themselves; their product does not
+    save_file(tensors, path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match="overflows in float16"):
+        Embedder(str(path), dtype="float16")
+    with Embedder(str(path), dtype="bfloat16") as fine:
+        assert np.isfinite(fine.embed("hello")).all()

@@ -1,0 +1,81 @@
+"""Peak resident memory while a checkpoint of Qwen3-Embedding-0.6B's shape is loaded, over its weights.
+
+Makes the checkpoint (random weights, 1.2 GB) in a temporary folder and loads it in fresh processes, once as
+it is stored (bfloat16) and once converted (float32). What Python and torch take by themselves is subtracted.
+
+    .venv/bin/python benchmarks/load_memory.py
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from inlay.models.qwen3 import Qwen3
+
+CONFIG = {
+    "model_type": "qwen3",
+    "vocab_size": 151_669,
+    "hidden_size": 1024,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 32_768,
+    "rope_theta": 1_000_000,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+}
+LOAD = r"""
+import re, sys, time
+from pathlib import Path
+import torch
+from inlay.engine.device import choose
+from inlay.engine.runner import Runner
+from inlay.models.spec import read_spec
+torch.zeros(64, 64) @ torch.zeros(64, 64)
+def peak():  # of this program alone: the figure of getrusage begins with its parent's
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+before, began = peak(), time.perf_counter()
+runner = Runner(read_spec(Path(sys.argv[1]), "x"), choose("cpu", sys.argv[2]))
+seconds = time.perf_counter() - began
+for parameter in runner._model.parameters():
+    parameter.view(-1)[::512].sum()
+print(peak() - before, seconds)
+"""
+
+
+def main() -> None:
+    figures = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        (path / "config.json").write_text(json.dumps(CONFIG))
+        (path / "tokenizer.json").write_text("{}")
+        with torch.device("meta"):
+            shapes = {name: tensor.shape for name, tensor in Qwen3(CONFIG, torch.bfloat16).state_dict().items()}
+        torch.manual_seed(0)
+        weights = {name: torch.empty(shape, dtype=torch.bfloat16).normal_(std=0.02) for name, shape in shapes.items()}
+        save_file(weights, path / "model.safetensors", {"format": "pt"})
+        stored = sum(tensor.nbytes for tensor in weights.values())
+        del weights
+        print(f"{'dtype':12}{'weights GB':>12}{'peak GB':>10}{'ratio':>8}{'seconds':>9}")
+        for dtype, factor in (("bfloat16", 1), ("float32", 2)):
+            command = [sys.executable, "-c", LOAD, folder, dtype]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            peak, seconds = (float(part) for part in done.stdout.split())
+            size = stored * factor
+            ratio = round(peak / size, 3)
+            figures[dtype] = {"weights": size, "peak": peak, "ratio": ratio, "seconds": round(seconds, 2)}
+            print(f"{dtype:12}{size / 1e9:>12.2f}{peak / 1e9:>10.2f}{ratio:>8.2f}{seconds:>9.2f}")
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

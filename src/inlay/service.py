@@ -12,22 +12,18 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from inlay.admission import Admission
-from inlay.cache.key import cache_key
 from inlay.cache.tiers import Cache
-from inlay.encoding import shape_vectors
 from inlay.errors import Cancelled, DeadlineExceeded, EngineError, InvalidInput, NotReady, UnknownModel, WorkerDead
-from inlay.models.prompts import prefix_of
+from inlay.items import check_dimensions, copy_answer, make_items, make_result
 from inlay.singleflight import Flight, FlightTable
 from inlay.telemetry.logs import get_logger
-from inlay.types import Done, EmbedOptions, EmbedRequest, EmbedResult, Entry, Item, ModelSpec, Worker
+from inlay.types import Done, EmbedRequest, EmbedResult, Entry, Item, Worker
 
 log = get_logger("service")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Gathering:
     """One request's wait for its flights; done with all of them, or with the first that fails."""
 
@@ -65,7 +61,7 @@ class Service:
         with self.admission:
             worker, request = self.resolve(request)
             items = await self._answer(worker, request, is_patient=is_patient)
-            result = _result(worker.spec, request.options, [item for item in items if item.vector is not None])
+            result = make_result(worker.spec, request.options, [item for item in items if item.vector is not None])
             return result, [item for item in items if item.error is not None]
 
     def resolve(self, request: EmbedRequest) -> tuple[Worker, EmbedRequest]:
@@ -99,7 +95,7 @@ class Service:
         """The items of a request with their vectors or errors."""
         _check_loaded(worker)
         check_dimensions(worker.spec, request.options)
-        items = _make_items(worker.spec, request)
+        items = make_items(worker.spec, request)
         waiting: dict[bytes, list[Item]] = {}
         for item in items:
             if item.error is None:
@@ -134,7 +130,7 @@ class Service:
                 self.flights.leave(flight, gathering)
         for key, items in waiting.items():
             for item in items:
-                _copy(flights[key].item, item)
+                copy_answer(flights[key].item, item)
 
     def _hand_over(self, worker: Worker, leads: list[Item], done: Done) -> None:
         try:
@@ -208,49 +204,6 @@ def _check_loaded(worker: Worker) -> None:
     raise NotReady(f"model {worker.spec.name!r} is still loading: try again", retry_after=1.0)
 
 
-def check_dimensions(spec: ModelSpec, options: EmbedOptions) -> None:
-    """Refuse a cut that the model's vectors were not made for."""
-    dimensions = options.dimensions
-    if dimensions is None or dimensions == spec.width:
-        return
-    if options.allow_untrained_cut and 0 < dimensions < spec.width:
-        return
-    if spec.matryoshka is None:
-        raise InvalidInput(
-            f"model {spec.name!r} was not trained to be cut (no Matryoshka): "
-            f"leave out dimensions, or send {spec.width}",
-            param="dimensions",
-        )
-    smallest, largest = spec.matryoshka
-    if not smallest <= dimensions <= largest:
-        raise InvalidInput(
-            f"dimensions must be from {smallest} to {largest} for model {spec.name!r}, not {dimensions}",
-            param="dimensions",
-        )
-
-
-def _make_items(spec: ModelSpec, request: EmbedRequest) -> list[Item]:
-    options = request.options
-    prefix = prefix_of(spec, options)
-    items = []
-    for index, content in enumerate(request.inputs):
-        if prefix and isinstance(content, str):
-            content = prefix + content
-        item = Item(index, content, options.truncate, spec.max_tokens, priority=options.priority)
-        try:
-            if not content:
-                raise InvalidInput("is empty: send a text, or leave it out")
-            item.key = cache_key(spec.fingerprint, content, options.truncate, spec.max_tokens)
-        except InvalidInput as error:
-            item.error = error
-        except UnicodeEncodeError:
-            item.error = InvalidInput("is not valid Unicode (a lone surrogate): send well-formed text")
-        except OverflowError:
-            item.error = InvalidInput(f"has a token id out of range (0 to {spec.vocab_rows - 1})")
-        items.append(item)
-    return items
-
-
 async def _wait(arrival: asyncio.Future[None], request: EmbedRequest) -> None:
     """Until all is there, the client has gone, or the time is over; the latter two raise."""
     timeout = None if request.deadline is None else max(request.deadline - time.monotonic(), 0)
@@ -268,26 +221,3 @@ async def _wait(arrival: asyncio.Future[None], request: EmbedRequest) -> None:
     if departure is not None and departure.done():
         raise Cancelled("the client has gone")
     raise DeadlineExceeded("the time for this request ran out: send fewer inputs, or raise --request-timeout")
-
-
-def _copy(source: Item, target: Item) -> None:
-    target.vector, target.error = source.vector, source.error
-    target.num_tokens, target.is_truncated = source.num_tokens, source.is_truncated
-    target.queue_seconds, target.model_seconds = source.queue_seconds, source.model_seconds
-
-
-def _result(spec: ModelSpec, options: EmbedOptions, items: list[Item]) -> EmbedResult:
-    normalize = spec.normalize if options.normalize is None else options.normalize
-    is_cut = options.dimensions is not None and options.dimensions < spec.width
-    rows = [item.vector for item in items if item.vector is not None]
-    canonical = np.array(rows, dtype=np.float32).reshape(len(rows), spec.width)
-    return EmbedResult(
-        model=spec.name,
-        vectors=shape_vectors(canonical, options.dimensions, normalize=normalize or is_cut),
-        num_tokens=sum(item.num_tokens for item in items),
-        cached_tokens=sum(item.num_tokens for item in items if item.is_cached),
-        num_hits=sum(item.is_cached for item in items),
-        truncated=[item.index for item in items if item.is_truncated],
-        queue_seconds=max((item.queue_seconds for item in items), default=0.0),
-        model_seconds=max((item.model_seconds for item in items), default=0.0),
-    )

@@ -29,21 +29,37 @@ TEXTS = [
 COSINE = {"float32": 0.999999, "bfloat16": 0.9999, "float16": 0.9999}
 COMPONENT = {"float32": 1e-6, "bfloat16": 4e-3, "float16": 4e-3}
 
-# Vendor's figures for Qwen3-Embedding-0.6B in float32: queries with the prompt × documents.
-QWEN3_QUERIES = ["What is the capital of China?", "Explain gravity"]
-QWEN3_DOCUMENTS = [
+QUERIES = ["What is the capital of China?", "Explain gravity"]
+DOCUMENTS = [
     "The capital of China is Beijing.",
     "Gravity is a force that attracts two bodies towards each other. It gives weight to physical objects "
     "and is responsible for the movement of planets around the sun.",
 ]
-QWEN3_SIMILARITIES = [[0.7646, 0.1414], [0.1355, 0.6000]]
 QWEN3_IDS = {
     "hello world": [14990, 1879, 151643],
     "The capital of China is Beijing.": [785, 6722, 315, 5616, 374, 26549, 13, 151643],
 }
 QWEN3_VOCABULARY = range(151_665, 151_670)
-QWEN3_WIDTH_06B, QWEN3_LAYERS_06B = 1024, 28
 GOLDEN_TOLERANCE = {"float32": 0.002, "bfloat16": 0.01, "float16": 0.01}
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """Cosines of `QUERIES` (with the model's prompt) × `DOCUMENTS` that a trusted source gives in float32."""
+
+    names: tuple[str, ...]  # ends of the names that the model goes by; a fine-tune has others
+    source: str
+    similarities: list[list[float]]
+
+
+GOLDEN = [
+    Golden(("Qwen3-Embedding-0.6B",), "the vendor", [[0.7646, 0.1414], [0.1355, 0.6000]]),
+    Golden(
+        ("demo", "all-MiniLM-L6-v2"),
+        "sentence-transformers 6.2",
+        [[0.8655, 0.0578], [0.0773, 0.7332]],
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +81,9 @@ def verify_model(embedder: Embedder) -> Iterator[Finding]:
     yield from _check_batches(embedder, vectors)
     if embedder.spec.family == "qwen3" and embedder.spec.vocab_rows in QWEN3_VOCABULARY:
         yield _check_qwen3_ids(tokenizer)
-        if (embedder.spec.width, embedder.spec.num_layers) == (QWEN3_WIDTH_06B, QWEN3_LAYERS_06B):
-            yield _check_qwen3_similarities(embedder)
+    for golden in GOLDEN:
+        if embedder.spec.name.endswith(golden.names):
+            yield _check_golden(embedder, golden)
     yield _check_reference(embedder, vectors)
 
 
@@ -100,12 +117,12 @@ def _check_qwen3_ids(tokenizer: Tokenizer) -> Finding:
     return Finding("golden token ids", right == len(QWEN3_IDS), f"{right} of {len(QWEN3_IDS)}", "all")
 
 
-def _check_qwen3_similarities(embedder: Embedder) -> Finding:
-    queries = embedder.embed(QWEN3_QUERIES, prompt="query")
-    documents = embedder.embed(QWEN3_DOCUMENTS)
-    worst = float(np.abs(queries @ documents.T - np.array(QWEN3_SIMILARITIES)).max())
+def _check_golden(embedder: Embedder, golden: Golden) -> Finding:
+    queries = embedder.embed(QUERIES, prompt="query")
+    documents = embedder.embed(DOCUMENTS, prompt="document")
+    worst = float(np.abs(queries @ documents.T - np.array(golden.similarities)).max())
     bound = GOLDEN_TOLERANCE[embedder.spec.dtype]
-    return Finding("the vendor's similarities", worst <= bound, f"off by {worst:.4f}", f"≤ {bound}")
+    return Finding(f"similarities by {golden.source}", worst <= bound, f"off by {worst:.4f}", f"≤ {bound}")
 
 
 def _check_reference(embedder: Embedder, vectors: FloatArray) -> Finding:

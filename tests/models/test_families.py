@@ -73,6 +73,15 @@ def test_a_vector_does_not_depend_on_its_neighbours(checkpoint: Checkpoint, fami
     assert np.abs(packed - run_packed(runner, lists[::-1])[::-1]).max() <= COMPONENT[dtype]
 
 
+def test_a_long_input_goes_through_many_query_blocks(checkpoint: Checkpoint) -> None:
+    path = checkpoint("qwen3")
+    tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+    lists = [tokenizer.encode(text_of(length, length)).ids for length in (2047, 700, 3)]
+    for dtype, bound in COSINE.items():
+        vectors = run_packed(make_runner(path, dtype), lists)
+        assert (vectors * reference(path, lists, "last")).sum(axis=1).min() >= bound
+
+
 @pytest.mark.parametrize("dtype", COMPONENT)
 def test_on_a_cpu_a_vector_is_bitwise_the_same_alone_and_in_any_batch(
     checkpoint: Checkpoint, family: str, dtype: str

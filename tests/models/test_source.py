@@ -39,3 +39,21 @@ def test_a_hub_that_cannot_be_reached_says_so(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ModelError, match="Check the network"):
         source.locate("Qwen/Qwen3-Embedding-0.6B")
+
+
+def test_pickled_weights_are_only_fetched_where_there_are_no_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[list[str]] = []
+
+    def fake_download(model: str, allow_patterns: list[str]) -> str:
+        asked.append(allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fake_download)
+    assert source.locate("BAAI/bge-m3") == tmp_path
+    assert [any("pytorch_model" in pattern for pattern in patterns) for patterns in asked] == [False, True]
+    (tmp_path / "model.safetensors").touch()
+    asked.clear()
+    source.locate("BAAI/bge-m3")
+    assert len(asked) == 1

@@ -1,0 +1,71 @@
+"""OpenAI's wire format as structs: what is parsed, and what the API's description is generated from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+
+class EmbeddingRequest(Struct):
+    """The body of `POST /v1/embeddings`. Every field but `input` may be left out or null."""
+
+    input: Annotated[
+        str | list[str | int | list[int]],
+        Meta(description="A text, a list of texts, or (when the server allows it) token ids."),
+    ]
+    model: Annotated[
+        str | None, Meta(description="A served name; `name:query` also picks the model's prompt `query`.")
+    ] = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int | None, Meta(description="Components to keep, for Matryoshka models.")] = None
+    user: Annotated[Any, Meta(description="Taken and not used.")] = None
+    prompt_name: Annotated[str | None, Meta(description="A prompt of the model, see /v1/models.")] = None
+    input_type: Annotated[str | None, Meta(description="query or document: the prompt by its role.")] = None
+    instruction: Annotated[str | None, Meta(description="The task of a query, for models that take instructions.")] = (
+        None
+    )
+    truncate: Annotated[
+        bool | Literal["none", "start", "end"] | None,
+        Meta(description="What to do with too long inputs: none (refuse, the default), or cut start or end."),
+    ] = None
+    normalize: Annotated[bool | None, Meta(description="Unit length; default: as the model says.")] = None
+    priority: Literal["high", "normal", "low"] | None = None
+
+
+class Embedding(Struct):
+    """One vector; `embedding` is a list of floats, or base64 of little-endian float32."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class PromptTokensDetails(Struct):
+    cached_tokens: int
+
+
+class Usage(Struct):
+    """Tokens of all inputs, special tokens and prompts included."""
+
+    prompt_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+class EmbeddingResponse(Struct):
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: Usage
+
+
+class ErrorBody(Struct):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorResponse(Struct):
+    error: ErrorBody

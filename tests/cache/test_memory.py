@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inlay.cache.memory import ENTRY_OVERHEAD, MemoryTier
+from inlay.cache.memory import KEY_OVERHEAD, MemoryTier
 from inlay.types import Entry
 
 
@@ -42,26 +44,76 @@ def test_a_kept_vector_cannot_be_changed_by_anyone() -> None:
     asyncio.run(story())
 
 
-def test_the_least_recently_used_goes_first() -> None:
+def test_when_it_is_full_what_was_asked_for_stays() -> None:
     async def story() -> None:
-        tier = MemoryTier(2 * (16 + ENTRY_OVERHEAD))
-        await tier.put_many({b"a": entry(1), b"b": entry(2)})
-        await tier.get_many([b"a"])
-        await tier.put_many({b"c": entry(3)})
-        assert (await tier.get_many([b"a", b"b", b"c"])).keys() == {b"a", b"c"}
-        assert tier.numbers() == {"entries": 2, "bytes": tier.max_bytes, "evictions": 1}
+        tier = MemoryTier(40 * (16 + KEY_OVERHEAD))
+        await tier.put_many({bytes([key]): entry(key) for key in range(40)})
+        assert (len(tier), tier.num_bytes) == (40, tier.max_bytes)
+        hot = [bytes([key]) for key in (3, 17, 39)]
+        await tier.get_many(hot)
+        await tier.put_many({bytes([100 + key]): entry(key) for key in range(100)})
+        found = await tier.get_many(hot)
+        assert [found[key].vector[0] for key in hot] == [3, 17, 39]
+        assert tier.numbers() == {"entries": 40, "bytes": tier.max_bytes, "evictions": 100}
 
     asyncio.run(story())
 
 
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 200)), max_size=60), st.integers(0, 8000))
-def test_the_bound_in_bytes_always_holds(puts: list[tuple[int, int]], max_bytes: int) -> None:
+def test_what_does_not_fit_at_all_is_not_kept() -> None:
+    async def story() -> None:
+        tier = MemoryTier(100)
+        await tier.put_many({b"a": entry(1)})
+        assert not await tier.get_many([b"a"])
+
+    asyncio.run(story())
+
+
+def test_a_new_width_gets_room_from_the_largest_shelf() -> None:
+    async def story() -> None:
+        tier = MemoryTier(64 << 10)
+        await tier.put_many({b"narrow %d" % key: entry(key, 4) for key in range(500)})
+        await tier.put_many({b"wide": entry(7, 1000)})
+        found = await tier.get_many([b"wide", b"narrow 0"])
+        assert found[b"wide"].vector.tolist() == [7] * 1000
+        assert tier.num_bytes <= tier.max_bytes
+
+    asyncio.run(story())
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.sampled_from([1, 4, 50, 300]), st.booleans()), max_size=150),
+    st.integers(0, 12_000),
+)
+def test_the_bound_always_holds_and_a_key_never_gets_anothers_vector(
+    steps: list[tuple[int, int, bool]], max_bytes: int
+) -> None:
     async def story() -> None:
         tier = MemoryTier(max_bytes)
-        for key, width in puts:
-            await tier.put_many({bytes([key]): entry(key, width)})
-            assert tier.num_bytes <= max_bytes
-        kept = await tier.get_many([bytes([key]) for key in range(31)])
-        assert tier.num_bytes == sum(found.vector.nbytes + ENTRY_OVERHEAD for found in kept.values())
+        for number, width, is_read in steps:
+            key = b"%d of %d" % (number, width)
+            if is_read:
+                found = await tier.get_many([key])
+                assert not found or found[key].vector.tolist() == [number] * width
+            else:
+                await tier.put_many({key: entry(number, width)})
+            allocated = sum(slab.nbytes for shelf in tier._shelves.values() for slab in shelf.slabs)
+            assert allocated + len(tier) * KEY_OVERHEAD <= tier.num_bytes <= max_bytes or not tier.num_bytes
+
+    asyncio.run(story())
+
+
+def test_the_bookkeeping_of_a_key_costs_no_more_than_is_counted() -> None:
+    async def story() -> None:
+        number = 20_000
+        tier = MemoryTier(number * (16 + KEY_OVERHEAD))
+        one = entry(1)
+        tracemalloc.start()
+        for _ in range(2):  # twice the capacity, so that the ghosts are there too
+            for key in range(number):
+                await tier.put_many({hashlib.sha256(b"%d %d" % (_, key)).digest(): one})
+        used, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert used <= tier.max_bytes
 
     asyncio.run(story())

@@ -1,0 +1,76 @@
+"""S3-FIFO (Yang et al., SOSP 2023): which key goes when room is needed.
+
+New keys enter a small queue and go from there unless they are asked for again; what is asked for moves to
+the main queue, where it gets another turn for each time it was used. So a scan of a corpus, each text once,
+passes through the small queue and leaves the hot queries where they are. Knows keys only, no values.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+
+SMALL_SHARE = 10  # the small queue is this part of all keys: one tenth
+MOST_USES = 3
+
+
+class S3Fifo:
+    """Keys in the order they may go. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._uses: dict[bytes, int] = {}  # of every key that is kept
+        self._small: deque[bytes] = deque()
+        self._main: deque[bytes] = deque()
+        self._ghosts: OrderedDict[bytes, None] = OrderedDict()  # keys that went from the small queue
+
+    def __len__(self) -> int:
+        return len(self._uses)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._uses
+
+    def use(self, key: bytes) -> None:
+        """A kept key was asked for."""
+        self._uses[key] = min(self._uses[key] + 1, MOST_USES)
+
+    def add(self, key: bytes) -> None:
+        """Keep a new key; one that went not long ago has shown that it comes back."""
+        self._uses[key] = 0
+        if key in self._ghosts:
+            del self._ghosts[key]
+            self._main.append(key)
+        else:
+            self._small.append(key)
+
+    def evict(self) -> bytes:
+        """Let one key go and name it. There must be one."""
+        while True:
+            is_small_turn = len(self._small) * SMALL_SHARE >= len(self._uses) or not self._main
+            key = self._evict_small() if is_small_turn else self._evict_main()
+            if key is not None:
+                del self._uses[key]
+                return key
+
+    def remove(self, key: bytes) -> None:
+        """Let a certain key go. Costs a pass over the queues; for rare clean-ups."""
+        del self._uses[key]
+        queue = self._small if key in self._small else self._main
+        queue.remove(key)
+
+    def _evict_small(self) -> bytes | None:
+        key = self._small.popleft()
+        if self._uses[key] > 0:
+            self._uses[key] = 0
+            self._main.append(key)
+            return None
+        self._ghosts[key] = None
+        while len(self._ghosts) > len(self._uses):
+            self._ghosts.popitem(last=False)
+        return key
+
+    def _evict_main(self) -> bytes | None:
+        key = self._main.popleft()
+        if self._uses[key] > 0:
+            self._uses[key] -= 1
+            self._main.append(key)
+            return None
+        return key

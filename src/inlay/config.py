@@ -27,6 +27,7 @@ CONFIG_FILE = "inlay.toml"
 CONFIG_VARIABLE = "INLAY_CONFIG"
 # Kubernetes sets these for a Service named "inlay"; they are not ours.
 _KUBERNETES = re.compile(r"INLAY_(SERVICE_(HOST|PORT).*|PORT(_\d+_(TCP|UDP).*)?)$")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 SERVE, EMBED, VERIFY = "serve", "embed", "verify"
@@ -93,9 +94,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     allow_token_ids: Annotated[
         bool, _option("Take token ids as input (they must be of this model's tokenizer).", SERVE)
     ] = False
-    cache: Annotated[list[str], _option("Cache tier as a URL, memory://512MiB, or none.", SERVE, EMBED)] = (
-        msgspec.field(default_factory=lambda: ["memory://512MiB"])
-    )
+    cache: Annotated[
+        list[str],
+        _option("Cache tiers, in order: memory://512MiB, disk:///DIR?size=50GiB&ttl=30d; or none.", SERVE, EMBED),
+    ] = msgspec.field(default_factory=lambda: ["memory://512MiB"])
     log_level: Annotated[str, _option("debug, info, warning or error.", SERVE)] = "info"
     log_format: Annotated[str, _option("auto, console or json; auto: json unless a terminal.", SERVE)] = "auto"
     model: Annotated[str, _option("Model to embed with: demo, a hub id or a directory.", EMBED)] = "demo"
@@ -160,6 +162,14 @@ def parse_size(text: str) -> int:
     if found is None or found[2].upper() not in _UNITS:
         raise ValueError(f"{text!r} is not a size: write 512MiB, 2GB or a number of bytes")
     return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `30d`, `12h`, `10m`, `90s` or a plain number; ValueError otherwise."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is not a time: write 30d, 12h, 10m, 90s or a number of seconds")
+    return float(found[1]) * _SECONDS[found[2]]
 
 
 def _convert(name: str, value: object, source: str) -> object:

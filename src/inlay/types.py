@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -116,9 +116,8 @@ class Item:
     error: InlayError | None = None  # filled by whoever failed
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What a cache tier keeps for a key."""
+class Entry(NamedTuple):
+    """What a cache tier keeps for a key; made by the hundred thousand, so the cheapest kind of noun."""
 
     vector: FloatArray  # canonical
     num_tokens: int

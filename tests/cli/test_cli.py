@@ -144,6 +144,37 @@ import inlay.__main__
     assert "FAIL" in done.stdout
 
 
+def test_cache_looks_after_the_directory_of_a_disk_tier(tmp_path: Path) -> None:
+    url = f"disk://{tmp_path}/cache?size=64MiB"
+    for _ in range(2):
+        assert run("embed", "--cache", url, text="one\ntwo\n").returncode == 0
+    directory = str(tmp_path / "cache")
+    assert run("cache", "stats", directory).stdout.startswith("2 entries")
+    assert "2 records are whole, 0 are not" in run("cache", "verify", directory).stdout
+    assert run("cache", "rebuild", directory).stdout == "2 entries\n"
+    (segment,) = (tmp_path / "cache" / "segments").iterdir()
+    with segment.open("r+b") as file:
+        file.seek(200)
+        file.write(b"xxxx")
+    damaged = run("cache", "verify", directory)
+    assert (damaged.returncode, "1 records are whole, 1 are not" in damaged.stdout) == (1, True)
+    assert run("cache", "purge", directory).stdout == "2 entries dropped\n"
+    assert run("cache", "stats", directory).stdout.startswith("0 entries")
+    assert run("cache", "stats", str(tmp_path)).returncode == 2
+
+
+def test_a_restarted_server_answers_from_its_disk(tmp_path: Path) -> None:
+    arguments = ["demo", "--cache", "memory://1MiB", "--cache", f"disk://{tmp_path}/cache"]
+    with RunningServer(*arguments, "--shutdown-delay", "0") as first:
+        before = first.post({"input": ["kept", "over a restart"]})
+        first.stop()
+    with RunningServer(*arguments) as second:
+        after = second.post({"input": ["kept", "over a restart"]})
+    assert [reply.headers["x-inlay-cache"] for reply in (before, after)] == ["miss", "hit"]
+    assert before.json()["data"] == after.json()["data"]
+    assert after.json()["usage"]["prompt_tokens_details"]["cached_tokens"] == 8
+
+
 def test_models_lists_families_and_shows_checkpoints() -> None:
     assert "qwen3" in run("models").stdout
     assert "384" in run("models", "demo").stdout

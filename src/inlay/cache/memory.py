@@ -60,6 +60,7 @@ class MemoryTier:
     """At most `max_bytes`, counted by slabs that are in use, bookkeeping included."""
 
     name = "memory"
+    lookup_seconds = None
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes

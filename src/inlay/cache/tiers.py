@@ -6,13 +6,15 @@ counter, never an error to the client. Tiers are given as URLs, such as `memory:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from inlay.cache.memory import MemoryTier
-from inlay.config import parse_size
+from inlay.config import parse_duration, parse_size
 from inlay.errors import ConfigError
 from inlay.telemetry.logs import get_logger
 from inlay.types import Entry
@@ -20,6 +22,8 @@ from inlay.types import Entry
 log = get_logger("cache")
 
 NO_CACHE = "none"
+DISK_SIZE = "10GiB"
+USAGE = "memory://512MiB, disk:///DIRECTORY?size=50GiB&ttl=30d, or none"
 
 
 class Tier(Protocol):
@@ -27,6 +31,11 @@ class Tier(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def lookup_seconds(self) -> float | None:
+        """After so long a look-up is a miss; None for tiers that answer at once."""
+        ...
 
     def numbers(self) -> Mapping[str, int]:
         """What the tier counts itself, such as its bytes."""
@@ -88,7 +97,11 @@ class Cache:
     async def _ask(self, depth: int, tier: Tier, keys: list[bytes]) -> dict[bytes, Entry]:
         stats = self.stats[depth]
         try:
-            here = await tier.get_many(keys)
+            if tier.lookup_seconds is None:
+                here = await tier.get_many(keys)
+            else:
+                async with asyncio.timeout(tier.lookup_seconds):
+                    here = await tier.get_many(keys)
         except Exception as error:  # noqa: BLE001 - a broken tier is a miss
             stats.errors += 1
             log.warning("cache tier failed; going on without it", tier=tier.name, error=repr(error))
@@ -118,10 +131,29 @@ def make_cache(urls: list[str]) -> Cache:
 
 def _make_tier(url: str) -> Tier:
     parts = urlsplit(url)
-    if parts.scheme != MemoryTier.name:
-        raise ConfigError(f"--cache {url}: there is no such tier; use memory://512MiB, or none")
+    if parts.scheme not in _MAKERS:
+        raise ConfigError(f"--cache {url}: there is no such tier; use {USAGE}")
     try:
-        max_bytes = parse_size(parts.netloc + parts.path)
-    except ValueError as error:
-        raise ConfigError(f"--cache {url}: {error}") from error
-    return MemoryTier(max_bytes)
+        return _MAKERS[parts.scheme](parts)
+    except (ValueError, KeyError) as error:
+        raise ConfigError(f"--cache {url}: {error.args[0]}; use {USAGE}") from error
+
+
+def _make_memory(parts: SplitResult) -> Tier:
+    return MemoryTier(parse_size(parts.netloc + parts.path))
+
+
+def _make_disk(parts: SplitResult) -> Tier:
+    from inlay.cache.disk import open_disk
+
+    options = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+    unknown = options.keys() - {"size", "ttl"}
+    if unknown:
+        raise ValueError(f"there is no option {unknown.pop()!r}")
+    if parts.netloc or not parts.path.strip("/"):
+        raise ValueError("the directory must be an absolute path, as in disk:///var/cache/inlay")
+    ttl = parse_duration(options["ttl"]) if "ttl" in options else None
+    return open_disk(Path(unquote(parts.path)), parse_size(options.get("size", DISK_SIZE)), ttl)
+
+
+_MAKERS: Mapping[str, Callable[[SplitResult], Tier]] = {"memory": _make_memory, "disk": _make_disk}

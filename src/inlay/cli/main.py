@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import inlay
-from inlay.cli import embed, models, serve, verify
+from inlay.cli import cache, embed, models, serve, verify
 from inlay.cli.sglang import translate
 from inlay.config import SERVE
 from inlay.errors import ConfigError, InlayError
@@ -25,6 +25,7 @@ app.command(SERVE)(serve.serve)
 app.command("embed")(embed.embed)
 app.command("verify")(verify.verify)
 app.command("models")(models.models)
+app.add_typer(cache.app, name="cache")
 
 
 def _print_version(is_asked: bool) -> None:

@@ -1,0 +1,302 @@
+"""The disk tier: segment files with the vectors, and an LMDB index from digest to segment and slot.
+
+In and out: entries by key. Data is written first and the index second, so an index entry never points at
+what is not there yet; whatever it points at is checked by digest and checksum when it is read, so a torn
+tail, a flipped bit, a vanished segment or a stale index are misses. Many processes may use one directory:
+each fills segments of its own, under a lock that ends with it. The oldest segments go when the bound in
+bytes is reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import struct
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+import lmdb
+
+from inlay.cache.segment import HEADER, NEVER, Record, Segment, stride_of
+from inlay.errors import ConfigError
+from inlay.telemetry.logs import get_logger
+from inlay.types import Entry
+
+log = get_logger("cache")
+
+INDEX, SEGMENTS, SUFFIX, COUNTER = "index", "segments", "seg", b"last segment"
+PLACE = struct.Struct("<II")  # segment, slot
+INDEX_KEY = 16  # bytes of the digest that the index keeps; the whole digest is in the record
+SMALLEST_INDEX = 64 << 20  # bytes of address space
+BROKEN = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.PageNotFoundError, lmdb.PanicError)
+REBUILD_BATCH = 10_000  # entries of one transaction
+SEGMENTS_IN_BOUND = 16  # so that dropping the oldest drops a sixteenth
+LARGEST_SEGMENT = 1 << 30
+NETWORK_FILESYSTEMS = ("nfs", "cifs", "smb", "fuse.sshfs", "9p", "ceph", "glusterfs", "lustre", "afs")
+
+
+class DiskTier:
+    """At most `max_bytes` of segments in a directory, entries for at most `ttl` seconds."""
+
+    name = "disk"
+    lookup_seconds = 0.5  # a disk that takes longer is a miss
+
+    def __init__(self, path: Path, max_bytes: int, ttl: float | None = None) -> None:
+        self.path = path
+        self.max_bytes = max_bytes
+        self.ttl = ttl
+        self.evictions = 0
+        self._segments: dict[int, Segment] = {}
+        self._active: dict[int, tuple[int, int]] = {}  # width → segment being written, its next slot
+        self._index = lmdb.open(
+            str(path / INDEX), map_size=max(SMALLEST_INDEX, max_bytes), sync=False, metasync=False, readahead=False
+        )
+        # One thread: the tier keeps its own order, and LMDB's transactions stay on their thread.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inlay-disk")
+
+    async def get_many(self, keys: Iterable[bytes]) -> dict[bytes, Entry]:
+        """The entries that are here, whole and not expired."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self.read_many, list(keys))
+
+    async def put_many(self, entries: Mapping[bytes, Entry]) -> None:
+        """Keep entries; OSError when the disk is full."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self.write_many, dict(entries))
+
+    def numbers(self) -> Mapping[str, int]:
+        return {"entries": self.num_entries, "bytes": self.num_bytes, "evictions": self.evictions}
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self.release)
+        self._thread.shutdown()
+
+    @property
+    def num_entries(self) -> int:
+        with self._index.begin() as transaction:
+            has_counter = transaction.get(COUNTER) is not None
+            return int(transaction.stat()["entries"]) - has_counter
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all segments, room that is set aside included."""
+        return sum(size for _, size in self._listed())
+
+    def read_many(self, keys: list[bytes]) -> dict[bytes, Entry]:
+        """The same as `get_many`, on the calling thread."""
+        with self._index.begin() as transaction:
+            places = [transaction.get(key[:INDEX_KEY]) for key in keys]
+        found: dict[bytes, Entry] = {}
+        now = time.time()
+        for key, place in zip(keys, places, strict=True):
+            record = None if place is None else self._read(*PLACE.unpack(place))
+            if record is not None and record.digest == key and record.expires > now:
+                found[key] = record.entry
+        return found
+
+    def write_many(self, entries: Mapping[bytes, Entry]) -> None:
+        """The same as `put_many`, on the calling thread."""
+        expires = NEVER if self.ttl is None else time.time() + self.ttl
+        widths: dict[int, list[Record]] = {}
+        for key, entry in entries.items():
+            widths.setdefault(len(entry.vector), []).append(Record(key, expires, entry))
+        for width, records in widths.items():
+            if self._num_slots(width) > 0:
+                while records:
+                    records = self._write_some(width, records)
+
+    def records(self) -> Iterator[tuple[int, int, Record]]:
+        """Every good record of every segment, oldest first, with its segment and slot."""
+        for number, _ in self._listed():
+            segment = self._open(number)
+            if segment is not None:
+                yield from ((number, slot, record) for slot, record in segment.read_all())
+
+    def rebuild(self) -> int:
+        """Make the index anew from the segments; the number of entries."""
+        self._forget_index()
+        newest = 0
+        records = self.records()
+        while batch := list(islice(records, REBUILD_BATCH)):
+            with self._index.begin(write=True) as transaction:
+                for number, slot, record in batch:
+                    transaction.put(record.digest[:INDEX_KEY], PLACE.pack(number, slot))
+                    newest = max(newest, number)
+                transaction.put(COUNTER, b"%d" % newest)
+        return self.num_entries
+
+    def check(self) -> tuple[int, int]:
+        """How many records are good, and how many slots hold something that is none."""
+        good = bad = 0
+        for number, _ in self._listed():
+            segment = self._open(number)
+            if segment is None:
+                bad += 1
+                continue
+            for slot in range(segment.num_slots):
+                is_good = segment.read(slot) is not None
+                good += is_good
+                bad += not is_good and not segment.is_empty(slot)
+        return good, bad
+
+    def purge(self) -> None:
+        """Drop everything."""
+        for number, _ in self._listed():
+            self._drop_segment(number)
+        self._forget_index()
+
+    def _write_some(self, width: int, records: list[Record]) -> list[Record]:
+        """Write as many as the active segment takes, and give back the rest."""
+        number, slot = self._active_segment(width)
+        segment = self._segments[number]
+        room = segment.num_slots - slot
+        now, later = records[:room], records[room:]
+        segment.write(slot, now)
+        self._active[width] = (number, slot + len(now))
+        pairs = [(record.digest[:INDEX_KEY], PLACE.pack(number, place)) for place, record in enumerate(now, start=slot)]
+        with self._index.begin(write=True) as transaction, transaction.cursor() as cursor:
+            cursor.putmulti(pairs)
+        if len(now) == room:
+            segment.sync()
+            del self._active[width]
+        return later
+
+    def _active_segment(self, width: int) -> tuple[int, int]:
+        """The segment that this process is filling, and its first empty slot."""
+        number, slot = self._active.get(width, (0, 0))
+        if number == 0 or not self._segments[number].exists():
+            number, slot = self._adopt_segment(width) or (self._new_segment(width), 0)
+            self._active[width] = (number, slot)
+        return number, slot
+
+    def _adopt_segment(self, width: int) -> tuple[int, int] | None:
+        """A segment with room that nobody fills any more: its process has ended."""
+        for number, _ in reversed(self._listed()):
+            segment = self._open(number)
+            if segment is None or segment.width != width or not segment.num_slots:
+                continue
+            if segment.is_empty(segment.num_slots - 1) and segment.try_lock():
+                return number, segment.first_empty()
+        return None
+
+    def _new_segment(self, width: int) -> int:
+        num_slots = self._num_slots(width)
+        self._make_room(HEADER.size + num_slots * stride_of(width))
+        with self._index.begin(write=True) as transaction:
+            number = int(transaction.get(COUNTER, b"0")) + 1
+            while self._file(number).exists():  # the index was lost, and another process counts too
+                number += 1
+            transaction.put(COUNTER, b"%d" % number)
+            self._segments[number] = Segment.create(self._file(number), width, num_slots)
+            self._segments[number].try_lock()
+        return number
+
+    def _num_slots(self, width: int) -> int:
+        """Of a new segment: a sixteenth of the bound, or one record; none where not even that fits."""
+        stride = stride_of(width)
+        most = (self.max_bytes - HEADER.size) // stride
+        return min(most, max(1, min(LARGEST_SEGMENT, self.max_bytes // SEGMENTS_IN_BOUND) // stride))
+
+    def _make_room(self, num_bytes: int) -> None:
+        """Drop the oldest segments until so many bytes fit the bound."""
+        listed = self._listed()
+        total = sum(size for _, size in listed)
+        for number, size in listed:
+            if total + num_bytes <= self.max_bytes:
+                return
+            self._drop_segment(number)
+            total -= size
+
+    def _drop_segment(self, number: int) -> None:
+        """Take a segment's entries out of the index, then the file away."""
+        segment = self._open(number)
+        if segment is not None:
+            with self._index.begin(write=True) as transaction:
+                for slot, record in segment.read_all():
+                    key = record.digest[:INDEX_KEY]
+                    if transaction.get(key) == PLACE.pack(number, slot):
+                        transaction.delete(key)
+                        self.evictions += 1
+            segment.close()
+            del self._segments[number]
+        self._active = {width: active for width, active in self._active.items() if active[0] != number}
+        self._file(number).unlink(missing_ok=True)
+
+    def _read(self, number: int, slot: int) -> Record | None:
+        segment = self._open(number)
+        return None if segment is None else segment.read(slot)
+
+    def _open(self, number: int) -> Segment | None:
+        """A segment by its number; None when it has gone or is none."""
+        if number not in self._segments:
+            try:
+                self._segments[number] = Segment.open(self._file(number))
+            except (OSError, ValueError):
+                return None
+        return self._segments[number]
+
+    def _listed(self) -> list[tuple[int, int]]:
+        """Number and size of each segment file, oldest first."""
+        found = []
+        for file in os.scandir(self.path / SEGMENTS):
+            stem, _, suffix = file.name.partition(".")
+            if suffix == SUFFIX and stem.isdigit():
+                with suppress(FileNotFoundError):
+                    found.append((int(stem), file.stat().st_size))
+        return sorted(found)
+
+    def _file(self, number: int) -> Path:
+        return self.path / SEGMENTS / f"{number:010d}.{SUFFIX}"
+
+    def _forget_index(self) -> None:
+        with self._index.begin(write=True) as transaction:
+            transaction.drop(self._index.open_db(), delete=False)
+
+    def release(self) -> None:
+        """The same as `close`, on the calling thread."""
+        for number, _ in self._active.values():
+            self._segments[number].sync()
+        for segment in self._segments.values():
+            segment.close()
+        self._segments.clear()
+        self._index.sync(True)
+        self._index.close()
+
+
+def open_disk(path: Path, max_bytes: int, ttl: float | None = None) -> DiskTier:
+    """The tier of a directory, made if need be; a lost or broken index is made anew from the segments."""
+    _check_filesystem(path)
+    try:
+        (path / SEGMENTS).mkdir(parents=True, exist_ok=True)
+        has_index = (path / INDEX / "data.mdb").exists()
+        try:
+            tier = DiskTier(path, max_bytes, ttl)
+        except BROKEN as error:
+            broken = path / f"{INDEX}.broken-{time.time_ns()}"
+            (path / INDEX).rename(broken)
+            log.warning("the cache's index is broken; making it anew", path=str(path), error=str(error))
+            has_index, tier = False, DiskTier(path, max_bytes, ttl)
+            shutil.rmtree(broken, ignore_errors=True)
+    except OSError as error:
+        raise ConfigError(f"--cache disk://{path}: cannot be used ({error.strerror or error})") from error
+    except lmdb.Error as error:
+        raise ConfigError(f"--cache disk://{path}: its index cannot be opened ({error})") from error
+    if not has_index:
+        tier.rebuild()
+    return tier
+
+
+def _check_filesystem(path: Path) -> None:
+    """LMDB and locks do not hold on a network filesystem."""
+    existing = next(parent for parent in [path, *path.resolve().parents] if parent.exists()).resolve()
+    best, kind = "", ""
+    mounts = Path("/proc/mounts")
+    for line in mounts.read_text().splitlines() if mounts.exists() else []:
+        _, place, name = line.split()[:3]
+        if existing.is_relative_to(place) and len(place) > len(best):
+            best, kind = place, name
+    if kind.startswith(NETWORK_FILESYSTEMS):
+        raise ConfigError(f"--cache disk://{path}: lies on a network filesystem ({kind}); use a local disk, or redis")

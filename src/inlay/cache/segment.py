@@ -1,0 +1,144 @@
+"""A segment: a file with room for so many records of one stride, filled by one process and read by many.
+
+    header   64 bytes   magic · version · width
+    record   64 bytes of head: digest (32) · expires (8) · num_tokens (4) · flags (4) · crc32 (4) · zeros (12)
+             width × 4 bytes of vector, little-endian float32
+
+The checksum covers the head before it and the vector, so a torn tail or a flipped bit is no record. What
+comes in and out are entries with their digest and expiry. Its size is set when it is made (the file is
+sparse), so that bounds can be kept by sizes. Read with pread and not through a map: a file that someone cuts
+short would kill a process that has it mapped. Knows nothing of the index.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import zlib
+from bisect import bisect_left
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from inlay.types import Entry
+
+MAGIC, VERSION = b"INLAYSEG", 1
+HEADER = struct.Struct("<8sII48x")
+HEAD = struct.Struct("<32sdIII12x")
+CHECKED_HEAD = struct.Struct("<32sdII")  # the part that the checksum covers
+CHECKED = CHECKED_HEAD.size
+TRUNCATED = 1  # flag
+WIDEST = 1 << 20  # components; more is no header of ours
+NEVER = float("inf")
+
+
+class Record(NamedTuple):
+    """An entry on disk; `expires` is in seconds since 1970."""
+
+    digest: bytes
+    expires: float
+    entry: Entry
+
+
+def stride_of(width: int) -> int:
+    return HEAD.size + width * 4
+
+
+def encode_record(record: Record) -> bytes:
+    entry = record.entry
+    vector = np.ascontiguousarray(entry.vector, dtype="<f4").data.cast("B")
+    fields = (record.digest, record.expires, entry.num_tokens, TRUNCATED if entry.is_truncated else 0)
+    crc = zlib.crc32(vector, zlib.crc32(CHECKED_HEAD.pack(*fields)))
+    return b"".join((HEAD.pack(*fields, crc), vector))
+
+
+class Segment:
+    """One open file; `write` is for the process that made it."""
+
+    def __init__(self, path: Path, width: int) -> None:
+        self.path = path
+        self.width = width
+        self.stride = stride_of(width)
+        self._file = path.open("r+b", buffering=0)
+
+    @classmethod
+    def create(cls, path: Path, width: int, num_slots: int) -> Segment:
+        """A new segment with empty slots; FileExistsError if there is one of the name."""
+        with path.open("xb") as file:
+            file.write(HEADER.pack(MAGIC, VERSION, width))
+            file.truncate(HEADER.size + num_slots * stride_of(width))
+        return cls(path, width)
+
+    @classmethod
+    def open(cls, path: Path) -> Segment:
+        """An existing segment; ValueError when it is not one."""
+        with path.open("rb") as file:
+            header = file.read(HEADER.size)
+        if len(header) < HEADER.size:
+            raise ValueError(f"{path} is too short to be a segment")
+        magic, version, width = HEADER.unpack(header)
+        if magic != MAGIC or version != VERSION or not 0 < width < WIDEST:
+            raise ValueError(f"{path} is not a segment of version {VERSION}")
+        return cls(path, width)
+
+    @property
+    def num_slots(self) -> int:
+        """Slots in the file, filled or not."""
+        return (os.fstat(self._file.fileno()).st_size - HEADER.size) // self.stride
+
+    def write(self, first_slot: int, records: list[Record]) -> None:
+        """Fill slots. After an error (a full disk) what was not written whole does not read as a record."""
+        data = memoryview(b"".join(encode_record(record) for record in records))
+        offset = HEADER.size + first_slot * self.stride
+        while data:
+            written = os.pwrite(self._file.fileno(), data, offset)
+            data, offset = data[written:], offset + written
+
+    def read(self, slot: int) -> Record | None:
+        """The record in a slot; None where there is none, or not a whole one."""
+        data = os.pread(self._file.fileno(), self.stride, HEADER.size + slot * self.stride)
+        if len(data) < self.stride:
+            return None
+        digest, expires, num_tokens, flags, crc = HEAD.unpack_from(data)
+        view = memoryview(data)
+        if zlib.crc32(view[HEAD.size :], zlib.crc32(view[:CHECKED])) != crc:
+            return None
+        vector = np.frombuffer(data, dtype="<f4", offset=HEAD.size)
+        return Record(digest, expires, Entry(vector, num_tokens, bool(flags & TRUNCATED)))
+
+    def is_empty(self, slot: int) -> bool:
+        """Has nothing ever been written to the slot?"""
+        head = os.pread(self._file.fileno(), HEAD.size, HEADER.size + slot * self.stride)
+        return not any(head)
+
+    def first_empty(self) -> int:
+        """The slot to go on from: slots are filled in order."""
+        return bisect_left(range(self.num_slots), True, key=self.is_empty)
+
+    def try_lock(self) -> bool:
+        """Claim the file for writing; the claim ends with this process, however it ends."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    def read_all(self) -> Iterator[tuple[int, Record]]:
+        """Every good record with its slot."""
+        for slot in range(self.num_slots):
+            record = self.read(slot)
+            if record is not None:
+                yield slot, record
+
+    def exists(self) -> bool:
+        """Is the file still in its directory, or has someone made room?"""
+        return os.fstat(self._file.fileno()).st_nlink > 0
+
+    def sync(self) -> None:
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()

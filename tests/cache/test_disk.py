@@ -1,0 +1,312 @@
+"""The disk tier under all that can happen to a directory: never a wrong vector, never an error to the client."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inlay.cache import disk as module
+from inlay.cache.disk import INDEX, SEGMENTS, DiskTier, open_disk
+from inlay.cache.segment import HEADER, Segment, stride_of
+from inlay.cache.tiers import Cache, make_cache
+from inlay.errors import ConfigError
+from inlay.types import Entry
+
+WIDTH = 32
+PLENTY = 1 << 24
+
+
+def key_of(number: int) -> bytes:
+    return hashlib.sha256(b"%d" % number).digest()
+
+
+def entry_of(number: int, width: int = WIDTH) -> Entry:
+    """The one right entry of a number."""
+    vector = np.random.default_rng(number).standard_normal(width).astype(np.float32)
+    return Entry(vector, number % 1000, number % 2 == 0)
+
+
+def put(tier: DiskTier, numbers: range, width: int = WIDTH) -> None:
+    tier.write_many({key_of(number): entry_of(number, width) for number in numbers})
+
+
+def right(tier: DiskTier, numbers: range) -> set[int]:
+    """The numbers that are here; a wrong vector among them fails the test."""
+    found = tier.read_many([key_of(number) for number in numbers])
+    here = {number for number in numbers if key_of(number) in found}
+    for number in here:
+        entry, expected = found[key_of(number)], entry_of(number, len(found[key_of(number)].vector))
+        assert np.array_equal(entry.vector, expected.vector)
+        assert (entry.num_tokens, entry.is_truncated) == (expected.num_tokens, expected.is_truncated)
+    return here
+
+
+@pytest.fixture
+def tier(tmp_path: Path) -> Iterator[DiskTier]:
+    made = open_disk(tmp_path / "cache", PLENTY)
+    yield made
+    made.release()
+
+
+def segments(tier: DiskTier) -> list[Path]:
+    return sorted((tier.path / SEGMENTS).iterdir())
+
+
+def test_what_is_written_is_read_again_also_after_a_restart(tmp_path: Path) -> None:
+    first = open_disk(tmp_path, PLENTY)
+    put(first, range(100))
+    put(first, range(100, 120), width=7)
+    assert right(first, range(130)) == set(range(120))
+    first.release()
+    second = open_disk(tmp_path, PLENTY)
+    assert right(second, range(130)) == set(range(120))
+    assert second.num_entries == 120
+    second.release()
+
+
+def test_a_read_vector_is_read_only(tier: DiskTier) -> None:
+    put(tier, range(1))
+    assert not tier.read_many([key_of(0)])[key_of(0)].vector.flags.writeable
+
+
+def test_the_oldest_go_when_the_bound_is_reached_and_it_holds_in_bytes(tmp_path: Path) -> None:
+    max_bytes = 64 << 10
+    tier = open_disk(tmp_path, max_bytes)
+    for start in range(0, 3000, 50):
+        put(tier, range(start, start + 50))
+        on_disk = sum(file.stat().st_size for file in segments(tier))
+        assert on_disk == tier.num_bytes <= max_bytes
+    here = right(tier, range(3000))
+    assert here == set(range(3000 - len(here), 3000))
+    assert len(here) * stride_of(WIDTH) > max_bytes * 0.8
+    assert tier.num_entries == len(here)
+    assert tier.evictions == 3000 - len(here)
+    tier.release()
+
+
+def test_a_vector_larger_than_the_bound_is_not_kept(tmp_path: Path) -> None:
+    tier = open_disk(tmp_path, 1000)
+    put(tier, range(3), width=4096)
+    assert right(tier, range(3)) == set()
+    tier.release()
+
+
+def test_entries_expire_by_the_time_they_were_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tier = open_disk(tmp_path, PLENTY, ttl=60)
+    put(tier, range(5))
+    now = module.time.time()
+    assert right(tier, range(5)) == set(range(5))
+    monkeypatch.setattr(module.time, "time", lambda: now + 61)
+    assert right(tier, range(5)) == set()
+    put(tier, range(2))
+    assert right(tier, range(5)) == {0, 1}
+    tier.release()
+
+
+def test_kill_9_at_any_moment_of_writing_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    """Fifty writers, each killed after a random time, one after the other in one directory."""
+    program = Path(__file__).with_name("disk_writer.py")
+    command = [sys.executable, str(program), str(tmp_path / "cache"), "50"]
+    rounds = subprocess.run(command, capture_output=True, text=True, timeout=170, check=True)
+    acknowledged = int(rounds.stdout)
+    assert acknowledged > 1000
+    tier = open_disk(tmp_path / "cache", PLENTY * 16)
+    assert right(tier, range(acknowledged)) == set(range(acknowledged))
+    good, _ = tier.check()
+    assert good >= acknowledged
+    assert len(segments(tier)) <= 2, "each writer must go on where the one before was killed"
+    put(tier, range(acknowledged, acknowledged + 10))
+    tier.release()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32))
+def test_flipped_bits_are_misses(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
+    chance = random.Random(seed)
+    tier = open_disk(tmp_path_factory.mktemp("flipped"), PLENTY)
+    put(tier, range(50))
+    (file,) = segments(tier)
+    data = bytearray(file.read_bytes()[: HEADER.size + 50 * stride_of(WIDTH)])
+    hit = set()
+    for _ in range(20):
+        place = chance.randrange(HEADER.size, len(data))
+        data[place] ^= 1 << chance.randrange(8)
+        hit.add((place - HEADER.size) // stride_of(WIDTH))
+    with file.open("r+b") as opened:
+        opened.write(data)
+    assert right(tier, range(50)) >= set(range(50)) - hit
+    assert tier.check()[1] <= len(hit)
+    tier.release()
+    shutil.rmtree(tier.path)
+
+
+@pytest.mark.parametrize("size", [0, 3, HEADER.size, HEADER.size + 10, HEADER.size + 5 * stride_of(WIDTH) + 9])
+def test_a_segment_cut_short_is_misses_while_open_and_after(tier: DiskTier, size: int) -> None:
+    put(tier, range(20))
+    os.truncate(segments(tier)[0], size)
+    kept = max(0, size - HEADER.size) // stride_of(WIDTH)
+    assert right(tier, range(20)) == set(range(kept))
+    tier.release()
+    again = open_disk(tier.path, PLENTY)
+    assert right(again, range(20)) == set(range(kept))
+    put(again, range(20, 30))
+    assert right(again, range(30)) >= set(range(20, 30))
+    again.release()
+    tier._index = again._index  # the fixture releases it again
+    tier.release = lambda: None  # type: ignore[method-assign]
+
+
+def test_a_vanished_segment_is_misses_and_writing_goes_on(tier: DiskTier) -> None:
+    put(tier, range(20))
+    segments(tier)[0].unlink()
+    put(tier, range(20, 40))
+    assert right(tier, range(40)) >= set(range(20, 40))
+
+
+def test_a_lost_index_is_made_anew(tmp_path: Path) -> None:
+    tier = open_disk(tmp_path, PLENTY)
+    put(tier, range(200))
+    tier.release()
+    shutil.rmtree(tmp_path / INDEX)
+    again = open_disk(tmp_path, PLENTY)
+    assert right(again, range(200)) == set(range(200))
+    put(again, range(200, 210))
+    assert right(again, range(210)) == set(range(210))
+    again.release()
+
+
+def test_a_broken_index_is_made_anew(tmp_path: Path) -> None:
+    tier = open_disk(tmp_path, PLENTY)
+    put(tier, range(50))
+    tier.release()
+    (tmp_path / INDEX / "data.mdb").write_bytes(b"nonsense" * 1024)
+    again = open_disk(tmp_path, PLENTY)
+    assert right(again, range(50)) == set(range(50))
+    again.release()
+
+
+def test_a_newer_value_wins_when_the_index_is_made_anew(tier: DiskTier) -> None:
+    key = key_of(1)
+    for value in (1.0, 2.0):
+        tier.write_many({key: Entry(np.full(WIDTH, value, dtype=np.float32), 1, False)})
+    tier.rebuild()
+    assert tier.read_many([key])[key].vector[0] == 2
+
+
+def test_a_stale_index_that_points_at_another_key_is_a_miss(tier: DiskTier) -> None:
+    put(tier, range(2))
+    with tier._index.begin(write=True) as transaction:
+        place = transaction.get(key_of(0)[:16])
+        transaction.put(key_of(1)[:16], place)
+    assert right(tier, range(2)) == {0}
+
+
+def test_a_full_disk_costs_the_write_and_nothing_else(tier: DiskTier, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tier, range(10))
+    original = os.pwrite
+
+    def full(descriptor: int, data: bytes, offset: int) -> int:
+        if offset > HEADER.size + 15 * stride_of(WIDTH):
+            raise OSError(28, "No space left on device")
+        return original(descriptor, bytes(data)[: 2 * stride_of(WIDTH) + 50], offset)  # a short write, then none
+
+    async def story() -> None:
+        cache = Cache([tier])
+        monkeypatch.setattr(os, "pwrite", full)
+        await cache.put_many({key_of(number): entry_of(number) for number in range(10, 30)})
+        assert cache.stats[0].errors == 1
+        assert right(tier, range(30)) == set(range(10))
+        monkeypatch.undo()
+        await cache.put_many({key_of(number): entry_of(number) for number in range(10, 30)})
+        assert right(tier, range(30)) == set(range(30))
+
+    asyncio.run(story())
+
+
+def test_two_processes_share_a_directory(tmp_path: Path) -> None:
+    program = Path(__file__).with_name("disk_writer.py")
+    command = [sys.executable, str(program), str(tmp_path)]
+    writers = [subprocess.Popen([*command, "write", str(start)]) for start in (0, 10_000)]
+    tier = open_disk(tmp_path, PLENTY * 16)
+    while any(writer.poll() is None for writer in writers):
+        right(tier, range(0, 12_000, 7))
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert right(tier, range(2000)) == set(range(2000))
+    assert right(tier, range(10_000, 12_000)) == set(range(10_000, 12_000))
+    put(tier, range(50_000, 50_010))
+    assert right(tier, range(50_000, 50_010)) == set(range(50_000, 50_010))
+    assert len(segments(tier)) == 2, "one for each process, then taken over"
+    tier.release()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 40), st.sampled_from([3, 32])), max_size=60))
+def test_any_order_of_puts_gets_and_reopenings_gives_right_vectors(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[bool, int, int]]
+) -> None:
+    path = tmp_path_factory.mktemp("orders")
+    tier = open_disk(path, 20_000)
+    for is_reopened, number, width in steps:
+        if is_reopened:
+            tier.release()
+            tier = open_disk(path, 20_000)
+        tier.write_many({key_of(number): entry_of(number, width)})
+        assert number in right(tier, range(41))
+        assert tier.num_bytes <= 20_000
+    tier.release()
+    shutil.rmtree(path)
+
+
+def test_a_file_that_is_no_segment_is_left_alone(tier: DiskTier) -> None:
+    (tier.path / SEGMENTS / "notes.txt").write_text("mine")
+    (tier.path / SEGMENTS / "0000000099.seg").write_bytes(b"x" * 100)
+    put(tier, range(5))
+    assert right(tier, range(5)) == set(range(5))
+    assert tier.rebuild() == 5
+    assert (tier.path / SEGMENTS / "notes.txt").exists()
+    with pytest.raises(ValueError, match="not a segment"):
+        Segment.open(tier.path / SEGMENTS / "0000000099.seg")
+
+
+def test_urls_open_it_with_size_and_ttl(tmp_path: Path) -> None:
+    (tier,) = make_cache([f"disk://{tmp_path}/a%20b?size=3MiB&ttl=2h"]).tiers
+    assert isinstance(tier, DiskTier)
+    assert (tier.max_bytes, tier.ttl, tier.path) == (3 << 20, 7200, tmp_path / "a b")
+    tier.release()
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("disk://relative/path", "absolute"),
+        ("disk:///x?size=big", "not a size"),
+        ("disk:///x?ttl=soon", "not a time"),
+        ("disk:///x?colour=red", "no option 'colour'"),
+        ("disk:///proc/inlay-cache", "cannot be used"),
+    ],
+)
+def test_a_url_that_is_off_is_named(url: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        make_cache([url])
+
+
+def test_a_network_filesystem_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts = f"proc /proc proc rw 0 0\nserver:/x {tmp_path} nfs4 rw 0 0\n"
+    original = Path.read_text
+    monkeypatch.setattr(
+        Path, "read_text", lambda self, *a, **k: mounts if str(self) == "/proc/mounts" else original(self, *a, **k)
+    )
+    with pytest.raises(ConfigError, match="network filesystem"):
+        open_disk(tmp_path / "cache", PLENTY)

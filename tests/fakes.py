@@ -52,7 +52,9 @@ class FakeTokenizer:
     def token_of(self, token_id: int) -> str | None:
         return chr(token_id)
 
-    def cut(self, ids: IntArray, max_tokens: int, side: Truncate) -> IntArray:
+    num_special_tokens = 0
+
+    def cut(self, ids: IntArray, max_tokens: int, side: Truncate, num_prefix: int = 0) -> IntArray:
         return ids[:max_tokens] if side is Truncate.END else ids[-max_tokens:]
 
 
@@ -145,8 +147,9 @@ class FakeWorker:
     def health(self) -> str | None:
         return None
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = None) -> bool:
         self.gate.set()
+        return True
 
     def renamed(self, name: str) -> ModelSpec:
         return replace(self.spec, name=name)

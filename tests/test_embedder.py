@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -83,6 +85,7 @@ def test_the_cache_gives_the_same_bits(checkpoint: Callable[[str], Path]) -> Non
         (["a"], {"prompt": "haiku"}, InvalidInput, "it has"),
         (["a"], {"truncate": "left"}, InvalidInput, "none, start or end"),
         (["a"], {"dimensions": 9999}, InvalidInput, "not trained|from"),
+        (["a"], {"dimensions": 3.5}, InvalidInput, "whole number"),
         (["a"], {"instruction": "x"}, InvalidInput, "no instructions"),
     ],
 )
@@ -167,3 +170,49 @@ def test_an_overflowing_model_is_refused_in_half_precision(tmp_path: Path) -> No
         Embedder(str(path), dtype="float16")
     with Embedder(str(path), dtype="bfloat16") as fine:
         assert np.isfinite(fine.embed("hello")).all()
+
+
+def test_closing_answers_everyone_who_still_waits(checkpoint: Callable[[str], Path]) -> None:
+    for _ in range(5):
+        embedder = Embedder(str(checkpoint("bert")), cache="none")
+        ended: list[BaseException | None] = []
+
+        def work(number: int, embedder: Embedder = embedder, ended: list[BaseException | None] = ended) -> None:
+            with pytest.raises(InlayError) as refusal:
+                while True:
+                    embedder.embed([f"word {number} " * 100])
+            ended.append(refusal.value)
+
+        threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        embedder.close()
+        for thread in threads:
+            thread.join(20)
+        assert not any(thread.is_alive() for thread in threads)
+        assert all(isinstance(error, ShuttingDown) for error in ended)
+
+
+def test_any_number_of_coroutines_is_served(checkpoint: Callable[[str], Path]) -> None:
+    async def story() -> None:
+        async with AsyncEmbedder(str(checkpoint("bert"))) as embedder:
+            rows = await asyncio.gather(*(embedder.embed(f"hello {i % 40}") for i in range(1500)))
+            assert len(rows) == 1500
+
+    asyncio.run(story())
+
+
+def test_one_that_is_forgotten_lets_its_threads_end(checkpoint: Callable[[str], Path]) -> None:
+    path = str(checkpoint("bert"))
+    before = threading.active_count()
+    for _ in range(3):
+        Embedder(path).embed("a")
+    gc.collect()
+    assert threading.active_count() <= before + 1
+
+
+def test_cutting_the_start_keeps_the_prompt(tiny: Embedder) -> None:
+    long = text_of(900)
+    cut = tiny.embed(long, prompt="query", truncate="start")
+    assert not np.allclose(cut, tiny.embed(long, truncate="start"))
+    assert not np.allclose(cut, tiny.embed(long, prompt="query", truncate="end"))

@@ -21,7 +21,7 @@ ALLOWED = {
     "cache": {"cache"},
     "service": {"cache", "items", "admission", "singleflight"},
     "items": {"cache", "encoding", *SPEC_ROOMS},
-    "api": {"api", "service", "cache", "encoding", *SPEC_ROOMS},
+    "api": {"api", "service", "admission", "cache", "encoding", *SPEC_ROOMS},
     "telemetry": {"telemetry"},
     "config": set(),
     "errors": set(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,12 +29,12 @@ from inlay.errors import (
     UnknownModel,
 )
 from inlay.service import Service
-from inlay.types import EmbedOptions, EmbedRequest
+from inlay.types import Done, EmbedOptions, EmbedRequest, Item
 
 
-def make_service(worker: FakeWorker | None = None, *, cached: bool = True, max_requests: int = 1000) -> Service:
+def make_service(worker: FakeWorker | None = None, *, cached: bool = True) -> Service:
     tiers = [MemoryTier(1 << 20)] if cached else []
-    return Service({"fake": worker or FakeWorker()}, Cache(list(tiers)), max_requests)
+    return Service({"fake": worker or FakeWorker()}, Cache(list(tiers)))
 
 
 def request_of(texts: list[str], **options: object) -> EmbedRequest:
@@ -259,6 +260,8 @@ def test_prompts_and_instructions_go_before_the_text() -> None:
         (request_of(["a"], instruction="x", prompt_name="document"), InvalidInput, "one of the two"),
         (EmbedRequest("fake:query", ["a"], EmbedOptions(prompt_name="document")), InvalidInput, "one of them"),
         (EmbedRequest("fake", [[1 << 70]]), InvalidInput, "out of range"),
+        (EmbedRequest("fake", [[1]], EmbedOptions(prompt_name="query")), InvalidInput, "no prompt can be put"),
+        (request_of(["a", ""], prompt_name="query"), InvalidInput, r"input\[1\] is empty"),
     ],
 )
 def test_mistakes_are_told_with_their_remedy(request_: EmbedRequest, error: type[Exception], told: str) -> None:
@@ -281,19 +284,37 @@ def test_a_model_without_fingerprint_is_not_served_yet() -> None:
         asyncio.run(make_service(worker).embed(request_of(["a"])))
 
 
-def test_beyond_the_most_requests_the_next_is_refused_with_a_time() -> None:
+def test_another_requests_refusal_is_not_shared() -> None:
+    """A verdict on a whole request that led a text is not the answer to one who only joined for the text."""
+
     async def story() -> None:
         worker = FakeWorker()
         worker.gate.clear()
-        service = make_service(worker, max_requests=2)
-        tasks = [asyncio.create_task(service.embed(request_of([text]))) for text in "ab"]
+        original = worker.embed
+
+        def refuse_large(items: list[Item], done: Done) -> None:
+            if len(items) == 1:
+                original(items, done)
+                return
+
+            def refuse() -> None:
+                worker.gate.wait(30)
+                for item in items:
+                    item.error = Overloaded("too much", retry_after=1.0)
+                done(items)
+
+            threading.Thread(target=refuse, daemon=True).start()
+
+        worker.embed = refuse_large  # type: ignore[method-assign]
+        service = make_service(worker)
+        large = asyncio.create_task(service.embed(request_of(["same", "b", "c"])))
         await asyncio.sleep(0)
-        with pytest.raises(Overloaded) as refusal:
-            await service.embed(request_of(["c"]))
-        assert refusal.value.retry_after is not None
+        small = asyncio.create_task(service.embed(request_of(["same"])))
+        await asyncio.sleep(0)
         worker.gate.set()
-        await asyncio.gather(*tasks)
-        await service.embed(request_of(["c"]))
+        with pytest.raises(Overloaded):
+            await large
+        assert np.array_equal((await small).vectors, expected(["same"]))
 
     asyncio.run(story())
 

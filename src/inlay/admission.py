@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
-from inlay.errors import Overloaded, ShuttingDown
+from inlay.errors import Overloaded
 
 SMOOTHING = 0.1
 SHORTEST_RETRY, LONGEST_RETRY = 0.05, 60.0  # seconds
@@ -17,13 +17,10 @@ class Admission:
     def __init__(self, max_requests: int) -> None:
         self.max_requests = max_requests
         self.num_requests = 0
-        self.is_closed = False
         self._last_finish = time.monotonic()
         self._finish_interval = 0.0  # smoothed seconds between two requests that finish
 
     def __enter__(self) -> None:
-        if self.is_closed:
-            raise ShuttingDown("the server is shutting down: try another one", retry_after=1.0)
         if self.num_requests >= self.max_requests:
             raise Overloaded(
                 f"{self.num_requests} requests are in flight, the most this server takes: "

@@ -27,6 +27,8 @@ CONFIG_FILE = "inlay.toml"
 CONFIG_VARIABLE = "INLAY_CONFIG"
 # Kubernetes sets these for a Service named "inlay"; they are not ours.
 _KUBERNETES = re.compile(r"INLAY_(SERVICE_(HOST|PORT).*|PORT(_\d+_(TCP|UDP).*)?)$")
+MOST_BYTES = 1 << 60
+MOST_SECONDS = 30 * 86_400
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -81,15 +83,20 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     )
     max_inputs_per_request: Annotated[int, _option("Most inputs in one request.", SERVE, ge=1)] = 2048
     max_body_bytes: Annotated[int, _option("Largest request body.", SERVE, unit="bytes", ge=1)] = 32 << 20
-    request_timeout: Annotated[float, _option("Longest time for one request.", SERVE, unit="seconds", gt=0)] = 300.0
+    request_timeout: Annotated[
+        float, _option("Longest time for one request.", SERVE, unit="seconds", gt=0, le=MOST_SECONDS)
+    ] = 300.0
     stall_timeout: Annotated[
-        float, _option("A batch that runs longer turns /health to 503.", SERVE, unit="seconds", gt=0)
+        float, _option("A batch that runs longer turns /health to 503.", SERVE, unit="seconds", gt=0, le=MOST_SECONDS)
     ] = 300.0
     shutdown_delay: Annotated[
-        float, _option("After SIGTERM, how long to serve on while /ready says no.", SERVE, unit="seconds", ge=0)
+        float,
+        _option(
+            "After SIGTERM, how long to serve on while /ready says no.", SERVE, unit="seconds", ge=0, le=MOST_SECONDS
+        ),
     ] = 1.0
     shutdown_timeout: Annotated[
-        float, _option("Longest wait for work in flight at shutdown.", SERVE, unit="seconds", gt=0)
+        float, _option("Longest wait for work in flight at shutdown.", SERVE, unit="seconds", gt=0, le=MOST_SECONDS)
     ] = 30.0
     allow_token_ids: Annotated[
         bool, _option("Take token ids as input (they must be of this model's tokenizer).", SERVE)
@@ -161,7 +168,10 @@ def parse_size(text: str) -> int:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
     if found is None or found[2].upper() not in _UNITS:
         raise ValueError(f"{text!r} is not a size: write 512MiB, 2GB or a number of bytes")
-    return int(float(found[1]) * _UNITS[found[2].upper()])
+    size = float(found[1]) * _UNITS[found[2].upper()]
+    if size >= MOST_BYTES:
+        raise ValueError(f"{text[:40]!r} is more than any machine has")
+    return int(size)
 
 
 def parse_duration(text: str) -> float:
@@ -179,6 +189,8 @@ def _convert(name: str, value: object, source: str) -> object:
             value = parse_size(value)
         if is_list(name) and isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()]
+        if is_list(name) and not value:
+            raise ValueError("is empty: give a value, or take it out for the default")
         return msgspec.convert(value, field.type, strict=False)
     except (msgspec.ValidationError, ValueError) as error:
         raise ConfigError(f"{source}: {error}") from error

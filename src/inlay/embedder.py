@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import warnings
+import weakref
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from threading import Thread
+from threading import Lock, Thread
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
 
@@ -29,6 +30,7 @@ T = TypeVar("T")
 
 SLICE = 1024  # texts handed to the service at a time
 SLICES_AHEAD = 2  # so that the device finds work while a slice is being finished
+CLOSED = "the embedder is closed: make a new one"
 UNBOUNDED_QUEUE = 1 << 62  # the slices bound it
 
 
@@ -76,27 +78,46 @@ class _Core:
         tiers = make_cache(settings.cache)
         spec = read_spec(locate(model), served_name(model), settings.context_length)
         self.worker = DeviceWorker(spec, lambda spec, stats: load_engine(spec, settings, stats), settings.stall_timeout)
-        self._service = Service({spec.name: self.worker}, tiers, settings.max_concurrent_requests)
+        self._service = Service({spec.name: self.worker}, tiers)
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="inlay-embedder", daemon=True)
         self._thread.start()
         self._is_closed = False
+        self._closing = Lock()
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        if self._is_closed:
-            work.close()
-            raise ShuttingDown("the embedder is closed: make a new one")
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        with self._closing:
+            if not self._is_closed:
+                return asyncio.run_coroutine_threadsafe(self._until_closed(work), self._loop)
+        work.close()
+        raise ShuttingDown(CLOSED)
 
     def close(self) -> None:
-        if self._is_closed:
-            return
-        self._is_closed = True
+        """Whoever still waits is told; then the threads end."""
+        with self._closing:
+            if self._is_closed:
+                return
+            self._is_closed = True
         self.worker.close()
-        asyncio.run_coroutine_threadsafe(self._service.close(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._finish(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _until_closed(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if not self._is_closed:
+                raise
+            raise ShuttingDown(CLOSED) from None
+
+    async def _finish(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._service.close()
 
     async def embed(self, texts: list[str], options: EmbedOptions) -> FloatArray:
         """[n, dimensions]; raises the error of the first text that has no vector."""
@@ -161,6 +182,7 @@ class Embedder:
         except InlayError:
             self._core.close()
             raise
+        weakref.finalize(self, self._core.close)  # one that is forgotten lets its model go all the same
 
     @property
     def spec(self) -> ModelSpec:
@@ -202,6 +224,7 @@ class AsyncEmbedder:
 
     def __init__(self, model: str = "demo", **arguments: Unpack[EngineArguments]) -> None:
         self._core = _Core(model, arguments)
+        weakref.finalize(self, self._core.close)
 
     @property
     def spec(self) -> ModelSpec:
@@ -245,6 +268,8 @@ def _options_of(spec: ModelSpec, arguments: EmbedArguments) -> EmbedOptions:
     if truncate not in set(Truncate):
         raise InvalidInput(f"truncate={truncate!r} is not known: use none, start or end", param="truncate")
     dimensions = arguments.get("dimensions")
+    if dimensions is not None and (not isinstance(dimensions, int) or isinstance(dimensions, bool)):
+        raise InvalidInput(f"dimensions must be a whole number, not {dimensions!r}", param="dimensions")
     if dimensions is not None and spec.matryoshka is None and dimensions < spec.width:
         warnings.warn(
             f"model {spec.name!r} was not trained to be cut (no Matryoshka): "

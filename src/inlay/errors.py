@@ -10,6 +10,7 @@
     │   ├── UnknownModel                404
     │   ├── NotFound                    404
     │   ├── MethodNotAllowed            405
+    │   ├── BodyTimeout                 408
     │   └── TooLarge                    413
     ├── Refused                 not now; try again
     │   ├── Overloaded                  429
@@ -29,6 +30,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+LONGEST_NAME = 200
+
 
 class InlayError(Exception):
     """The root. `param` names the field at fault, such as `input[3]`; `retry_after` is in seconds."""
@@ -36,6 +39,7 @@ class InlayError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
     is_of_input: ClassVar[bool] = False  # does the message tell of one input ("has 600 tokens, …")
+    is_of_request: ClassVar[bool] = False  # a verdict on one request, which another that shares a text need not share
 
     def __init__(self, message: str, *, param: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -49,6 +53,11 @@ class InlayError(Exception):
             return self
         param = f"input[{index}]"
         return type(self)(f"{param} {self.message}", param=param, retry_after=self.retry_after)
+
+
+def shorten(name: str) -> str:
+    """A name from a client, as long as it belongs into a message."""
+    return name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME] + "…"
 
 
 class ConfigError(InlayError):
@@ -94,14 +103,21 @@ class MethodNotAllowed(RequestError):
     code = "method_not_allowed"
 
 
+class BodyTimeout(RequestError):
+    status = 408
+    code = "body_timeout"
+
+
 class TooLarge(RequestError):
     status = 413
     code = "request_too_large"
+    is_of_request = True
 
 
 class Refused(InlayError):
     status = 503
     code = "refused"
+    is_of_request = True
 
 
 class Overloaded(Refused):

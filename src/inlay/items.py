@@ -42,13 +42,15 @@ def make_items(spec: ModelSpec, request: EmbedRequest) -> list[Item]:
     prefix = prefix_of(spec, options)
     items = []
     for index, content in enumerate(request.inputs):
-        if prefix and isinstance(content, str):
-            content = prefix + content
-        item = Item(index, content, options.truncate, spec.max_tokens, priority=options.priority)
+        item = Item(index, content, options.truncate, spec.max_tokens, prefix, priority=options.priority)
         try:
             if not content:
                 raise InvalidInput("is empty: send a text, or leave it out")
-            item.key = cache_key(spec.fingerprint, content, options.truncate, spec.max_tokens)
+            if prefix and not isinstance(content, str):
+                raise InvalidInput("has token ids, before which no prompt can be put: send texts, or no prompt")
+            if isinstance(content, str):
+                item.content = prefix + content
+            item.key = cache_key(spec.fingerprint, item.content, options.truncate, spec.max_tokens)
         except InvalidInput as error:
             item.error = error
         except UnicodeEncodeError:

@@ -12,9 +12,18 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from inlay.admission import Admission
 from inlay.cache.tiers import Cache
-from inlay.errors import Cancelled, DeadlineExceeded, EngineError, InvalidInput, NotReady, UnknownModel, WorkerDead
+from inlay.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    EngineError,
+    InvalidInput,
+    NotReady,
+    ShuttingDown,
+    UnknownModel,
+    WorkerDead,
+    shorten,
+)
 from inlay.items import check_dimensions, copy_answer, make_items, make_result
 from inlay.singleflight import Flight, FlightTable
 from inlay.telemetry.logs import get_logger
@@ -30,21 +39,29 @@ class _Gathering:
     future: asyncio.Future[None]
     remaining: int
     is_patient: bool  # wait for all, whatever fails
+    led: frozenset[Item]  # of the flights that this request leads
+    has_failed: bool = False
 
     def __call__(self, flight: Flight) -> None:
         self.remaining -= 1
-        has_failed = flight.item.error is not None and not self.is_patient
-        if (self.remaining == 0 or has_failed) and not self.future.done():
+        if flight.item.error is not None and not self.is_patient and not self.is_foreign_refusal(flight):
+            self.has_failed = True
+        if (self.remaining == 0 or self.has_failed) and not self.future.done():
             self.future.set_result(None)
+
+    def is_foreign_refusal(self, flight: Flight) -> bool:
+        """Did another request lead the flight, and was it refused as a whole?"""
+        error = flight.item.error
+        return error is not None and error.is_of_request and flight.item not in self.led
 
 
 class Service:
     """Answers requests for the models it is given, each with its worker."""
 
-    def __init__(self, workers: Mapping[str, Worker], cache: Cache, max_requests: int) -> None:
+    def __init__(self, workers: Mapping[str, Worker], cache: Cache) -> None:
         self.workers = workers
         self.cache = cache
-        self.admission = Admission(max_requests)
+        self.is_closed = False
         self.flights = FlightTable()
         self._writes: set[asyncio.Task[None]] = set()
 
@@ -58,11 +75,12 @@ class Service:
 
     async def embed_each(self, request: EmbedRequest, *, is_patient: bool = True) -> tuple[EmbedResult, list[Item]]:
         """Vectors of the good inputs, and the items that failed; the impatient stop waiting at the first."""
-        with self.admission:
-            worker, request = self.resolve(request)
-            items = await self._answer(worker, request, is_patient=is_patient)
-            result = make_result(worker.spec, request.options, [item for item in items if item.vector is not None])
-            return result, [item for item in items if item.error is not None]
+        if self.is_closed:
+            raise ShuttingDown("the server is shutting down: try another one", retry_after=1.0)
+        worker, request = self.resolve(request)
+        items = await self._answer(worker, request, is_patient=is_patient)
+        result = make_result(worker.spec, request.options, [item for item in items if item.vector is not None])
+        return result, [item for item in items if item.error is not None]
 
     def resolve(self, request: EmbedRequest) -> tuple[Worker, EmbedRequest]:
         """The worker of a model's name, which may end in `:prompt`; None means the first model."""
@@ -82,12 +100,12 @@ class Service:
                 return self.workers[base], replace(request, options=options)
         if name not in self.workers:
             served = ", ".join(self.workers)
-            raise UnknownModel(f"model {name!r} is not served here; these are: {served}", param="model")
+            raise UnknownModel(f"model {shorten(name)!r} is not served here; these are: {served}", param="model")
         return self.workers[name], request
 
     async def close(self) -> None:
         """Refuse what comes, wait for results on their way to the cache, and close it."""
-        self.admission.is_closed = True
+        self.is_closed = True
         await asyncio.gather(*self._writes)
         await self.cache.close()
 
@@ -106,18 +124,21 @@ class Service:
                     item.vector, item.num_tokens = entry.vector, entry.num_tokens
                     item.is_truncated, item.is_cached = entry.is_truncated, True
         has_failed = not is_patient and any(item.error is not None for item in items)
-        if waiting and not has_failed:
-            await self._compute(worker, waiting, request, is_patient)
+        while waiting and not has_failed:
+            waiting = await self._compute(worker, waiting, request, is_patient)
         return items
 
     async def _compute(
         self, worker: Worker, waiting: dict[bytes, list[Item]], request: EmbedRequest, is_patient: bool
-    ) -> None:
-        """Have the missing items computed, each key once, and copy what comes back."""
+    ) -> dict[bytes, list[Item]]:
+        """Have the missing items computed, each key once, and copy what comes back.
+
+        Gives back what has to be asked for again: another request led it and was refused as a whole.
+        """
         loop = asyncio.get_running_loop()
         flights, leads = self._join(waiting, request.options.write_cache)
         flying = [flight for flight in flights.values() if not flight.is_landed]
-        gathering = _Gathering(loop.create_future(), len(flying), is_patient)
+        gathering = _Gathering(loop.create_future(), len(flying), is_patient, frozenset(leads))
         for flight in flying:
             flight.listeners.append(gathering)
         try:
@@ -128,9 +149,11 @@ class Service:
         finally:
             for flight in flying:
                 self.flights.leave(flight, gathering)
-        for key, items in waiting.items():
-            for item in items:
+        again = {key: items for key, items in waiting.items() if gathering.is_foreign_refusal(flights[key])}
+        for key in waiting.keys() - again.keys():
+            for item in waiting[key]:
                 copy_answer(flights[key].item, item)
+        return {} if gathering.has_failed else again
 
     def _hand_over(self, worker: Worker, leads: list[Item], done: Done) -> None:
         try:

@@ -104,6 +104,7 @@ class Item:
     content: str | list[int]  # the final text, prompt included, or token ids; filled by the service
     truncate: Truncate
     max_tokens: int
+    prefix: str = ""  # the prompt, with which the content begins; filled by the service
     key: bytes = b""  # filled by the service (`cache.key`)
     priority: Priority = Priority.NORMAL
     is_cancelled: bool = False  # set by the service when nobody waits any more
@@ -194,4 +195,6 @@ class Worker(Protocol):
         """None while all is well, else the reason why not."""
         ...
 
-    def close(self) -> None: ...
+    def close(self, timeout: float | None = None) -> bool:
+        """Stop; what waits is refused. False when it has not stopped within the time (seconds)."""
+        ...

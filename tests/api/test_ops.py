@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -58,6 +61,8 @@ def test_paths_and_methods_that_are_not_there_are_json_too(server: RunningServer
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_allowed")
     assert "use POST" in wrong.json()["error"]["message"]
+    slash = httpx.post(f"{server.url}/v1/embeddings/", content=b"{}")
+    assert (slash.status_code, slash.json()["error"]["code"]) == (404, "not_found")
 
 
 def test_info_docs_and_openapi_describe_the_server(server: RunningServer) -> None:
@@ -97,6 +102,13 @@ def test_keys_can_lie_in_a_file(tmp_path: Path) -> None:
         assert server.post({"input": "a"}).status_code == 401
 
 
+def test_a_key_that_is_not_ascii_is_compared_by_its_bytes() -> None:
+    with RunningServer("demo", "--api-key", " ключ ") as server:
+        sent = "Bearer ключ".encode()
+        reply = httpx.post(f"{server.url}/v1/embeddings", content=b'{"input": "a"}', headers={b"authorization": sent})
+        assert reply.status_code == 200
+
+
 def test_bounds_are_kept_and_named(checkpoint: Callable[[str], Path]) -> None:
     arguments = ["--max-body-bytes", "2KiB", "--max-inputs-per-request", "4", "--max-queue-tokens", "60"]
     with RunningServer("demo", *arguments, "--cache", "none") as server:
@@ -111,6 +123,44 @@ def test_bounds_are_kept_and_named(checkpoint: Callable[[str], Path]) -> None:
         assert (whole.status_code, whole.json()["error"]["code"]) == (413, "request_too_large")
         assert "--max-queue-tokens" in whole.json()["error"]["message"]
         assert server.post({"input": "fine"}).status_code == 200
+
+
+def test_a_body_that_does_not_come_is_a_408() -> None:
+    with RunningServer("demo", "--request-timeout", "0.3") as server:
+        parts = urlsplit(server.url)
+        with socket.create_connection((parts.hostname, parts.port), timeout=20) as connection:
+            connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{")
+            assert b" 408 " in connection.recv(4096).splitlines()[0]
+
+
+def test_texts_of_departed_clients_are_not_tokenised() -> None:
+    with RunningServer("demo", "--cache", "none") as server:
+        parts = urlsplit(server.url)
+        for number in range(12):
+            body = json.dumps({"input": [f"{number} " + "word " * 200_000], "truncate": True}).encode()
+            head = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+            with socket.create_connection((parts.hostname, parts.port)) as connection:
+                connection.sendall(head + body)
+        wait_for_metric(server, "inlay_requests_in_flight 1.0")
+        assert server.post({"input": "quick"}).status_code == 200
+        engine = re.search(r'inlay_engine_sequences_total\{model="demo"\} (\S+)', server.get("/metrics").text)
+        assert engine is not None
+        assert float(engine[1]) <= 4, "work was done for clients that had gone"
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 15
+
+
+def test_sigterm_while_a_model_loads_does_not_wait_for_it(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    slow = tmp_path / "slow"
+    shutil.copytree(checkpoint("bert"), slow)
+    (slow / "tokenizer.json").unlink()
+    os.mkfifo(slow / "tokenizer.json")  # reading it blocks for ever
+    with RunningServer(str(slow), "--shutdown-delay", "0", "--shutdown-timeout", "1", wait=False) as server:
+        time.sleep(3)
+        assert server.process.poll() is None
+        server.process.terminate()
+        server.process.wait(timeout=20)
 
 
 def test_overload_is_refused_with_a_time_and_everyone_is_answered() -> None:
@@ -153,6 +203,11 @@ def test_token_ids_are_taken_when_allowed_and_checked_for_range() -> None:
         assert wrong["param"] == "input[1]"
         assert "0 to 30521" in wrong["message"]
         assert server.post({"input": [[101], []]}).json()["error"]["param"] == "input[1]"
+        for ids in ([-1], [1 << 32], [(1 << 63) - 1], [1 << 70]):
+            bad = server.post({"input": [[101], ids]})
+            assert (bad.status_code, bad.json()["error"]["param"]) == (400, "input[1]")
+        prompted = server.post({"input": [101], "prompt_name": "query", "model": "demo"})
+        assert prompted.status_code == 200, "the demo model has no prompt for queries"
 
 
 def test_at_sigterm_readiness_goes_first_and_work_in_flight_is_answered() -> None:

@@ -77,6 +77,40 @@ def test_bad_rows_are_reported_by_number_and_the_others_are_written(tmp_path: Pa
     assert (tmp_path / "out.rows.txt").read_text() == "1\n6\n"
 
 
+def test_marks_that_excel_writes_and_blank_rows_are_understood(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b'\xef\xbb\xbftext\r\none\r\n\r\n"two"\r\n')
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo")
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf"one"\n' + b"[" * 100_000 + b'\n"two"\n')
+    with Embedder("demo") as embedder:
+        expected = embedder.embed(["one", "two"])
+    for name, bad in (("a.csv", "row 2: has no column"), ("a.txt", ""), ("a.jsonl", "row 2: is not JSON")):
+        done = run("embed", str(tmp_path / name), "--output", str(tmp_path / "out.npy"))
+        assert (done.returncode, bad in done.stderr) == (1 if bad else 0, True)
+        assert np.array_equal(np.load(tmp_path / "out.npy"), expected)
+
+
+def test_odd_inputs_and_outputs_are_told_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"fine\n\xff\xfe\x00")
+    (tmp_path / "open.csv").write_text('text\n"never closed\n')
+    (tmp_path / "same.jsonl").write_text('"a"\n')
+    (tmp_path / "dir.npy").mkdir()
+    (tmp_path / "empty.txt").touch()
+    for arguments, told in (
+        (["binary"], "not UTF-8"),
+        (["open.csv"], "csv is broken"),
+        (["same.jsonl", "--output", "same.jsonl"], "is the input"),
+        (["same.jsonl", "--output", "dir.npy"], "is a directory"),
+    ):
+        done = run("embed", *arguments, cwd=tmp_path)
+        assert (done.returncode, told in done.stderr, "Traceback" in done.stderr) == (2, True, False)
+    piped = subprocess.run(
+        [sys.executable, "-m", "inlay", "embed"], input=b"\xff\xfe", capture_output=True, timeout=60, check=False
+    )
+    assert (piped.returncode, b"not UTF-8" in piped.stderr) == (2, True)
+    assert run("embed", "empty.txt", "--output", "out.npy", cwd=tmp_path).returncode == 0
+    assert np.load(tmp_path / "out.npy").shape == (0, 384)
+
+
 def test_options_come_from_variables_and_from_the_file(tmp_path: Path) -> None:
     tiny = make_checkpoint(tmp_path / "tiny", "qwen3")
     (tmp_path / "inlay.toml").write_text(f'model = "{tiny}"\ndimensions = 33\n')
@@ -103,6 +137,9 @@ def test_options_come_from_variables_and_from_the_file(tmp_path: Path) -> None:
         (["serve", "--tp", "2"], 2, "one device"),
         (["serve", "--log-level", "loud"], 2, "debug"),
         (["serve", "--api-key-file", "/nowhere"], 2, "cannot be read"),
+        (["serve", "--api-key", ""], 2, "is empty"),
+        (["serve", "--shutdown-timeout", "inf"], 2, "--shutdown-timeout"),
+        (["serve", "--host", "a..b"], 2, "cannot listen"),
         (["verify", "/nowhere"], 1, "not a directory"),
         (["models", "/nowhere"], 1, "not a directory"),
     ],

@@ -125,5 +125,30 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"config\.json cannot be read"):
         read_spec(tmp_path, "x")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(ModelError, match="has no 'hidden_size'"):
+    with pytest.raises(ModelError, match="has no 'max_position_embeddings'"):
         read_spec(tmp_path, "x")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", {"hidden_size": None}),
+        ("config.json", {"hidden_size": "abc"}),
+        ("config.json", {"architectures": [1]}),
+        ("config.json", {"max_position_embeddings": None}),
+        ("config.json", {"matryoshka_dimensions": "abc"}),
+        ("config.json", {"matryoshka_dimensions": [32, 128]}),
+        ("modules.json", [{"path": "x"}]),
+        ("1_Pooling/config.json", {"pooling_mode": 5}),
+        ("sentence_bert_config.json", {"max_seq_length": "abc"}),
+        ("sentence_bert_config.json", {"max_seq_length": -5}),
+        ("config_sentence_transformers.json", {"prompts": ["a"]}),
+        ("config_sentence_transformers.json", {"default_prompt_name": "haiku"}),
+    ],
+)
+def test_configuration_that_makes_no_sense_is_a_model_error(tmp_path: Path, file: str, content: object) -> None:
+    path = make_layout(tmp_path, content if file == "config.json" and isinstance(content, dict) else {})
+    if file != "config.json":
+        write_json(path / file, content)
+    with pytest.raises(ModelError):
+        read_spec(path, "x")

@@ -132,3 +132,32 @@ print(peak() - before)
     )
     largest = 30_000 * 1024 * 4  # one tensor at a time is held twice, in the file's dtype
     assert int(done.stdout) <= size * 1.15 + largest
+
+
+@pytest.mark.parametrize(
+    ("family", "change", "told"),
+    [
+        ("bert", {"num_attention_heads": 7}, "does not divide"),
+        ("qwen3", {"num_key_value_heads": 3}, "does not divide"),
+        ("qwen3", {"hidden_act": "tanh"}, "hidden_act"),
+        ("qwen3", {"use_sliding_window": True}, "use_sliding_window"),
+        ("qwen3", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6}}, "rope_type"),
+        ("qwen3", {"rope_parameters": {"rope_type": "default", "rope_theta": -1}}, "rope_theta"),
+        ("bert", {"intermediate_size": -4}, "does not describe a model|wrong shape"),
+    ],
+)
+def test_a_config_that_the_forward_pass_cannot_do_is_refused(
+    tmp_path: Path, family: str, change: dict[str, object], told: str
+) -> None:
+    path = make_checkpoint(tmp_path, family)
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ModelError, match=told):
+        make_runner(path)
+
+
+def test_weights_stored_as_integers_are_refused(tmp_path: Path) -> None:
+    path = make_checkpoint(tmp_path, FAMILY)
+    rewrite(path, {"encoder.layer.1.output.dense.bias": torch.zeros(48, dtype=torch.int8)})
+    with pytest.raises(ModelError, match="quantised"):
+        make_runner(path)

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from inlay.admission import Admission
 from inlay.api.auth import Keyring
 from inlay.api.envelope import Envelope
 from inlay.api.openai import EmbeddingsRoute
@@ -37,13 +38,14 @@ def make_app(
     workers: Mapping[str, ServedWorker], cache: Cache, keyring: Keyring, settings: Settings
 ) -> tuple[ASGIApp, Service, Ops]:
     """The ASGI app, its service, and the operators' view of it (which is told when the server drains)."""
-    service = Service(workers, cache, settings.max_concurrent_requests)
+    service = Service(workers, cache)
     metrics = Metrics(workers, cache)
     limits = {name: msgspec.to_builtins(getattr(settings, name)) for name in LIMITS}
     ops = Ops(workers, cache, metrics, limits)
     embeddings = EmbeddingsRoute(
         service,
         metrics,
+        Admission(settings.max_concurrent_requests),
         max_body_bytes=settings.max_body_bytes,
         max_inputs=settings.max_inputs_per_request,
         request_timeout=settings.request_timeout,
@@ -61,6 +63,7 @@ def make_app(
         Route("/docs", ops.docs),
     ]
     app = Starlette(routes=routes, exception_handlers={InlayError: _on_error, HTTPException: _on_http_error})
+    app.router.redirect_slashes = False  # a redirect has no JSON, and clients drop the body
     paths = frozenset(route.path for route in routes)
     return Envelope(app, keyring, metrics, paths), service, ops
 

@@ -18,7 +18,7 @@ class Keyring:
     """The keys that open the server; without keys it is open to all."""
 
     def __init__(self, keys: list[str]) -> None:
-        self._digests = [_digest(key) for key in keys]
+        self._digests = [_digest(key.encode()) for key in keys]
 
     def check(self, scope: Scope) -> None:
         """`Unauthorized` unless the request carries a key, or asks for what is open to all."""
@@ -28,7 +28,8 @@ class Keyring:
         if not sent:
             raise Unauthorized("no API key: send the header Authorization: Bearer KEY")
         kind, _, rest = sent.partition(" ")
-        digest = _digest(rest.strip() if kind.lower() == "bearer" else sent.strip())
+        key = rest.strip() if kind.lower() == "bearer" else sent.strip()
+        digest = _digest(key.encode("latin-1"))  # the bytes as they came
         matches = [hmac.compare_digest(digest, known) for known in self._digests]  # all, not the first
         if not any(matches):
             raise Unauthorized("the API key is not known here: check it, or ask who runs the server")
@@ -36,10 +37,13 @@ class Keyring:
 
 def read_keys(keys: list[str], file: str | None) -> list[str]:
     """Keys from settings and from a file with one a line."""
+    if any(not key.strip() for key in keys):
+        raise ConfigError("--api-key is empty: give a key, or leave the option out to serve without keys")
+    keys = [key.strip() for key in keys]
     if file is None:
         return keys
     try:
-        lines = Path(file).expanduser().read_text().splitlines()
+        lines = Path(file).expanduser().read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--api-key-file {file} cannot be read: {error}") from error
     found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
@@ -48,5 +52,5 @@ def read_keys(keys: list[str], file: str | None) -> list[str]:
     return keys + found
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.types import Receive, Scope
 
-from inlay.errors import Cancelled, RequestError, TooLarge
+from inlay.errors import BodyTimeout, Cancelled, RequestError, TooLarge
 
 DRAINED = 4  # bodies up to so many times the limit are read to the end, so that the refusal arrives
 
 
-async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
-    """The whole body; `TooLarge` when it is over the limit."""
+async def read_body(scope: Scope, receive: Receive, max_bytes: int, timeout: float) -> bytes:
+    """The whole body; `TooLarge` when it is over the limit, `BodyTimeout` when it does not come in time."""
+    try:
+        async with asyncio.timeout(timeout):
+            return await _read(scope, receive, max_bytes)
+    except TimeoutError as error:
+        raise BodyTimeout(f"the body did not arrive within {timeout:g} s: send it at once") from error
+
+
+async def _read(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     length = content_length(scope)
     if length > max_bytes * DRAINED:
         raise _too_large(max_bytes)

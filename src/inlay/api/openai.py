@@ -15,6 +15,7 @@ import orjson
 from msgspec import Raw
 from starlette.types import Receive, Scope, Send
 
+from inlay.admission import Admission
 from inlay.api.body import header, read_body, wait_for_departure
 from inlay.api.openai_schema import EmbeddingRequest
 from inlay.encoding import to_base64
@@ -43,6 +44,7 @@ class EmbeddingsRoute:
         self,
         service: Service,
         metrics: Metrics,
+        admission: Admission,
         *,
         max_body_bytes: int,
         max_inputs: int,
@@ -51,6 +53,7 @@ class EmbeddingsRoute:
     ) -> None:
         self._service = service
         self._metrics = metrics
+        self._admission = admission
         self._max_body_bytes = max_body_bytes
         self._max_inputs = max_inputs
         self._timeout = request_timeout
@@ -60,8 +63,12 @@ class EmbeddingsRoute:
         self._known = frozenset(EmbeddingRequest.__struct_fields__)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._admission:
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         deadline = time.monotonic() + self._timeout
-        body = await read_body(scope, receive, self._max_body_bytes)
+        body = await read_body(scope, receive, self._max_body_bytes, self._timeout)
         call = self._parse(body)
         inputs = self._check_inputs(call.input)
         request = EmbedRequest(

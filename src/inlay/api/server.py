@@ -8,6 +8,8 @@ ends the server with its error.
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
 import socket
 from collections.abc import Mapping
@@ -29,6 +31,7 @@ from inlay.telemetry.logs import get_logger
 log = get_logger("server")
 
 BACKLOG = 2048
+WORKER_SECONDS = 2.0  # for a device thread to end, once all requests are answered
 
 
 class LoadingWorker(ServedWorker, Protocol):
@@ -45,10 +48,9 @@ def listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host}:{port} ({error.strerror or error}): choose others with --host and --port"
-        ) from error
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot listen on {host}:{port} ({reason}): choose others with --host and --port") from error
     return listener
 
 
@@ -87,13 +89,21 @@ def run_server(around: Surroundings, workers: Mapping[str, LoadingWorker], setti
             await server.serve(sockets=[around.listener])
             await service.close()
         finally:
-            for worker in workers.values():
-                await asyncio.to_thread(worker.close)
+            _close_workers(workers)
         if failures:
             raise failures[0]
 
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(serve())
+
+
+def _close_workers(workers: Mapping[str, LoadingWorker]) -> None:
+    """Stop the device threads; the process does not wait for one that is stuck in a long batch or a load."""
+    stuck = [name for name, worker in workers.items() if not worker.close(WORKER_SECONDS)]
+    if stuck:
+        log.warning("ending without waiting for the device", models=stuck)
+        logging.shutdown()
+        os._exit(0)  # a thread inside torch would abort the interpreter's own way out
 
 
 class Server(uvicorn.Server):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Protocol
 import typer
 
 from inlay.cli.options import with_settings
-from inlay.cli.rows import Row, read_rows
+from inlay.cli.rows import STDIN, Row, read_rows
 from inlay.config import EMBED, Settings
 from inlay.errors import ConfigError
 
@@ -31,11 +31,18 @@ def embed(
     source: Annotated[str, typer.Argument(metavar="INPUT", help="A txt, jsonl or csv file, or - for stdin.")] = "-",
 ) -> None:
     """Embed the texts of a file. The status is 1 when rows failed; the others are written all the same."""
+    if source != STDIN and Path(source).resolve() == Path(settings.output).resolve():
+        raise ConfigError(f"--output {settings.output} is the input: name another file")
     rows = read_rows(source, settings.input_format, settings.column)
-    with _open_output(settings.output) as output:
-        with _make_embedder(settings) as embedder, _progress() as progress:
-            problems = _embed_blocks(rows, embedder, settings, output, progress)
-        output.finish(problems)
+    try:
+        with _open_output(settings.output) as output:
+            with _make_embedder(settings) as embedder, _progress() as progress:
+                problems = _embed_blocks(rows, embedder, settings, output, progress)
+            output.finish(problems)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"--output {settings.output} cannot be written: {error.strerror}") from error
     for number in sorted(problems)[:SHOWN_PROBLEMS]:
         typer.echo(f"row {number}: {problems[number]}", err=True)
     if len(problems) > SHOWN_PROBLEMS:
@@ -68,7 +75,8 @@ def _embed_blocks(
 ) -> dict[int, str]:
     """Embed and write block by block; returns the problem of each bad row."""
     problems: dict[int, str] = {}
-    while block := list(islice(rows, BLOCK)):
+    block = list(islice(rows, BLOCK))
+    while True:
         good = [row for row in block if row.problem is None]
         problems |= {row.number: row.problem for row in block if row.problem is not None}
         results = embedder.embed_rows(
@@ -82,6 +90,8 @@ def _embed_blocks(
         output.write([good[index].number for index in results.rows], results.vectors)
         if progress is not None:
             progress.advance(progress.task_ids[0], len(block))
+        if not (block := list(islice(rows, BLOCK))):  # an empty file is one empty block, of the right width
+            break
     return problems
 
 
@@ -110,6 +120,8 @@ class Output(Protocol):
 
 
 def _open_output(output: str) -> AbstractContextManager[Any]:
+    if Path(output).is_dir():
+        raise ConfigError(f"--output {output} is a directory: name a file in it")
     if output.endswith(".npy"):
         return NpyOutput(Path(output))
     if output == "-" or output.endswith((".jsonl", ".ndjson")):
@@ -166,8 +178,6 @@ class NpyOutput:
     def finish(self, problems: dict[int, str]) -> None:
         import numpy as np
 
-        if not self._blocks:
-            self._blocks.append(np.empty((0, 0), dtype=np.float32))
         with _create(_partial(self._path)) as file:
             np.save(file, np.concatenate(self._blocks))
         _partial(self._path).replace(self._path)

@@ -19,6 +19,7 @@ from inlay.errors import ConfigError
 
 FORMATS = ("txt", "jsonl", "csv")
 STDIN = "-"
+ENCODING = "utf-8-sig"  # with or without the mark that Excel puts first
 LONGEST_CELL = 1 << 30
 
 
@@ -34,11 +35,11 @@ class Row:
 def read_rows(path: str, format_: str, column: str) -> Iterator[Row]:
     """All rows of a file; blank lines of a txt are rows too (and bad ones), so that numbers are lines."""
     format_ = _resolve_format(path, format_)
-    if path == STDIN:
-        yield from _read(io.TextIOWrapper(sys.stdin.buffer, "utf-8", newline=""), format_, column)
-        return
     try:
-        with Path(path).open(encoding="utf-8", newline="") as file:
+        if path == STDIN:
+            yield from _read(io.TextIOWrapper(sys.stdin.buffer, ENCODING, newline=""), format_, column)
+            return
+        with Path(path).open(encoding=ENCODING, newline="") as file:
             yield from _read(file, format_, column)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
@@ -67,7 +68,7 @@ def _read(file: TextIO, format_: str, column: str) -> Iterator[Row]:
 def _read_json(number: int, line: str, column: str) -> Row:
     try:
         value = msgspec.json.decode(line)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         return Row(number, problem=f"is not JSON: {error}")
     text = value.get(column) if isinstance(value, dict) else value
     if isinstance(text, str):
@@ -79,10 +80,15 @@ def _read_json(number: int, line: str, column: str) -> Row:
 
 def _read_csv(file: TextIO, column: str) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_CELL)
-    reader = csv.DictReader(file)
-    if column not in (reader.fieldnames or []):
-        columns = ", ".join(reader.fieldnames or []) or "none"
+    reader = csv.reader(file, strict=True)
+    names = next(reader, [])
+    if column not in names:
+        columns = ", ".join(names) or "none"
         raise ConfigError(f"the csv has no column {column!r}; its columns are: {columns}. Name one with --column")
-    for number, record in enumerate(reader, start=1):
-        text = record.get(column)
-        yield Row(number, problem=f"has no column {column!r}") if text is None else Row(number, text)
+    place = names.index(column)
+    try:
+        for number, cells in enumerate(reader, start=1):
+            is_there = place < len(cells)
+            yield Row(number, cells[place]) if is_there else Row(number, problem=f"has no column {column!r}")
+    except csv.Error as error:
+        raise ConfigError(f"the csv is broken at line {reader.line_num} ({error}): mend its quotes") from error

@@ -102,6 +102,10 @@ def _probe(runner: Runner, tokenizer: Tokenizer, choice: Choice) -> Batch:
     batch = pack(sequences)
     vectors = runner.collect(runner.launch(batch))
     if not np.isfinite(vectors).all():
+        if choice.dtype_name == "float32":
+            raise ModelError(
+                f"the vectors of {runner.spec.name!r} are not finite: its weights are damaged; fetch it again"
+            )
         raise ModelError(
             f"{runner.spec.name!r} overflows in {choice.dtype_name}: its vectors are not finite. "
             "Use --dtype bfloat16 or float32."

@@ -80,5 +80,7 @@ def _build(spec: ModelSpec, choice: Choice) -> tuple[ForwardPass, list[Path]]:
             model = forward_class(spec.family)(spec.config, choice.dtype)
         except KeyError as error:
             raise ModelError(f"{spec.path / 'config.json'} has no {error.args[0]!r}") from error
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ModelError(f"{spec.path / 'config.json'} does not describe a model: {error}") from error
     load_weights(model, files, choice.device)
     return model.eval(), files

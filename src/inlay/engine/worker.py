@@ -64,7 +64,7 @@ class DeviceWorker:
             _refuse(items, WorkerDead(f"model {name!r} is not served: {self._failure.message}"), done)
         elif self._engine is None:
             _refuse(items, NotReady(f"model {name!r} is still loading: try again", retry_after=1.0), done)
-        elif refusal := self._engine.queue.refusal(1):  # a full queue need not wait for the tokenizer
+        elif refusal := self._engine.queue.refusal(1) or self._engine.intake.refusal(items):
             _refuse(items, refusal, done)
         else:
             self._engine.intake.submit(items, done, self._admit)
@@ -82,16 +82,20 @@ class DeviceWorker:
             return f"the device loop has not answered for {silence:.0f} s"
         return None
 
-    def close(self) -> None:
-        """Stop after the batch in flight; what still waits is refused."""
-        self._loaded.wait()
+    def close(self, timeout: float | None = None) -> bool:
+        """Stop after the batch in flight; what still waits is refused. False when that takes too long."""
+        end = None if timeout is None else time.monotonic() + timeout
+        if not self._loaded.wait(timeout):
+            return False
         self._is_closed = True
         if self._engine is None:
-            return
+            return True
         error = ShuttingDown("the server is shutting down: try another one", retry_after=1.0)
         fail_all(self._engine.queue.close(error), error)
-        self._thread.join()
-        self._engine.intake.close()
+        self._thread.join(None if end is None else max(end - time.monotonic(), 0))
+        if not self._thread.is_alive():
+            self._engine.intake.close()
+        return not self._thread.is_alive()
 
     def _admit(self, items: list[Item], sequences: list[Sequence], done: Done) -> None:
         """Called by the intake, on its threads, with a whole request."""

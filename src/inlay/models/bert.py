@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, relu
 
-from inlay.models.forward import ForwardPass, LayerNorm, Linear, Table, require
+from inlay.models.forward import ForwardPass, LayerNorm, Linear, Table, require, require_divisor
 from inlay.models.registry import family_of
 from inlay.ops.attention import attention
 from inlay.ops.layout import Layout
@@ -75,6 +75,7 @@ class Bert(ForwardPass):
         require(config, "hidden_act", *ACTIVATIONS)
         require(config, "position_embedding_type", "absolute")
         require(config, "is_decoder", False)
+        require_divisor(config, "num_attention_heads", "hidden_size")
         width = config["hidden_size"]
         self.first_position = first_position_of(config)
         self.word_table = Table(config["vocab_size"], width, dtype)

@@ -92,6 +92,12 @@ class ForwardPass(nn.Module, ABC):
         return tensor_name
 
 
+def require_divisor(config: Mapping[str, Any], key: str, total: str) -> None:
+    """Refuse a config in which `key` does not divide `total`."""
+    if config[key] <= 0 or config[total] % config[key]:
+        raise ModelError(f"config.json: {key}={config[key]} does not divide {total}={config[total]}")
+
+
 def require(config: Mapping[str, Any], key: str, *allowed: object) -> None:
     """Refuse a config whose `key` asks for something that the forward pass does not do."""
     if config.get(key) not in (None, *allowed):

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from inlay.models.forward import ForwardPass, Linear, RMSNorm, Table, require
+from inlay.errors import ModelError
+from inlay.models.forward import ForwardPass, Linear, RMSNorm, Table, require, require_divisor
 from inlay.ops.attention import attention
 from inlay.ops.layout import Layout
 from inlay.ops.rotary import RotaryTable, rotate
@@ -79,10 +80,13 @@ class Qwen3(ForwardPass):
         require(config, "hidden_act", "silu")
         require(config, "attention_bias", False)
         require(config, "use_sliding_window", False)
+        require_divisor(config, "num_key_value_heads", "num_attention_heads")
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
         require(rope, "rope_type", "default")
         require(rope, "type", "default")
         theta = float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0)
+        if theta <= 0:
+            raise ModelError(f"config.json: rope_theta must be positive, not {theta}")
         self.rotary = RotaryTable(config["max_position_embeddings"], head_dim_of(config), theta)
         self.embed_tokens = Table(config["vocab_size"], config["hidden_size"], dtype)
         self.layers = nn.ModuleList(Layer(config, dtype) for _ in range(config["num_hidden_layers"]))

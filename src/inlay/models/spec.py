@@ -13,11 +13,12 @@ from typing import Any
 import msgspec
 
 from inlay.errors import ModelError
-from inlay.models.prompts import DOCUMENT, QUERY, template_of, unwritten_prompts
+from inlay.models.prompts import DOCUMENT, QUERY, ROLES, template_of, unwritten_prompts
 from inlay.models.registry import Family, family_of
 from inlay.types import ModelSpec, Pooling
 
 TRANSFORMER, POOLING, NORMALIZE = "Transformer", "Pooling", "Normalize"
+SHORTEST_CONTEXT = 3  # tokens
 UNSAID_MAX_LENGTH = 10**6  # tokenizers write 10^30 when they know no limit
 _POOLING_FLAGS = {
     "pooling_mode_lasttoken": Pooling.LAST,
@@ -28,6 +29,15 @@ _POOLING_FLAGS = {
 
 def read_spec(path: Path, name: str, context_length: int | None = None) -> ModelSpec:
     """The spec of the checkpoint in `path`; `context_length` (tokens) replaces its own limit."""
+    try:
+        return _read_spec(path, name, context_length)
+    except KeyError as error:
+        raise ModelError(f"{path / 'config.json'} has no {error.args[0]!r}") from error
+    except (TypeError, ValueError, AttributeError, RecursionError, OSError) as error:
+        raise ModelError(f"the configuration files in {path} cannot be understood: {error}") from error
+
+
+def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
     config = _read_object(path / "config.json")
     if not config:
         raise ModelError(f"{path} has no config.json: it is not the directory of a checkpoint")
@@ -38,25 +48,28 @@ def read_spec(path: Path, name: str, context_length: int | None = None) -> Model
     sentence = _read_object(path / "config_sentence_transformers.json")
     own_prompts = {str(key): str(text) for key, text in (sentence.get("prompts") or {}).items()}
     prompts = _complete_prompts(own_prompts, name, family)
-    try:
-        return ModelSpec(
-            name=name,
-            path=path,
-            family=family_name,
-            width=int(config["hidden_size"]),
-            num_layers=int(config["num_hidden_layers"]),
-            vocab_rows=int(config["vocab_size"]),
-            max_tokens=_max_tokens(path, modules, config, family, context_length),
-            pooling=_read_pooling(path, modules, family),
-            normalize=NORMALIZE in modules if modules else True,
-            prompts=prompts,
-            default_prompt=sentence.get("default_prompt_name"),
-            instruction_template=template_of(prompts.get(QUERY)),
-            matryoshka=_matryoshka(config, sentence, family),
-            config=config,
-        )
-    except KeyError as error:
-        raise ModelError(f"{path / 'config.json'} has no {error.args[0]!r}") from error
+    default_prompt = sentence.get("default_prompt_name")
+    if default_prompt is not None and default_prompt not in {*prompts, *ROLES}:
+        raise ModelError(f"config_sentence_transformers.json: there is no prompt {default_prompt!r} to take by default")
+    max_tokens = _max_tokens(path, modules, config, family, context_length)
+    if max_tokens < SHORTEST_CONTEXT:
+        raise ModelError(f"the checkpoint's longest input is {max_tokens} tokens: give one with --context-length")
+    return ModelSpec(
+        name=name,
+        path=path,
+        family=family_name,
+        width=int(config["hidden_size"]),
+        num_layers=int(config["num_hidden_layers"]),
+        vocab_rows=int(config["vocab_size"]),
+        max_tokens=max_tokens,
+        pooling=_read_pooling(path, modules, family),
+        normalize=NORMALIZE in modules if modules else True,
+        prompts=prompts,
+        default_prompt=default_prompt,
+        instruction_template=template_of(prompts.get(QUERY)),
+        matryoshka=_matryoshka(config, sentence, family),
+        config=config,
+    )
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -143,5 +156,7 @@ def _matryoshka(config: Mapping[str, Any], sentence: Mapping[str, Any], family: 
     listed = config.get("matryoshka_dimensions") or sentence.get("matryoshka_dimensions")
     width = int(config["hidden_size"])
     if listed:
+        if not 0 < min(listed) <= max(listed) <= width:
+            raise ModelError(f"matryoshka_dimensions {listed} do not fit the width {width}")
         return min(listed), width
     return None if family.smallest_dimension is None else (family.smallest_dimension, width)

@@ -98,6 +98,8 @@ def _read_pickled(file: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def _convert(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    if not tensor.is_floating_point():
+        raise ModelError(f"tensor {name!r} is stored as {tensor.dtype}: quantised checkpoints are not supported")
     converted = tensor.to(dtype)
     if dtype == torch.float16 and not torch.isfinite(converted).all():
         raise ModelError(f"tensor {name!r} overflows in float16: use --dtype bfloat16 or float32")

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+
+from inlay.admission import Admission
+from inlay.errors import Overloaded
+
+
+def test_beyond_the_most_requests_the_next_is_refused_with_a_time() -> None:
+    admission = Admission(2)
+    with admission, admission:
+        with pytest.raises(Overloaded) as refusal, admission:
+            pass
+        assert refusal.value.retry_after is not None
+        assert refusal.value.retry_after > 0
+        assert admission.num_requests == 2
+    with admission:
+        assert admission.num_requests == 1
+
+
+def test_a_request_that_fails_gives_its_place_back() -> None:
+    admission = Admission(1)
+    for _ in range(3):
+        with pytest.raises(ValueError, match="x"), admission:
+            raise ValueError("x")
+    assert admission.num_requests == 0

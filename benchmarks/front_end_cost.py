@@ -1,7 +1,8 @@
 """CPU time that the server process spends on a request for one short text answered from memory.
 
 Starts a server of its own, sends 20,000 requests over keep-alive connections from this process, and reads
-the server's CPU time from /proc before and after. Prints a table and one JSON line.
+the server's CPU time from /proc before and after; beside it, the same with a uvicorn app that does nothing,
+which is the floor. Prints a table and one JSON line.
 
     .venv/bin/python benchmarks/front_end_cost.py
 """
@@ -53,24 +54,28 @@ def send(port: int, number: int, body: bytes, latencies: list[float]) -> None:
             raise SystemExit(f"status {reply.status}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--requests", type=int, default=20_000)
-    parser.add_argument("--connections", type=int, default=4)
-    parser.add_argument("--port", type=int, default=8123)
-    options = parser.parse_args()
-    command = [sys.executable, "-m", "inlay", "serve", "demo", "--port", str(options.port), "--log-level", "warning"]
+NOTHING = """
+import sys, uvicorn
+
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2200")]})
+    await send({"type": "http.response.body", "body": b"x" * 2200})
+
+uvicorn.run(app, port=int(sys.argv[1]), access_log=False, log_level="error", proxy_headers=False, lifespan="off")
+"""
+
+
+def measure(command: list[str], port: int, number: int, connections: int) -> dict[str, float]:
+    """Figures of one server, from start to end."""
     server = subprocess.Popen(command)
     try:
-        wait_ready(options.port)
+        wait_ready(port)
         body = json.dumps({"input": "What is an inlay?", "model": "demo", "encoding_format": "base64"}).encode()
-        send(options.port, 200, body, [])
+        send(port, 200, body, [])
         latencies: list[float] = []
-        per_connection = options.requests // options.connections
-        threads = [
-            threading.Thread(target=send, args=(options.port, per_connection, body, latencies))
-            for _ in range(options.connections)
-        ]
+        part = number // connections
+        threads = [threading.Thread(target=send, args=(port, part, body, latencies)) for _ in range(connections)]
         before, began = cpu_seconds(server.pid), time.perf_counter()
         for thread in threads:
             thread.start()
@@ -80,19 +85,32 @@ def main() -> None:
     finally:
         server.terminate()
         server.wait()
-    number = len(latencies)
     latencies.sort()
-    figures = {
-        "requests": number,
-        "connections": options.connections,
-        "server_cpu_us_per_request": round(cpu / number * 1e6, 1),
-        "requests_per_second": round(number / seconds),
-        "p50_ms": round(latencies[number // 2] * 1e3, 3),
-        "p99_ms": round(latencies[int(number * 0.99)] * 1e3, 3),
+    return {
+        "server_cpu_us_per_request": round(cpu / len(latencies) * 1e6, 1),
+        "requests_per_second": round(len(latencies) / seconds),
+        "p50_ms": round(latencies[len(latencies) // 2] * 1e3, 3),
+        "p99_ms": round(latencies[int(len(latencies) * 0.99)] * 1e3, 3),
     }
-    for name, value in figures.items():
-        print(f"{name:28}{value:>12}")
-    print(json.dumps(figures))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--connections", type=int, default=4)
+    parser.add_argument("--port", type=int, default=8123)
+    options = parser.parse_args()
+    port = str(options.port)
+    servers = {
+        "an app that does nothing": [sys.executable, "-c", NOTHING, port],
+        "inlay": [sys.executable, "-m", "inlay", "serve", "demo", "--port", port, "--log-level", "warning"],
+    }
+    figures = {}
+    for name, command in servers.items():
+        figures[name] = measure(command, options.port, options.requests, options.connections)
+        row = "".join(f"{value:>10}" for value in figures[name].values())
+        print(f"{name:28}{row}   (CPU µs, requests/s, P50 ms, P99 ms)")
+    print(json.dumps({"requests": options.requests, "connections": options.connections, **figures}))
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ class Envelope:
                 message["headers"].append((b"x-request-id", request_id.encode()))
             await send(message)
 
-        self._metrics.in_flight.inc()
+        self._metrics.num_in_flight += 1
         try:
             await self._exchange(scope, receive, send_with_id)
         except asyncio.CancelledError:  # the time for shutting down is over
@@ -70,7 +70,7 @@ class Envelope:
                 reply = error_reply(InlayError(f"internal error ({type(error).__name__}); the log has more"))
                 await reply(scope, receive, send_with_id)
         finally:
-            self._metrics.in_flight.dec()
+            self._metrics.num_in_flight -= 1
             seconds = time.perf_counter() - began
             route = scope["path"] if scope["path"] in self._routes else "other"
             self._metrics.count_request(route, status, seconds)

@@ -8,6 +8,7 @@ ends the server with its error.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -78,6 +79,7 @@ def run_server(around: Surroundings, workers: Mapping[str, LoadingWorker], setti
         access_log=False,
         lifespan="off",
         server_header=False,
+        proxy_headers=False,  # nothing here depends on the client's address
         timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout)),
     )
     server = Server(config, ops, settings.shutdown_delay)
@@ -139,6 +141,8 @@ def _watch_loading(server: Server, workers: Mapping[str, LoadingWorker], url: st
         try:
             for worker in workers.values():
                 worker.wait_loaded()
+            gc.collect()
+            gc.freeze()  # what torch and the models brought need not be looked through with each request's garbage
             log.info("ready", models=list(workers), url=url)
         except InlayError as error:
             failures.append(error)

@@ -8,6 +8,7 @@ user, the batch. Fields are prefixed with their length, so that no two lists of 
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
 
@@ -22,5 +23,10 @@ def cache_key(fingerprint: str, content: str | list[int], truncate: Truncate, ma
         kind, data = b"text", content.encode()
     else:
         kind, data = b"ids", np.array(content, dtype="<i8").tobytes()
-    fields = (KEY_VERSION, fingerprint.encode(), kind, data, truncate.encode(), b"%d" % max_tokens)
-    return hashlib.sha256(b"".join(len(field).to_bytes(8, "little") + field for field in fields)).digest()
+    around = _prefixed(KEY_VERSION, fingerprint.encode(), truncate.encode(), b"%d" % max_tokens, kind)
+    return hashlib.sha256(around + len(data).to_bytes(8, "little") + data).digest()
+
+
+@lru_cache(maxsize=256)  # few models, sides and limits; the content comes after them
+def _prefixed(*fields: bytes) -> bytes:
+    return b"".join(len(field).to_bytes(8, "little") + field for field in fields)

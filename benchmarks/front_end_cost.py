@@ -13,6 +13,7 @@ import argparse
 import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -28,8 +29,17 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def wait_ready(port: int) -> None:
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_ready(port: int, server: subprocess.Popen[bytes]) -> None:
     for _ in range(600):
+        if server.poll() is not None:
+            break
         try:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
             connection.request("GET", "/ready")
@@ -70,7 +80,7 @@ def measure(command: list[str], port: int, number: int, connections: int) -> dic
     """Figures of one server, from start to end."""
     server = subprocess.Popen(command)
     try:
-        wait_ready(port)
+        wait_ready(port, server)
         body = json.dumps({"input": "What is an inlay?", "model": "demo", "encoding_format": "base64"}).encode()
         send(port, 200, body, [])
         latencies: list[float] = []
@@ -81,6 +91,8 @@ def measure(command: list[str], port: int, number: int, connections: int) -> dic
             thread.start()
         for thread in threads:
             thread.join()
+        if server.poll() is not None or len(latencies) != part * connections:
+            raise SystemExit(f"only {len(latencies)} of {part * connections} requests were answered by this server")
         seconds, cpu = time.perf_counter() - began, cpu_seconds(server.pid) - before
     finally:
         server.terminate()
@@ -98,16 +110,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--connections", type=int, default=4)
-    parser.add_argument("--port", type=int, default=8123)
     options = parser.parse_args()
-    port = str(options.port)
+    port = str(free_port())
     servers = {
         "an app that does nothing": [sys.executable, "-c", NOTHING, port],
         "inlay": [sys.executable, "-m", "inlay", "serve", "demo", "--port", port, "--log-level", "warning"],
     }
     figures = {}
     for name, command in servers.items():
-        figures[name] = measure(command, options.port, options.requests, options.connections)
+        figures[name] = measure(command, int(port), options.requests, options.connections)
         row = "".join(f"{value:>10}" for value in figures[name].values())
         print(f"{name:28}{row}   (CPU µs, requests/s, P50 ms, P99 ms)")
     print(json.dumps({"requests": options.requests, "connections": options.connections, **figures}))

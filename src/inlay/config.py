@@ -13,6 +13,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -193,7 +194,9 @@ def _convert(name: str, value: object, source: str) -> object:
             raise ValueError("is empty: give a value, or take it out for the default")
         return msgspec.convert(value, field.type, strict=False)
     except (msgspec.ValidationError, ValueError) as error:
-        raise ConfigError(f"{source}: {error}") from error
+        default = getattr(Settings(), name)
+        choices = f"; use {', '.join(type(default))}" if isinstance(default, StrEnum) else ""
+        raise ConfigError(f"{source}: {error}{choices}") from error
 
 
 def _read_variables(environ: Mapping[str, str]) -> dict[str, str]:

@@ -20,7 +20,7 @@ import numpy as np
 
 from inlay.cache.tiers import make_cache
 from inlay.config import make_settings
-from inlay.errors import InlayError, InvalidInput, ShuttingDown
+from inlay.errors import ConfigError, InlayError, InvalidInput, ShuttingDown
 from inlay.models.source import locate, served_name
 from inlay.models.spec import read_spec
 from inlay.service import Service
@@ -51,6 +51,7 @@ class EngineArguments(TypedDict, total=False):
     cache: str | Sequence[str]  # none, a tier's URL such as memory://512MiB, or a list of them
     context_length: int | None  # tokens; default: the model's own
     max_batch_tokens: int | None
+    max_batch_sequences: int
     tokenizer_threads: int | None
 
 
@@ -71,6 +72,10 @@ class _Core:
         from inlay.engine.loading import load_engine  # torch comes in here
         from inlay.engine.worker import DeviceWorker
 
+        unknown = arguments.keys() - EngineArguments.__annotations__.keys()
+        if unknown:
+            known = ", ".join(EngineArguments.__annotations__)
+            raise ConfigError(f"there is no argument {sorted(unknown)[0]!r}; these are: {known}")
         given: dict[str, object] = {name: value for name, value in arguments.items() if value is not None}
         if isinstance(given.get("cache"), str):
             given["cache"] = [given["cache"]]
@@ -237,6 +242,11 @@ class AsyncEmbedder:
         vectors = await asyncio.wrap_future(self._core.submit(work))
         return vectors[0] if isinstance(texts, str) else vectors
 
+    async def embed_rows(self, texts: Sequence[str], **arguments: Unpack[EmbedArguments]) -> RowResults:
+        """See `Embedder.embed_rows`."""
+        work = self._core.embed_rows(_texts_of(texts), _options_of(self.spec, arguments))
+        return await asyncio.wrap_future(self._core.submit(work))
+
     async def close(self) -> None:
         """Let the model go."""
         await asyncio.to_thread(self._core.close)
@@ -270,6 +280,8 @@ def _options_of(spec: ModelSpec, arguments: EmbedArguments) -> EmbedOptions:
     dimensions = arguments.get("dimensions")
     if dimensions is not None and (not isinstance(dimensions, int) or isinstance(dimensions, bool)):
         raise InvalidInput(f"dimensions must be a whole number, not {dimensions!r}", param="dimensions")
+    if dimensions is not None and dimensions < 1:
+        raise InvalidInput(f"dimensions must be at least 1, not {dimensions}", param="dimensions")
     if dimensions is not None and spec.matryoshka is None and dimensions < spec.width:
         warnings.warn(
             f"model {spec.name!r} was not trained to be cut (no Matryoshka): "

@@ -74,7 +74,7 @@ def test_bad_rows_are_reported_by_number_and_the_others_are_written(tmp_path: Pa
         assert any(line.startswith(f"row {number}:") and problem in line for line in done.stderr.splitlines())
     assert "4 rows failed, 2 were embedded" in done.stderr
     assert np.load(tmp_path / "out.npy").shape == (2, 384)
-    assert (tmp_path / "out.rows.txt").read_text() == "1\n6\n"
+    assert (tmp_path / "out.npy.rows.txt").read_text() == "1\n6\n"
 
 
 def test_marks_that_excel_writes_and_blank_rows_are_understood(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_a_device_that_fails_what_it_ran_before_is_unhealthy_until_it_works_agai
 @pytest.mark.parametrize(
     ("content", "error", "told"),
     [
-        ("x" * 65, ContextLengthExceeded, '65 tokens.*at most 64.*"truncate"'),
+        ("x" * 65, ContextLengthExceeded, '65 tokens.*at most 64.*truncate to "end"'),
         ([], InvalidInput, "no tokens"),
         ([3, 256], InvalidInput, "id 256"),
         ([-1, 3], InvalidInput, "ids are 0 to 255"),

@@ -6,6 +6,7 @@ msgspec structs, the cheapest way there is, because a cached vector should cost 
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from typing import Any
@@ -33,7 +34,13 @@ INPUT_TYPES = {
     "search_query": QUERY,
     "search_document": DOCUMENT,
 }
+LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 NAMED_TRUNCATED = 64  # indices listed in the header
+CHOICES = {
+    "encoding_format": (FLOAT, BASE64),
+    "truncate": tuple(Truncate),
+    "priority": tuple(Priority),
+}
 _PATH = re.compile(r" - at `\$\.?(.*)`$")
 
 
@@ -86,8 +93,7 @@ class EmbeddingsRoute:
 
     def _parse(self, body: bytes) -> EmbeddingRequest:
         try:
-            call = self._decoder.decode(body)
-            unknown = len(self._fields.decode(body).keys() - self._known)
+            call, unknown = self._decode(body)
         except msgspec.ValidationError as error:
             raise _wrong_field(str(error)) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -95,6 +101,18 @@ class EmbeddingsRoute:
         if unknown:
             self._metrics.count_unknown_fields(unknown)
         return call
+
+    def _decode(self, body: bytes) -> tuple[EmbeddingRequest, int]:
+        """The call, and how many of its fields are not known."""
+        try:
+            return self._decoder.decode(body), len(self._fields.decode(body).keys() - self._known)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            if LONE_SURROGATE.search(body) is None:
+                raise
+            # The standard library reads half a surrogate pair, and then the input with it can be named.
+            return msgspec.convert(json.loads(body), EmbeddingRequest), 0
 
     def _check_inputs(self, given: str | list[str | int | list[int]]) -> list[str | list[int]]:
         """The inputs as a list of texts, or of lists of token ids."""
@@ -171,7 +189,10 @@ def _wrong_field(message: str) -> InvalidInput:
         missing = "input" if "`input`" in message else None
         return InvalidInput(f"the body is off: {message}", param=missing)
     place = found[1]
-    return InvalidInput(f"{place} is off: {message[: found.start()]}", param=place)
+    reason = message[: found.start()]
+    if place in CHOICES and reason.startswith("Invalid enum value"):
+        reason += f"; use {', '.join(CHOICES[place])}"
+    return InvalidInput(f"{place} is off: {reason}", param=place)
 
 
 def encode_result(result: EmbedResult, encoding_format: str) -> bytes:

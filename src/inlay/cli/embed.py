@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Protocol
@@ -30,13 +31,17 @@ def embed(
     settings: Settings,
     source: Annotated[str, typer.Argument(metavar="INPUT", help="A txt, jsonl or csv file, or - for stdin.")] = "-",
 ) -> None:
-    """Embed the texts of a file. The status is 1 when rows failed; the others are written all the same."""
+    """Embed the texts of a file.
+
+    The status is 1 when rows failed; the others are written all the same, and with an .npy the file
+    OUTPUT.rows.txt has the row number of each vector.
+    """
     if source != STDIN and Path(source).resolve() == Path(settings.output).resolve():
         raise ConfigError(f"--output {settings.output} is the input: name another file")
     rows = read_rows(source, settings.input_format, settings.column)
     try:
         with _open_output(settings.output) as output:
-            with _make_embedder(settings) as embedder, _progress() as progress:
+            with _make_embedder(settings) as embedder, _progress() as progress, _plain_warnings():
                 problems = _embed_blocks(rows, embedder, settings, output, progress)
             output.finish(problems)
     except BrokenPipeError:
@@ -52,6 +57,15 @@ def embed(
         raise typer.Exit(1)
 
 
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings as one line, without the place in the source that they come from."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("once", UserWarning)
+        warnings.showwarning = lambda message, *rest, **more: typer.echo(f"warning: {message}", err=True)
+        yield
+
+
 def _make_embedder(settings: Settings) -> Embedder:
     from inlay.embedder import Embedder
 
@@ -62,6 +76,7 @@ def _make_embedder(settings: Settings) -> Embedder:
         cache=settings.cache,
         context_length=settings.context_length,
         max_batch_tokens=settings.max_batch_tokens,
+        max_batch_sequences=settings.max_batch_sequences,
         tokenizer_threads=settings.tokenizer_threads,
     )
 
@@ -161,7 +176,7 @@ class JsonlOutput:
 
 
 class NpyOutput:
-    """One float32 array; when rows failed, a `.rows.txt` beside it says which row each vector is."""
+    """One float32 array; when rows failed, OUTPUT.rows.txt beside it says which row each vector is."""
 
     def __init__(self, path: Path) -> None:
         self.num_rows = 0
@@ -181,7 +196,7 @@ class NpyOutput:
         with _create(_partial(self._path)) as file:
             np.save(file, np.concatenate(self._blocks))
         _partial(self._path).replace(self._path)
-        listing = self._path.with_suffix(".rows.txt")
+        listing = self._path.with_name(f"{self._path.name}.rows.txt")
         if problems:
             listing.write_text("".join(f"{number}\n" for number in self._numbers))
             typer.echo(f"{listing} has the row number of each vector", err=True)

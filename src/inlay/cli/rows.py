@@ -66,6 +66,8 @@ def _read(file: TextIO, format_: str, column: str) -> Iterator[Row]:
 
 
 def _read_json(number: int, line: str, column: str) -> Row:
+    if not line.strip():
+        return Row(number, problem="is empty")
     try:
         value = msgspec.json.decode(line)
     except (msgspec.DecodeError, RecursionError) as error:

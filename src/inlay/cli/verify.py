@@ -29,6 +29,7 @@ def verify(
         cache="none",
         context_length=settings.context_length,
         max_batch_tokens=settings.max_batch_tokens,
+        max_batch_sequences=settings.max_batch_sequences,
         tokenizer_threads=settings.tokenizer_threads,
     ) as embedder:
         findings = list(verify_model(embedder))

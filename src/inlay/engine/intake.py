@@ -110,7 +110,7 @@ class Intake:
         if item.truncate is Truncate.NONE:
             raise ContextLengthExceeded(
                 f"has {len(ids)} tokens, but this model takes at most {item.max_tokens}: shorten it, "
-                'or send "truncate": "end" to have it cut'
+                'or set truncate to "end" to have it cut'
             )
         item.is_truncated = True
         if isinstance(item.content, str):

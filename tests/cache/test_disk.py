@@ -247,7 +247,7 @@ def test_two_processes_share_a_directory(tmp_path: Path) -> None:
     assert right(tier, range(10_000, 12_000)) == set(range(10_000, 12_000))
     put(tier, range(50_000, 50_010))
     assert right(tier, range(50_000, 50_010)) == set(range(50_000, 50_010))
-    assert len(segments(tier)) == 2, "one for each process, then taken over"
+    assert len(segments(tier)) <= 3, "one for each process at most, and those of ended ones taken over"
     tier.release()
 
 

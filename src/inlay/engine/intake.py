@@ -13,7 +13,15 @@ from threading import Lock
 import numpy as np
 
 from inlay.engine.tokenizer import Tokenizer
-from inlay.errors import Cancelled, ContextLengthExceeded, EngineError, InlayError, InvalidInput, Overloaded
+from inlay.errors import (
+    Cancelled,
+    ContextLengthExceeded,
+    EngineError,
+    InlayError,
+    InvalidInput,
+    Overloaded,
+    ShuttingDown,
+)
 from inlay.telemetry.logs import get_logger
 from inlay.types import Done, IntArray, Item, Sequence, Truncate
 
@@ -52,7 +60,12 @@ class Intake:
         with self._lock:
             self._waiting_size += _size_of(items)
         for start in range(0, len(items), CHUNK):
-            self._pool.submit(self._tokenize, request, items[start : start + CHUNK])
+            part = items[start : start + CHUNK]
+            try:
+                self._pool.submit(self._tokenize, request, part)
+            except RuntimeError:  # closed meanwhile, and then this answers at once
+                self._is_closed = True
+                self._tokenize(request, part)
 
     def close(self) -> None:
         """Answer what waits without tokenising it, and end the threads."""
@@ -75,8 +88,12 @@ class Intake:
         finally:
             kept = {sequence.item for sequence in sequences}
             for item in items:
-                if item not in kept and item.error is None:
+                if item in kept or item.error is not None:
+                    continue
+                if item.is_cancelled:
                     item.error = Cancelled("nobody waits for it any more")
+                else:
+                    item.error = ShuttingDown("the server is shutting down: try another one", retry_after=1.0)
             with self._lock:
                 self._waiting_size -= _size_of(items)
             request.finish(sequences, len(items))

@@ -13,26 +13,11 @@ DRAINED = 4  # bodies up to so many times the limit are read to the end, so that
 
 async def read_body(scope: Scope, receive: Receive, max_bytes: int, timeout: float) -> bytes:
     """The whole body; `TooLarge` when it is over the limit, `BodyTimeout` when it does not come in time."""
-    task = asyncio.current_task()
-    late = asyncio.Event()
-
-    def give_up() -> None:
-        late.set()
-        if task is not None:
-            task.cancel()
-
-    # asyncio.timeout does the same, at a tenth of what a cached answer costs in all.
-    timer = asyncio.get_running_loop().call_later(timeout, give_up)
     try:
-        return await _read(scope, receive, max_bytes)
-    except asyncio.CancelledError:
-        if not late.is_set():
-            raise
-        if task is not None:
-            task.uncancel()
-        raise BodyTimeout(f"the body did not arrive within {timeout:g} s: send it at once") from None
-    finally:
-        timer.cancel()
+        async with asyncio.timeout(timeout):
+            return await _read(scope, receive, max_bytes)
+    except TimeoutError as error:
+        raise BodyTimeout(f"the body did not arrive within {timeout:g} s: send it at once") from error
 
 
 async def _read(scope: Scope, receive: Receive, max_bytes: int) -> bytes:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inlay.cache.disk import open_disk
+from inlay.cache.directory import open_disk
 from inlay.types import Entry
 
 BATCH = 256

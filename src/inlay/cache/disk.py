@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,7 +22,6 @@ from pathlib import Path
 import lmdb
 
 from inlay.cache.segment import HEADER, NEVER, Record, Segment, stride_of
-from inlay.errors import ConfigError
 from inlay.telemetry.logs import get_logger
 from inlay.types import Entry
 
@@ -33,11 +31,9 @@ INDEX, SEGMENTS, SUFFIX, COUNTER = "index", "segments", "seg", b"last segment"
 PLACE = struct.Struct("<II")  # segment, slot
 INDEX_KEY = 16  # bytes of the digest that the index keeps; the whole digest is in the record
 SMALLEST_INDEX = 64 << 20  # bytes of address space
-BROKEN = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.PageNotFoundError, lmdb.PanicError)
 REBUILD_BATCH = 10_000  # entries of one transaction
 SEGMENTS_IN_BOUND = 16  # so that dropping the oldest drops a sixteenth
 LARGEST_SEGMENT = 1 << 30
-NETWORK_FILESYSTEMS = ("nfs", "cifs", "smb", "fuse.sshfs", "9p", "ceph", "glusterfs", "lustre", "afs")
 
 
 class DiskTier:
@@ -264,39 +260,3 @@ class DiskTier:
         self._segments.clear()
         self._index.sync(True)
         self._index.close()
-
-
-def open_disk(path: Path, max_bytes: int, ttl: float | None = None) -> DiskTier:
-    """The tier of a directory, made if need be; a lost or broken index is made anew from the segments."""
-    _check_filesystem(path)
-    try:
-        (path / SEGMENTS).mkdir(parents=True, exist_ok=True)
-        has_index = (path / INDEX / "data.mdb").exists()
-        try:
-            tier = DiskTier(path, max_bytes, ttl)
-        except BROKEN as error:
-            broken = path / f"{INDEX}.broken-{time.time_ns()}"
-            (path / INDEX).rename(broken)
-            log.warning("the cache's index is broken; making it anew", path=str(path), error=str(error))
-            has_index, tier = False, DiskTier(path, max_bytes, ttl)
-            shutil.rmtree(broken, ignore_errors=True)
-    except OSError as error:
-        raise ConfigError(f"--cache disk://{path}: cannot be used ({error.strerror or error})") from error
-    except lmdb.Error as error:
-        raise ConfigError(f"--cache disk://{path}: its index cannot be opened ({error})") from error
-    if not has_index:
-        tier.rebuild()
-    return tier
-
-
-def _check_filesystem(path: Path) -> None:
-    """LMDB and locks do not hold on a network filesystem."""
-    existing = next(parent for parent in [path, *path.resolve().parents] if parent.exists()).resolve()
-    best, kind = "", ""
-    mounts = Path("/proc/mounts")
-    for line in mounts.read_text().splitlines() if mounts.exists() else []:
-        _, place, name = line.split()[:3]
-        if existing.is_relative_to(place) and len(place) > len(best):
-            best, kind = place, name
-    if kind.startswith(NETWORK_FILESYSTEMS):
-        raise ConfigError(f"--cache disk://{path}: lies on a network filesystem ({kind}); use a local disk, or redis")

@@ -144,7 +144,7 @@ def _make_memory(parts: SplitResult) -> Tier:
 
 
 def _make_disk(parts: SplitResult) -> Tier:
-    from inlay.cache.disk import open_disk
+    from inlay.cache.directory import open_disk
 
     options = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
     unknown = options.keys() - {"size", "ttl"}

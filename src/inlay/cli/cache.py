@@ -55,7 +55,8 @@ class _Opened:
     """A tier that exists already, for as long as a verb needs it."""
 
     def __init__(self, directory: Path) -> None:
-        from inlay.cache.disk import SEGMENTS, open_disk
+        from inlay.cache.directory import open_disk
+        from inlay.cache.disk import SEGMENTS
 
         if not (directory / SEGMENTS).is_dir():
             raise ConfigError(f"{directory} is not the directory of a disk tier")

@@ -30,7 +30,7 @@ CONFIG_VARIABLE = "INLAY_CONFIG"
 _KUBERNETES = re.compile(r"INLAY_(SERVICE_(HOST|PORT).*|PORT(_\d+_(TCP|UDP).*)?)$")
 MOST_BYTES = 1 << 60
 MOST_SECONDS = 30 * 86_400
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_SECONDS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 SERVE, EMBED, VERIFY = "serve", "embed", "verify"
@@ -104,7 +104,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = False
     cache: Annotated[
         list[str],
-        _option("Cache tiers, in order: memory://512MiB, disk:///DIR?size=50GiB&ttl=30d; or none.", SERVE, EMBED),
+        _option(
+            "Cache tiers, in order: memory://SIZE, disk:///DIR?size=SIZE&ttl=TIME, redis://HOST/0?ttl=TIME; or none.",
+            SERVE,
+            EMBED,
+        ),
     ] = msgspec.field(default_factory=lambda: ["memory://512MiB"])
     log_level: Annotated[str, _option("debug, info, warning or error.", SERVE)] = "info"
     log_format: Annotated[str, _option("auto, console or json; auto: json unless a terminal.", SERVE)] = "auto"
@@ -176,10 +180,10 @@ def parse_size(text: str) -> int:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of `30d`, `12h`, `10m`, `90s` or a plain number; ValueError otherwise."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
+    """Seconds of `30d`, `12h`, `10m`, `90s`, `50ms` or a plain number; ValueError otherwise."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|[smhd]?)", text.strip())
     if found is None:
-        raise ValueError(f"{text!r} is not a time: write 30d, 12h, 10m, 90s or a number of seconds")
+        raise ValueError(f"{text!r} is not a time: write 30d, 12h, 10m, 90s, 50ms or a number of seconds")
     return float(found[1]) * _SECONDS[found[2]]
 
 

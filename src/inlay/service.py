@@ -120,6 +120,8 @@ class Service:
                 waiting.setdefault(item.key, []).append(item)
         if request.options.read_cache:
             for key, entry in (await self.cache.get_many(waiting)).items():
+                if len(entry.vector) != worker.spec.width:  # a shared store is not ours alone
+                    continue
                 for item in waiting.pop(key):
                     item.vector, item.num_tokens = entry.vector, entry.num_tokens
                     item.is_truncated, item.is_cached = entry.is_truncated, True

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from inlay.cache import disk as module
 from inlay.cache.directory import open_disk
 from inlay.cache.disk import INDEX, SEGMENTS, DiskTier
-from inlay.cache.segment import HEADER, Segment, stride_of
+from inlay.cache.record import stride_of
+from inlay.cache.segment import HEADER, Segment
 from inlay.cache.tiers import Cache, make_cache
 from inlay.errors import ConfigError
 from inlay.types import Entry

@@ -31,7 +31,7 @@ def test_a_hit_below_refills_the_tiers_above() -> None:
         cache = Cache([above, below])
         assert (await cache.get_many([b"a", b"b"])).keys() == {b"a"}
         assert (await above.get_many([b"a"])).keys() == {b"a"}
-        assert [(stats.hits, stats.misses) for stats in cache.stats] == [(0, 2), (1, 1)]
+        assert [(stats.gets, stats.hits) for stats in cache.stats] == [(2, 0), (2, 1)]
 
     asyncio.run(story())
 

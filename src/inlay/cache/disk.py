@@ -21,7 +21,8 @@ from pathlib import Path
 
 import lmdb
 
-from inlay.cache.segment import HEADER, NEVER, Record, Segment, stride_of
+from inlay.cache.record import NEVER, Record, stride_of
+from inlay.cache.segment import HEADER, Segment
 from inlay.telemetry.logs import get_logger
 from inlay.types import Entry
 
@@ -63,7 +64,7 @@ class DiskTier:
         """Keep entries; OSError when the disk is full."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self.write_many, dict(entries))
 
-    def numbers(self) -> Mapping[str, int]:
+    def numbers(self) -> Mapping[str, float]:
         return {"entries": self.num_entries, "bytes": self.num_bytes, "evictions": self.evictions}
 
     async def close(self) -> None:

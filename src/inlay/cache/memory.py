@@ -97,7 +97,7 @@ class MemoryTier:
             shelf.order.add(key)
             self._places[key] = _Place(shelf, row, entry.num_tokens, entry.is_truncated)
 
-    def numbers(self) -> Mapping[str, int]:
+    def numbers(self) -> Mapping[str, float]:
         return {"entries": len(self), "bytes": self.num_bytes, "evictions": self.evictions}
 
     async def close(self) -> None:

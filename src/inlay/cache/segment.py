@@ -1,13 +1,11 @@
 """A segment: a file with room for so many records of one stride, filled by one process and read by many.
 
     header   64 bytes   magic · version · width
-    record   64 bytes of head: digest (32) · expires (8) · num_tokens (4) · flags (4) · crc32 (4) · zeros (12)
-             width × 4 bytes of vector, little-endian float32
+    records             see `cache.record`
 
-The checksum covers the head before it and the vector, so a torn tail or a flipped bit is no record. What
-comes in and out are entries with their digest and expiry. Its size is set when it is made (the file is
-sparse), so that bounds can be kept by sizes. Read with pread and not through a map: a file that someone cuts
-short would kill a process that has it mapped. Knows nothing of the index.
+Its size is set when it is made (the file is sparse), so that bounds can be kept by sizes. Read with pread
+and not through a map: a file that someone cuts short would kill a process that has it mapped. Knows nothing
+of the index.
 """
 
 from __future__ import annotations
@@ -15,44 +13,15 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-import zlib
 from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-
-from inlay.types import Entry
+from inlay.cache.record import HEAD, Record, decode_record, encode_record, stride_of
 
 MAGIC, VERSION = b"INLAYSEG", 1
 HEADER = struct.Struct("<8sII48x")
-HEAD = struct.Struct("<32sdIII12x")
-CHECKED_HEAD = struct.Struct("<32sdII")  # the part that the checksum covers
-CHECKED = CHECKED_HEAD.size
-TRUNCATED = 1  # flag
 WIDEST = 1 << 20  # components; more is no header of ours
-NEVER = float("inf")
-
-
-class Record(NamedTuple):
-    """An entry on disk; `expires` is in seconds since 1970."""
-
-    digest: bytes
-    expires: float
-    entry: Entry
-
-
-def stride_of(width: int) -> int:
-    return HEAD.size + width * 4
-
-
-def encode_record(record: Record) -> bytes:
-    entry = record.entry
-    vector = np.ascontiguousarray(entry.vector, dtype="<f4").data.cast("B")
-    fields = (record.digest, record.expires, entry.num_tokens, TRUNCATED if entry.is_truncated else 0)
-    crc = zlib.crc32(vector, zlib.crc32(CHECKED_HEAD.pack(*fields)))
-    return b"".join((HEAD.pack(*fields, crc), vector))
 
 
 class Segment:
@@ -100,14 +69,7 @@ class Segment:
     def read(self, slot: int) -> Record | None:
         """The record in a slot; None where there is none, or not a whole one."""
         data = os.pread(self._file.fileno(), self.stride, HEADER.size + slot * self.stride)
-        if len(data) < self.stride:
-            return None
-        digest, expires, num_tokens, flags, crc = HEAD.unpack_from(data)
-        view = memoryview(data)
-        if zlib.crc32(view[HEAD.size :], zlib.crc32(view[:CHECKED])) != crc:
-            return None
-        vector = np.frombuffer(data, dtype="<f4", offset=HEAD.size)
-        return Record(digest, expires, Entry(vector, num_tokens, bool(flags & TRUNCATED)))
+        return decode_record(data) if len(data) == self.stride else None
 
     def is_empty(self, slot: int) -> bool:
         """Has nothing ever been written to the slot?"""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections import Counter
 
 import structlog
 
@@ -15,6 +17,7 @@ from inlay.errors import ConfigError
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "console", "json")
+SILENT_SECONDS = 10.0
 
 
 def get_logger(room: str) -> structlog.stdlib.BoundLogger:
@@ -56,3 +59,21 @@ def configure_logs(level: str, format_: str) -> None:
     root.setLevel(logging.WARNING)
     logging.getLogger("inlay").setLevel(level.upper())
     logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
+
+
+class Complaints:
+    """Warnings about what goes on being wrong: for each tier at most every ten seconds."""
+
+    def __init__(self, log: structlog.stdlib.BoundLogger) -> None:
+        self._log = log
+        self._last: dict[tuple[str, str], float] = {}
+        self._left_out: Counter[tuple[str, str]] = Counter()
+
+    def tell(self, event: str, tier: str, error: Exception) -> None:
+        """Warn, or count one more for the next warning."""
+        now, about = time.monotonic(), (event, tier)
+        if now - self._last.get(about, -SILENT_SECONDS) < SILENT_SECONDS:
+            self._left_out[about] += 1
+            return
+        self._last[about] = now
+        self._log.warning(event, tier=tier, error=repr(error), left_out=self._left_out.pop(about, 0))

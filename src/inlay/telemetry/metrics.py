@@ -49,7 +49,7 @@ class Engine(Protocol):
 class Tiers(Protocol):
     """What is read of a cache: for each tier its name and its numbers."""
 
-    def numbers(self) -> list[tuple[str, Mapping[str, int]]]: ...
+    def numbers(self) -> list[tuple[str, Mapping[str, float]]]: ...
 
 
 class Metrics:
@@ -150,12 +150,17 @@ class _EngineCollector(Collector):
 
 
 class _CacheCollector(Collector):
+    GAUGES = frozenset({"entries", "bytes", "queued_bytes", "breaker_open"})
+
     def __init__(self, cache: Tiers) -> None:
         self._cache = cache
 
     def collect(self) -> Iterator[Metric]:
-        family = GaugeMetricFamily("inlay_cache", "Cache: totals since start, and size", labels=["tier", "what"])
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
         for tier, numbers in self._cache.numbers():
             for what, number in numbers.items():
-                family.add_metric([tier, what], number)
-        yield family
+                if what not in families:
+                    kind = GaugeMetricFamily if what in self.GAUGES else CounterMetricFamily
+                    families[what] = kind(f"inlay_cache_{what}", f"Cache tier: {what}", labels=["tier"])
+                families[what].add_metric([tier], number)
+        yield from families.values()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from inlay.config import ENV_PREFIX, OPTIONS, Settings, meta_of
+from inlay.config import ENV_PREFIX, OPTIONS, Settings, flag_of, meta_of
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
 
@@ -16,7 +16,7 @@ def table() -> str:
         shown = {True: "true", False: "false"}.get(default) if isinstance(default, bool) else default
         shown = ",".join(default) if isinstance(default, list) else shown
         verbs = ", ".join((meta.extra or {})["verbs"])
-        flag = f"`--{name.replace('_', '-')}`" if verbs else "MODEL…"
+        flag = f"`{flag_of(name)}`" if verbs else "MODEL…"
         shown = "" if shown in (None, "") else f"`{shown}`"
         rows.append(f"| {flag} | `{ENV_PREFIX}{name.upper()}` | {verbs or 'serve'} | {shown} | {meta.description} |")
     return "\n".join(rows)

@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -33,12 +33,13 @@ MOST_SECONDS = 30 * 86_400
 _SECONDS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
-SERVE, EMBED, VERIFY = "serve", "embed", "verify"
-ENGINE = (SERVE, EMBED, VERIFY)
+SERVE, EMBED, VERIFY, PRECOMPUTE, SEARCH = "serve", "embed", "verify", "precompute", "search"
+ENGINE = (SERVE, EMBED, VERIFY, PRECOMPUTE, SEARCH)
+BULK = (EMBED, PRECOMPUTE)
 
 
-def _option(description: str, *verbs: str, unit: str = "", **bounds: float) -> Meta:
-    about = {"verbs": verbs, "unit": unit}
+def _option(description: str, *verbs: str, unit: str = "", flag: str = "", **bounds: float) -> Meta:
+    about = {"verbs": verbs, "unit": unit, "flag": flag}
     meta: Meta = Meta(description=description, extra=about, **bounds)  # type: ignore[call-overload]
     return meta
 
@@ -55,12 +56,25 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host: Annotated[str, _option("Address to listen on.", SERVE)] = "127.0.0.1"
     port: Annotated[int, _option("Port to listen on; 0 takes a free one.", SERVE, ge=0, le=65535)] = 8000
     api_key: Annotated[
-        list[str], _option("Key that clients must send (repeat for several); better a variable.", SERVE)
+        list[str],
+        _option(
+            "Key that clients must send (repeat for several), or to send to --server; better a variable.",
+            SERVE,
+            PRECOMPUTE,
+            SEARCH,
+        ),
     ] = []
     api_key_file: Annotated[str | None, _option("File with one key a line.", SERVE)] = None
     device: Annotated[str, _option("auto, cpu, cuda, cuda:N or mps.", *ENGINE)] = "auto"
     dtype: Annotated[
-        str, _option("auto, float32, bfloat16 or float16; auto takes what the processor is fast in.", *ENGINE)
+        str,
+        _option(
+            "auto, float32, bfloat16 or float16; auto takes what the processor is fast in.",
+            SERVE,
+            EMBED,
+            VERIFY,
+            SEARCH,
+        ),
     ] = "auto"
     context_length: Annotated[
         Annotated[int, Meta(ge=3)] | None,
@@ -110,21 +124,40 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             EMBED,
         ),
     ] = msgspec.field(default_factory=lambda: ["memory://512MiB"])
+    corpus: Annotated[
+        list[str], _option("NAME=DIR of a precomputed corpus to search and to serve from (repeat for several).", SERVE)
+    ] = []
     log_level: Annotated[str, _option("debug, info, warning or error.", SERVE)] = "info"
     log_format: Annotated[str, _option("auto, console or json; auto: json unless a terminal.", SERVE)] = "auto"
-    model: Annotated[str, _option("Model to embed with: demo, a hub id or a directory.", EMBED)] = "demo"
-    prompt: Annotated[str | None, _option("Prompt put before each text: query, document, ….", EMBED)] = None
-    instruction: Annotated[str | None, _option("Task put before each text, for models that take one.", EMBED)] = None
+    model: Annotated[
+        str | None, _option("Model: demo (the default), a hub id, a directory, or a name that --server serves.", *BULK)
+    ] = None
+    prompt: Annotated[str | None, _option("Prompt put before each text: query, document, ….", *BULK)] = None
+    instruction: Annotated[str | None, _option("Task put before each text, for models that take one.", *BULK)] = None
     dimensions: Annotated[
-        Annotated[int, Meta(ge=1)] | None, _option("Components to keep (Matryoshka models).", EMBED)
+        Annotated[int, Meta(ge=1)] | None, _option("Components to keep (Matryoshka models).", *BULK)
     ] = None
     truncate: Annotated[
-        Truncate, _option("What to do with too long inputs: none (refuse), start or end (cut).", EMBED)
+        Truncate, _option("What to do with too long inputs: none (refuse), start or end (cut).", *BULK)
     ] = Truncate.NONE
     column: Annotated[str, _option("Column or key of the text, in csv and jsonl.", EMBED)] = "text"
-    input_format: Annotated[str, _option("auto (by the file's name; txt from a pipe), txt, jsonl or csv.", EMBED)] = (
-        "auto"
-    )
+    input_format: Annotated[
+        str, _option("auto (by the file's name; txt from a pipe), txt, jsonl, csv or parquet.", *BULK)
+    ] = "auto"
+    text: Annotated[str, _option("Column or key of the text.", PRECOMPUTE)] = "text"
+    id: Annotated[
+        str | None, _option("Column or key of the row's id; without, its place in the input.", PRECOMPUTE)
+    ] = None
+    keep: Annotated[
+        list[str], _option("Column to keep beside the text, for filters (repeat for several).", PRECOMPUTE)
+    ] = []
+    vector_dtype: Annotated[
+        Literal["f32", "f16"],
+        _option("f32 (exact, also a cache tier) or f16 (half the size, for search alone).", PRECOMPUTE, flag="--dtype"),
+    ] = "f32"
+    server: Annotated[
+        str | None, _option("URL of a running server to embed with, instead of loading the model.", PRECOMPUTE, SEARCH)
+    ] = None
     output: Annotated[str, _option("File to write, .npy or .jsonl; - is jsonl to standard output.", EMBED)] = "-"
 
 
@@ -135,6 +168,12 @@ def meta_of(name: str) -> Meta:
     """Description, bounds, verbs and unit of an option."""
     meta: Meta = OPTIONS[name].type.__metadata__[0]
     return meta
+
+
+def flag_of(name: str) -> str:
+    """The flag of an option."""
+    flag: str = (meta_of(name).extra or {})["flag"]
+    return flag or "--" + name.replace("_", "-")
 
 
 def is_list(name: str) -> bool:
@@ -152,7 +191,7 @@ def load_settings(flags: Mapping[str, Any], environ: Mapping[str, str] | None = 
     sources = {
         **{name: f"{CONFIG_FILE}: {name}" for name in file},
         **{name: ENV_PREFIX + name.upper() for name in variables},
-        **{name: "--" + name.replace("_", "-") for name in given},
+        **{name: flag_of(name) for name in given},
     }
     return make_settings(merged, sources)
 

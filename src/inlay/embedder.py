@@ -41,6 +41,8 @@ class RowResults:
     vectors: FloatArray  # [len(rows), dimensions]
     rows: list[int]  # the input that each vector belongs to, ascending
     errors: dict[int, InlayError]
+    num_tokens: list[int]  # of each vector's text
+    truncated: list[int]  # the inputs that were cut
 
 
 class EngineArguments(TypedDict, total=False):
@@ -136,6 +138,8 @@ class _Core:
             vectors=self._concatenate(results, options),
             rows=[row for result in results for row in result.rows],
             errors={row: error for result in results for row, error in result.errors.items()},
+            num_tokens=[number for result in results for number in result.num_tokens],
+            truncated=[row for result in results for row in result.truncated],
         )
 
     def _concatenate(self, results: list[RowResults], options: EmbedOptions) -> FloatArray:
@@ -167,7 +171,8 @@ class _Core:
             row, error = next(iter(errors.items()))
             raise error.for_input(row)
         rows = [start + index for index in range(len(part)) if start + index not in errors]
-        return RowResults(result.vectors, rows, errors)
+        truncated = [start + index for index in result.truncated]
+        return RowResults(result.vectors, rows, errors, result.item_tokens, truncated)
 
 
 class Embedder:

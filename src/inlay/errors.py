@@ -8,14 +8,17 @@
     │   ├── ContextLengthExceeded       400
     │   ├── Unauthorized                401
     │   ├── UnknownModel                404
+    │   ├── UnknownCorpus               404
     │   ├── NotFound                    404
     │   ├── MethodNotAllowed            405
     │   ├── BodyTimeout                 408
+    │   ├── CorpusMismatch              409
     │   └── TooLarge                    413
     ├── Refused                 not now; try again
     │   ├── Overloaded                  429
     │   ├── NotReady                    503
     │   └── ShuttingDown                503
+    ├── DatabaseError           a vector database that does not answer, or refuses
     ├── DeadlineExceeded                504
     ├── Cancelled                       499
     └── EngineError                     500
@@ -93,6 +96,11 @@ class UnknownModel(RequestError):
     code = "model_not_found"
 
 
+class UnknownCorpus(RequestError):
+    status = 404
+    code = "corpus_not_found"
+
+
 class NotFound(RequestError):
     status = 404
     code = "not_found"
@@ -106,6 +114,11 @@ class MethodNotAllowed(RequestError):
 class BodyTimeout(RequestError):
     status = 408
     code = "body_timeout"
+
+
+class CorpusMismatch(RequestError):
+    status = 409
+    code = "corpus_model_mismatch"
 
 
 class TooLarge(RequestError):
@@ -131,6 +144,11 @@ class NotReady(Refused):
 
 class ShuttingDown(Refused):
     code = "shutting_down"
+
+
+class DatabaseError(InlayError):
+    status = 502
+    code = "database_error"
 
 
 class DeadlineExceeded(InlayError):

@@ -77,7 +77,7 @@ def make_result(spec: ModelSpec, options: EmbedOptions, items: list[Item]) -> Em
     return EmbedResult(
         model=spec.name,
         vectors=shape_vectors(canonical, options.dimensions, normalize=normalize or is_cut),
-        num_tokens=sum(item.num_tokens for item in items),
+        item_tokens=[item.num_tokens for item in items],
         cached_tokens=sum(item.num_tokens for item in items if item.is_cached),
         num_hits=sum(item.is_cached for item in items),
         truncated=[item.index for item in items if item.is_truncated],

@@ -162,12 +162,17 @@ class EmbedResult:
 
     model: str
     vectors: FloatArray  # [n, dimensions], in the order of the inputs
-    num_tokens: int  # of all inputs, cached ones included
+    item_tokens: list[int]  # of each input, cached ones included
     cached_tokens: int
     num_hits: int
     truncated: list[int]  # indices of the inputs that were cut
     queue_seconds: float
     model_seconds: float
+
+    @property
+    def num_tokens(self) -> int:
+        """Of all inputs."""
+        return sum(self.item_tokens)
 
     @property
     def cache_status(self) -> str:

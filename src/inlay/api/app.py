@@ -19,8 +19,10 @@ from inlay.api.envelope import Envelope
 from inlay.api.openai import EmbeddingsRoute
 from inlay.api.ops import Ops, ServedWorker
 from inlay.api.replies import error_reply
+from inlay.api.search import SearchRoute
 from inlay.cache.tiers import Cache
 from inlay.config import Settings
+from inlay.corpus.desk import SearchDesk
 from inlay.errors import InlayError, MethodNotAllowed, NotFound, RequestError
 from inlay.service import Service
 from inlay.telemetry.metrics import Metrics
@@ -35,24 +37,37 @@ LIMITS = (
 
 
 def make_app(
-    workers: Mapping[str, ServedWorker], cache: Cache, keyring: Keyring, settings: Settings
+    workers: Mapping[str, ServedWorker],
+    cache: Cache,
+    corpora: Mapping[str, SearchDesk],
+    keyring: Keyring,
+    settings: Settings,
 ) -> tuple[ASGIApp, Service, Ops]:
     """The ASGI app, its service, and the operators' view of it (which is told when the server drains)."""
     service = Service(workers, cache)
     metrics = Metrics(workers, cache)
     limits = {name: msgspec.to_builtins(getattr(settings, name)) for name in LIMITS}
-    ops = Ops(workers, cache, metrics, limits)
+    ops = Ops(workers, cache, corpora, metrics, limits)
+    admission = Admission(settings.max_concurrent_requests)
     embeddings = EmbeddingsRoute(
         service,
         metrics,
-        Admission(settings.max_concurrent_requests),
+        admission,
         max_body_bytes=settings.max_body_bytes,
         max_inputs=settings.max_inputs_per_request,
         request_timeout=settings.request_timeout,
         allow_token_ids=settings.allow_token_ids,
     )
+    search = SearchRoute(
+        service,
+        corpora,
+        admission,
+        max_body_bytes=settings.max_body_bytes,
+        request_timeout=settings.request_timeout,
+    )
     routes = [
         Route("/v1/embeddings", embeddings, methods=["POST"]),
+        Route("/v1/search", search.answer, methods=["POST"]),
         Route("/v1/models", ops.models),
         Route("/v1/models/{name:path}", ops.model),
         Route("/health", ops.health),

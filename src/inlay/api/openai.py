@@ -87,7 +87,7 @@ class EmbeddingsRoute:
         )
         result = await self._service.embed(request)
         self._metrics.count_result(result)
-        encoded = encode_result(result, call.encoding_format or FLOAT)
+        encoded = encode_result(result, call.encoding_format or FLOAT, bool(call.include_tokens))
         await send({"type": "http.response.start", "status": 200, "headers": result_headers(result, len(encoded))})
         await send({"type": "http.response.body", "body": encoded})
 
@@ -95,7 +95,7 @@ class EmbeddingsRoute:
         try:
             call, unknown = self._decode(body)
         except msgspec.ValidationError as error:
-            raise _wrong_field(str(error)) from error
+            raise wrong_field(str(error)) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RequestError(f"the body is not valid JSON: {error}") from error
         if unknown:
@@ -182,7 +182,7 @@ def _options(call: EmbeddingRequest, cache_control: str) -> EmbedOptions:
     )
 
 
-def _wrong_field(message: str) -> InvalidInput:
+def wrong_field(message: str) -> InvalidInput:
     """msgspec's message, with the place taken out of it and put first."""
     found = _PATH.search(message)
     if found is None or not found[1]:
@@ -195,19 +195,22 @@ def _wrong_field(message: str) -> InvalidInput:
     return InvalidInput(f"{place} is off: {reason}", param=place)
 
 
-def encode_result(result: EmbedResult, encoding_format: str) -> bytes:
+def encode_result(result: EmbedResult, encoding_format: str, includes_tokens: bool = False) -> bytes:
     """The body of the answer."""
     if encoding_format == BASE64:
         embeddings: list[Any] = [to_base64(vector) for vector in result.vectors]
     else:
         embeddings = list(result.vectors)
+    data = [
+        {"object": "embedding", "index": index, "embedding": embedding} for index, embedding in enumerate(embeddings)
+    ]
+    if includes_tokens:
+        for row, num_tokens in zip(data, result.item_tokens, strict=True):
+            row["num_tokens"], row["is_truncated"] = num_tokens, row["index"] in result.truncated
     return orjson.dumps(
         {
             "object": "list",
-            "data": [
-                {"object": "embedding", "index": index, "embedding": embedding}
-                for index, embedding in enumerate(embeddings)
-            ],
+            "data": data,
             "model": result.model,
             "usage": {
                 "prompt_tokens": result.num_tokens,
@@ -249,6 +252,8 @@ def describe_model(spec: ModelSpec, created: int) -> dict[str, Any]:
         "pooling": spec.pooling,
         "prompts": dict(spec.prompts),
         "takes_instructions": spec.instruction_template is not None,
+        "instruction_template": spec.instruction_template,
+        "default_prompt": spec.default_prompt,
         "matryoshka": None if smallest is None else {"min": smallest, "max": largest},
         "dtype": spec.dtype or None,
         "fingerprint": spec.fingerprint or None,

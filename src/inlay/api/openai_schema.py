@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 
 class EmbeddingRequest(Struct):
@@ -31,6 +31,9 @@ class EmbeddingRequest(Struct):
     ] = None
     normalize: Annotated[bool | None, Meta(description="Unit length; default: as the model says.")] = None
     priority: Literal["high", "normal", "low"] | None = None
+    include_tokens: Annotated[
+        bool | None, Meta(description="Tell of each input how many tokens it has and whether it was cut.")
+    ] = None
 
 
 class Embedding(Struct):
@@ -39,6 +42,8 @@ class Embedding(Struct):
     object: Literal["embedding"]
     index: int
     embedding: list[float] | str
+    num_tokens: int | UnsetType = UNSET
+    is_truncated: bool | UnsetType = UNSET
 
 
 class PromptTokensDetails(Struct):

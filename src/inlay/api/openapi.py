@@ -13,12 +13,14 @@ import msgspec
 
 import inlay
 from inlay.api.openai_schema import EmbeddingRequest, EmbeddingResponse, ErrorResponse
+from inlay.api.search_schema import SearchRequest, SearchResponse
 
 JSON = "application/json"
 ERRORS = {
     400: "A wrong field or input; `param` names it",
     401: "Missing or unknown key",
-    404: "Unknown model or path",
+    404: "Unknown model, corpus or path",
+    409: "The corpus was made with another model",
     413: "Body over the limit",
     429: "Overloaded; see Retry-After",
     500: "The model failed on an input",
@@ -37,23 +39,15 @@ GETS = {
 
 def describe_api() -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
-    roots = (EmbeddingRequest, EmbeddingResponse, ErrorResponse)
+    roots = (EmbeddingRequest, EmbeddingResponse, SearchRequest, SearchResponse, ErrorResponse)
     schemas, components = msgspec.json.schema_components(roots, ref_template="#/components/schemas/{name}")
-    request, response, error = schemas
-    replies = {
+    embed, vectors, search, hits, error = schemas
+    errors = {
         str(status): {"description": text, "content": {JSON: {"schema": error}}} for status, text in ERRORS.items()
     }
-    replies["200"] = {"description": "Vectors", "content": {JSON: {"schema": response}}}
     paths: dict[str, Any] = {
-        "/v1/embeddings": {
-            "post": {
-                "summary": "Embed texts",
-                "operationId": "createEmbedding",
-                "security": [{}, {"key": []}],
-                "requestBody": {"required": True, "content": {JSON: {"schema": request}}},
-                "responses": replies,
-            }
-        }
+        "/v1/embeddings": {"post": _post("Embed texts", "createEmbedding", embed, vectors, errors)},
+        "/v1/search": {"post": _post("Search a precomputed corpus", "search", search, hits, errors)},
     }
     for path, summary in GETS.items():
         operation: dict[str, Any] = {"summary": summary, "responses": {"200": {"description": summary}}}
@@ -68,6 +62,17 @@ def describe_api() -> dict[str, Any]:
             "schemas": components,
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
+    }
+
+
+def _post(summary: str, operation: str, request: Any, response: Any, errors: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401
+    good = {"description": "OK", "content": {JSON: {"schema": response}}}
+    return {
+        "summary": summary,
+        "operationId": operation,
+        "security": [{}, {"key": []}],
+        "requestBody": {"required": True, "content": {JSON: {"schema": request}}},
+        "responses": {"200": good, **errors},
     }
 
 

@@ -18,6 +18,7 @@ from inlay.api.openai import describe_model
 from inlay.api.openapi import describe_api, render_docs
 from inlay.api.replies import JSONReply, error_reply
 from inlay.cache.tiers import Cache
+from inlay.corpus.desk import SearchDesk
 from inlay.errors import UnknownModel
 from inlay.telemetry.metrics import EngineCounters, Metrics
 from inlay.types import Worker
@@ -45,6 +46,7 @@ class Ops:
 
     workers: Mapping[str, ServedWorker]
     cache: Cache
+    corpora: Mapping[str, SearchDesk]
     metrics: Metrics
     limits: Mapping[str, Any]
     is_draining: bool = False
@@ -93,6 +95,7 @@ class Ops:
                 "uptime_seconds": round(time.time() - self.started, 1),
                 "models": models,
                 "cache": [{"tier": name, **numbers} for name, numbers in self.cache.numbers()],
+                "corpora": [_describe_corpus(name, desk) for name, desk in self.corpora.items()],
                 "limits": self.limits,
             }
         )
@@ -102,6 +105,18 @@ class Ops:
 
     async def docs(self, request: Request) -> Response:
         return HTMLResponse(render_docs(describe_api()))
+
+
+def _describe_corpus(name: str, desk: SearchDesk) -> dict[str, Any]:
+    corpus, index = desk.searcher.corpus, desk.searcher.index
+    return {
+        "name": name,
+        "rows": corpus.num_rows,
+        "model": corpus.order.model,
+        "fingerprint": corpus.order.fingerprint,
+        "dtype": corpus.order.dtype,
+        "index": None if index is None else {"kind": index.info.kind, "recall_at_10": index.info.recall_at_10},
+    }
 
 
 def _status(good: str, bad: str, reason: str | None) -> JSONReply:

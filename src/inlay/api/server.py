@@ -26,6 +26,8 @@ from inlay.api.auth import Keyring, read_keys
 from inlay.api.ops import Ops, ServedWorker
 from inlay.cache.tiers import Cache, make_cache
 from inlay.config import Settings
+from inlay.corpus.desk import SearchDesk
+from inlay.corpus.served import open_corpora
 from inlay.errors import ConfigError, InlayError
 from inlay.telemetry.logs import get_logger
 
@@ -62,17 +64,19 @@ class Surroundings:
     listener: socket.socket
     cache: Cache
     keyring: Keyring
+    corpora: Mapping[str, SearchDesk]
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         keyring = Keyring(read_keys(settings.api_key, settings.api_key_file))
-        cache = make_cache(settings.cache)
-        return cls(listen(settings.host, settings.port), cache, keyring)
+        corpora = open_corpora(settings.corpus)
+        cache = make_cache(settings.cache, [desk.searcher.corpus for desk in corpora.values()])
+        return cls(listen(settings.host, settings.port), cache, keyring, corpora)
 
 
 def run_server(around: Surroundings, workers: Mapping[str, LoadingWorker], settings: Settings) -> None:
     """Serve until a signal comes. Raises what kept a model from loading."""
-    app, service, ops = make_app(workers, around.cache, around.keyring, settings)
+    app, service, ops = make_app(workers, around.cache, around.corpora, around.keyring, settings)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -86,7 +90,7 @@ def run_server(around: Surroundings, workers: Mapping[str, LoadingWorker], setti
 
     async def serve() -> None:
         failures: list[InlayError] = []
-        _watch_loading(server, workers, _url(around.listener), failures)
+        _watch_loading(server, workers, around, failures)
         try:
             await server.serve(sockets=[around.listener])
             await service.close()
@@ -133,7 +137,9 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _watch_loading(server: Server, workers: Mapping[str, LoadingWorker], url: str, failures: list[InlayError]) -> None:
+def _watch_loading(
+    server: Server, workers: Mapping[str, LoadingWorker], around: Surroundings, failures: list[InlayError]
+) -> None:
     """Tell when all models are served, or stop the server with the reason why one is not."""
     loop = asyncio.get_running_loop()
 
@@ -143,12 +149,22 @@ def _watch_loading(server: Server, workers: Mapping[str, LoadingWorker], url: st
                 worker.wait_loaded()
             gc.collect()
             gc.freeze()  # what torch and the models brought need not be looked through with each request's garbage
-            log.info("ready", models=list(workers), url=url)
+            _warn_of_foreign_corpora(around.corpora, workers)
+            log.info("ready", models=list(workers), url=_url(around.listener))
         except InlayError as error:
             failures.append(error)
             loop.call_soon_threadsafe(server._exit)
 
     Thread(target=wait, name="inlay-loading", daemon=True).start()
+
+
+def _warn_of_foreign_corpora(corpora: Mapping[str, SearchDesk], workers: Mapping[str, LoadingWorker]) -> None:
+    """Say at once which corpora no served model has made; their searches will be refused."""
+    served = {worker.spec.fingerprint for worker in workers.values()}
+    for name, desk in corpora.items():
+        order = desk.searcher.corpus.order
+        if order.fingerprint not in served:
+            log.warning("no served model has made this corpus", corpus=name, made_with=order.model)
 
 
 def _url(listener: socket.socket) -> str:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
 from inlay.cache.memory import MemoryTier
@@ -21,12 +21,17 @@ from inlay.errors import ConfigError
 from inlay.telemetry.logs import Complaints, get_logger
 from inlay.types import Entry
 
+if TYPE_CHECKING:
+    from inlay.corpus.store import Corpus
+
 log = get_logger("cache")
 
 NO_CACHE = "none"
 DISK_SIZE = "10GiB"
 REDIS_TIMEOUT = "75ms"
-USAGE = "memory://512MiB, disk:///DIRECTORY?size=50GiB&ttl=30d, redis://HOST:6379/0?ttl=7d, or none"
+USAGE = (
+    "memory://512MiB, disk:///DIRECTORY?size=50GiB&ttl=30d, redis://HOST:6379/0?ttl=7d, corpus:///DIRECTORY, or none"
+)
 
 
 class Tier(Protocol):
@@ -133,13 +138,23 @@ class Cache:
             self._complaints.tell("cache tier failed to keep entries", tier.name, error)
 
 
-def make_cache(urls: list[str]) -> Cache:
-    """Tiers from URLs, in their order; `none` alone for no cache. `ConfigError` names a URL that is off."""
+def make_cache(urls: list[str], corpora: Iterable[Corpus] = ()) -> Cache:
+    """Tiers from URLs, in their order; `none` alone for no cache. `ConfigError` names a URL that is off.
+
+    Corpora that are served for search are tiers too, behind the memory.
+    """
     if NO_CACHE in urls:
         if len(urls) > 1:
             raise ConfigError("--cache none stands alone: leave out the other tiers, or leave out none")
         return Cache([])
-    return Cache([_make_tier(url) for url in urls])
+    tiers = [_make_tier(url) for url in urls]
+    place = next((place for place, tier in enumerate(tiers) if tier.lookup_seconds is not None), len(tiers))
+    for corpus in corpora:
+        if corpus.is_exact:
+            tiers.insert(place, _make_served(corpus))
+        else:
+            log.info("corpus is of f16 and serves search alone, not as a cache", corpus=str(corpus.path))
+    return Cache(tiers)
 
 
 def _make_tier(url: str) -> Tier:
@@ -180,6 +195,19 @@ def _make_redis(parts: SplitResult) -> Tier:
     return RedisTier(urlunsplit(parts._replace(query="")), _ttl_of(options), timeout)
 
 
+def _make_corpus(parts: SplitResult) -> Tier:
+    from inlay.cache.corpus import open_corpus_tier
+
+    _options_of(parts)
+    return open_corpus_tier(Path(unquote(parts.netloc + parts.path)))
+
+
+def _make_served(corpus: Corpus) -> Tier:
+    from inlay.cache.corpus import CorpusTier
+
+    return CorpusTier(corpus)
+
+
 def _options_of(parts: SplitResult, *known: str) -> dict[str, str]:
     options = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
     unknown = options.keys() - set(known)
@@ -202,4 +230,5 @@ _MAKERS: Mapping[str, Callable[[SplitResult], Tier]] = {
     "disk": _make_disk,
     "redis": _make_redis,
     "rediss": _make_redis,
+    "corpus": _make_corpus,
 }

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Protocol
 
 import typer
 
+from inlay.cli.embedders import open_embedder
 from inlay.cli.options import with_settings
-from inlay.cli.rows import STDIN, Row, read_rows
 from inlay.config import EMBED, Settings
+from inlay.corpus.rows import STDIN, Row, read_rows
 from inlay.errors import ConfigError
+from inlay.models.source import DEMO
 
 if TYPE_CHECKING:
     from inlay.embedder import Embedder
@@ -41,7 +43,11 @@ def embed(
     rows = read_rows(source, settings.input_format, settings.column)
     try:
         with _open_output(settings.output) as output:
-            with _make_embedder(settings) as embedder, _progress() as progress, _plain_warnings():
+            with (
+                open_embedder(settings.model or DEMO, settings, settings.cache) as embedder,
+                _progress() as progress,
+                _plain_warnings(),
+            ):
                 problems = _embed_blocks(rows, embedder, settings, output, progress)
             output.finish(problems)
     except BrokenPipeError:
@@ -64,21 +70,6 @@ def _plain_warnings() -> Iterator[None]:
         warnings.simplefilter("once", UserWarning)
         warnings.showwarning = lambda message, *rest, **more: typer.echo(f"warning: {message}", err=True)
         yield
-
-
-def _make_embedder(settings: Settings) -> Embedder:
-    from inlay.embedder import Embedder
-
-    return Embedder(
-        settings.model,
-        dtype=settings.dtype,
-        device=settings.device,
-        cache=settings.cache,
-        context_length=settings.context_length,
-        max_batch_tokens=settings.max_batch_tokens,
-        max_batch_sequences=settings.max_batch_sequences,
-        tokenizer_threads=settings.tokenizer_threads,
-    )
 
 
 def _embed_blocks(

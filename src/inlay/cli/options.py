@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional, get_args
 
 import typer
 
-from inlay.config import ENV_PREFIX, OPTIONS, Settings, is_list, load_settings, meta_of
+from inlay.config import ENV_PREFIX, OPTIONS, Settings, flag_of, is_list, load_settings, meta_of
 
 Verb = Callable[..., None]
 
@@ -40,7 +40,7 @@ def with_settings(verb: str) -> Callable[[Verb], Verb]:
 
 def _parameter(name: str) -> inspect.Parameter:
     meta, default = meta_of(name), getattr(Settings(), name)
-    flag = "--" + name.replace("_", "-")
+    flag = flag_of(name)
     shown = "" if default in (None, []) else f" [default: {_show(default)}]"
     option = typer.Option(
         f"{flag}/--no-{flag[2:]}" if isinstance(default, bool) else flag,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from inlay.cli.embedders import open_embedder
 from inlay.cli.options import with_settings
 from inlay.config import VERIFY, Settings
 
@@ -19,19 +20,9 @@ def verify(
     from rich.table import Table
 
     from inlay.cli.tables import print_table
-    from inlay.embedder import Embedder
     from inlay.verification import verify_model
 
-    with Embedder(
-        model,
-        dtype=settings.dtype,
-        device=settings.device,
-        cache="none",
-        context_length=settings.context_length,
-        max_batch_tokens=settings.max_batch_tokens,
-        max_batch_sequences=settings.max_batch_sequences,
-        tokenizer_threads=settings.tokenizer_threads,
-    ) as embedder:
+    with open_embedder(model, settings) as embedder:
         findings = list(verify_model(embedder))
         spec = embedder.spec
     table = Table("check", "result", "measured", "bound", title=f"{spec.name} in {spec.dtype}")

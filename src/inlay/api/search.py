@@ -1,0 +1,148 @@
+"""`POST /v1/search`: the nearest rows of a precomputed corpus.
+
+In: a query, which the corpus's own model embeds, or a vector. Out: ids, scores and records. A corpus is
+searched only with the model that made it, known by its fingerprint.
+"""
+
+from __future__ import annotations
+
+import binascii
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+import pybase64
+from starlette.requests import Request
+from starlette.responses import Response
+
+from inlay.admission import Admission
+from inlay.api.body import read_body, wait_for_departure
+from inlay.api.openai import wrong_field
+from inlay.api.replies import JSONReply
+from inlay.api.search_schema import SearchRequest
+from inlay.corpus.desk import SearchDesk
+from inlay.corpus.searcher import Hit
+from inlay.errors import CorpusMismatch, InvalidInput, RequestError, UnknownCorpus, shorten
+from inlay.models.prompts import QUERY
+from inlay.service import Service
+from inlay.types import EmbedOptions, EmbedRequest, FloatArray, Priority
+
+TOP_K = 10
+
+
+class SearchRoute:
+    """Searches the corpora that the server was started with."""
+
+    def __init__(
+        self,
+        service: Service,
+        corpora: Mapping[str, SearchDesk],
+        admission: Admission,
+        *,
+        max_body_bytes: int,
+        request_timeout: float,
+    ) -> None:
+        self._service = service
+        self._corpora = corpora
+        self._admission = admission
+        self._max_body_bytes = max_body_bytes
+        self._timeout = request_timeout
+        self._decoder = msgspec.json.Decoder(SearchRequest)
+
+    async def answer(self, request: Request) -> Response:
+        """One search."""
+        with self._admission:
+            return await self._answer(request)
+
+    async def _answer(self, request: Request) -> Response:
+        deadline = time.monotonic() + self._timeout
+        body = await read_body(request.scope, request.receive, self._max_body_bytes, self._timeout)
+        try:
+            call = self._decoder.decode(body)
+        except msgspec.ValidationError as error:
+            raise wrong_field(str(error)) from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise RequestError(f"the body is not valid JSON: {error}") from error
+        name, desk = self._resolve(call.corpus)
+        vector, num_tokens, cached_tokens = await self._vector_of(call, name, desk, request, deadline)
+        top_k = TOP_K if call.top_k is None else call.top_k
+        hits = await desk.search(vector, top_k, call.filter, is_exact=bool(call.exact))
+        return JSONReply(
+            {
+                "object": "list",
+                "data": [_describe(hit, call.include_text is not False) for hit in hits],
+                "corpus": name,
+                "model": desk.searcher.corpus.order.model,
+                "usage": {
+                    "prompt_tokens": num_tokens,
+                    "total_tokens": num_tokens,
+                    "prompt_tokens_details": {"cached_tokens": cached_tokens},
+                },
+            }
+        )
+
+    def _resolve(self, name: str | None) -> tuple[str, SearchDesk]:
+        served = ", ".join(self._corpora) or "none: start the server with --corpus NAME=DIR"
+        if name is None:
+            if len(self._corpora) != 1:
+                raise InvalidInput(f"corpus is missing; these are served: {served}", param="corpus")
+            name = next(iter(self._corpora))
+        if name not in self._corpora:
+            raise UnknownCorpus(f"corpus {shorten(name)!r} is not served; these are: {served}", param="corpus")
+        return name, self._corpora[name]
+
+    async def _vector_of(
+        self, call: SearchRequest, name: str, desk: SearchDesk, request: Request, deadline: float
+    ) -> tuple[FloatArray, int, int]:
+        """The query's vector, its tokens, and how many of them a cache had."""
+        if (call.query is None) == (call.embedding is None):
+            raise InvalidInput("send a query or an embedding, one of the two", param="query")
+        if call.embedding is not None:
+            return _decode(call.embedding), 0, 0
+        options = EmbedOptions(
+            prompt_name=call.prompt_name or (None if call.instruction else QUERY),
+            instruction=call.instruction,
+            priority=Priority.HIGH,
+        )
+        result = await self._service.embed(
+            EmbedRequest(
+                model=self._model_of(name, desk),
+                inputs=[call.query or ""],
+                options=options,
+                deadline=deadline,
+                departed=lambda: wait_for_departure(request.receive),
+            )
+        )
+        return result.vectors[0], result.num_tokens, result.cached_tokens
+
+    def _model_of(self, name: str, desk: SearchDesk) -> str:
+        """The served model that made the corpus."""
+        order = desk.searcher.corpus.order
+        specs = [worker.spec for worker in self._service.workers.values()]
+        for fingerprint in (order.fingerprint, ""):  # "": still loading, which the service says
+            for spec in specs:
+                if spec.fingerprint == fingerprint:
+                    return spec.name
+        served = ", ".join(f"{spec.name} ({spec.fingerprint})" for spec in specs)
+        raise CorpusMismatch(
+            f"corpus {name!r} was made with {order.model} (fingerprint {order.fingerprint}), and served are {served}: "
+            "vectors of different models cannot be compared. Serve that model in that dtype, or precompute the corpus "
+            "with one that is served",
+            param="corpus",
+        )
+
+
+def _describe(hit: Hit, includes_text: bool) -> dict[str, Any]:
+    record = dict(hit.record) if includes_text else {"id": hit.record["id"]}
+    return {**record, "object": "search.hit", "score": hit.score}
+
+
+def _decode(embedding: list[float] | str) -> FloatArray:
+    if isinstance(embedding, list):
+        return np.array(embedding, dtype=np.float32)
+    try:
+        return np.frombuffer(pybase64.b64decode(embedding, validate=True), dtype="<f4")
+    except (binascii.Error, ValueError) as error:
+        raise InvalidInput(f"embedding is not base64 of float32: {error}", param="embedding") from error

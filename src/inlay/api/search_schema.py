@@ -1,0 +1,46 @@
+"""The wire format of `POST /v1/search`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from inlay.api.openai_schema import Usage
+
+
+class SearchRequest(Struct):
+    """The body of `POST /v1/search`: a corpus, and a query or an embedding."""
+
+    corpus: Annotated[str | None, Meta(description="A name given with --corpus; may be left out if there is one.")] = (
+        None
+    )
+    query: Annotated[str | None, Meta(description="The text to search for.")] = None
+    embedding: Annotated[
+        list[float] | str | None, Meta(description="A vector instead: floats, or base64 of little-endian float32.")
+    ] = None
+    top_k: int | None = None
+    filter: Annotated[
+        dict[str, Any] | None, Meta(description="Values that fields must have: a value, or a list to choose from.")
+    ] = None
+    prompt_name: Annotated[str | None, Meta(description="Prompt of the query; default: query.")] = None
+    instruction: Annotated[str | None, Meta(description="Task of the query, for models that take one.")] = None
+    include_text: Annotated[bool | None, Meta(description="Give the texts of the hits; default: true.")] = None
+    exact: Annotated[bool | None, Meta(description="Search exactly, past the index.")] = None
+
+
+class SearchHit(Struct):
+    """One row; the columns that were kept lie beside its text."""
+
+    object: Literal["search.hit"]
+    id: str | int
+    score: float
+    text: str
+
+
+class SearchResponse(Struct):
+    object: Literal["list"]
+    data: list[SearchHit]
+    corpus: str
+    model: str
+    usage: Usage

@@ -1,0 +1,62 @@
+"""The corpus tier: vectors that were computed beforehand, read-only.
+
+In: keys. Out: entries that a precomputed corpus holds. What is put is not kept. Only corpora of float32 will
+do: a hit must be bit for bit what a miss would have given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from inlay.corpus.store import Corpus
+from inlay.errors import ConfigError
+from inlay.types import Entry
+
+
+class CorpusTier:
+    """A corpus as a place to look for vectors."""
+
+    name = "corpus"
+    lookup_seconds = 0.5  # its pages may have to come from a disk
+
+    def __init__(self, corpus: Corpus) -> None:
+        self._corpus = corpus
+        self._errors = 0
+
+    async def get_many(self, keys: Iterable[bytes]) -> dict[bytes, Entry]:
+        """The entries that are here and prove themselves."""
+        return await asyncio.to_thread(self.read_many, list(keys))
+
+    async def put_many(self, entries: Mapping[bytes, Entry]) -> None:
+        """A corpus is made by `inlay precompute` alone."""
+
+    def read_many(self, keys: list[bytes]) -> dict[bytes, Entry]:
+        """The same as `get_many`, on the calling thread."""
+        found: dict[bytes, Entry] = {}
+        for key, row in self._corpus.find_many(keys).items():
+            entry = self._corpus.entry(row)
+            if entry is None:
+                self._errors += 1
+            else:
+                found[key] = entry
+        return found
+
+    def numbers(self) -> Mapping[str, float]:
+        num_bytes = sum(part.vectors.nbytes for part in self._corpus.parts)
+        return {"entries": self._corpus.num_rows, "bytes": num_bytes, "errors": self._errors}
+
+    async def close(self) -> None:
+        """Nothing is held that does not go with the process."""
+
+
+def open_corpus_tier(directory: Path) -> CorpusTier:
+    """The tier of a directory; `ConfigError` when its vectors are rounded."""
+    corpus = Corpus(directory)
+    if not corpus.is_exact:
+        raise ConfigError(
+            f"{directory} has vectors rounded to f16, which are good for search but are not what the model gives: "
+            "precompute it with --dtype f32 to use it as a cache"
+        )
+    return CorpusTier(corpus)

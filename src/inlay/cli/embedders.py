@@ -1,0 +1,47 @@
+"""Whoever embeds for a verb, with the verb's options: a model in this process, or a running server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from inlay.config import Settings
+from inlay.models.source import DEMO
+
+if TYPE_CHECKING:
+    from inlay.corpus.ingestion import Source
+    from inlay.embedder import Embedder
+
+
+def open_embedder(model: str, settings: Settings, cache: str | Sequence[str] = "none") -> Embedder:
+    from inlay.embedder import Embedder
+
+    return Embedder(
+        model,
+        dtype=settings.dtype,
+        device=settings.device,
+        cache=cache,
+        context_length=settings.context_length,
+        max_batch_tokens=settings.max_batch_tokens,
+        max_batch_sequences=settings.max_batch_sequences,
+        tokenizer_threads=settings.tokenizer_threads,
+    )
+
+
+@contextmanager
+def open_source(settings: Settings, model: str | None) -> Iterator[Source]:
+    """A running server when one is named, else a model in this process."""
+    if settings.server is not None:
+        from inlay.corpus.remote import RemoteSource
+
+        remote = RemoteSource(settings.server, model, next(iter(settings.api_key), None))
+        try:
+            yield remote
+        finally:
+            remote.close()
+        return
+    from inlay.corpus.local import LocalSource
+
+    with open_embedder(model or DEMO, settings) as embedder:
+        yield LocalSource(embedder)

@@ -1,0 +1,112 @@
+"""`inlay search`: the nearest rows of a corpus, in its own files or in a vector database that has them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from inlay.cli.embedders import open_source
+from inlay.cli.options import with_settings
+from inlay.config import SEARCH, Settings
+from inlay.errors import ConfigError, CorpusMismatch, InlayError
+from inlay.models.prompts import QUERY
+
+if TYPE_CHECKING:
+    from inlay.corpus.manifest import Order
+    from inlay.corpus.searcher import Hit
+    from inlay.types import FloatArray
+
+SHOWN_CHARACTERS = 100
+
+
+@with_settings(SEARCH)
+def search(
+    settings: Settings,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The corpus's directory.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="The text to search for.")],
+    top_k: Annotated[int, typer.Option("--top-k", "-k", help="How many rows to find.")] = 10,
+    model: Annotated[
+        Optional[str],  # noqa: UP045 - typer reads it
+        typer.Option(help="The corpus's model, where it is no longer at the place that the corpus names."),
+    ] = None,
+    prompt: Annotated[str, typer.Option(help="Prompt put before the query.")] = QUERY,
+    instruction: Annotated[Optional[str], typer.Option(help="Task put before the query instead.")] = None,  # noqa: UP045
+    filters: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--filter", metavar="FIELD=VALUE", help="A value that a kept column must have (repeatable)."),
+    ] = None,
+    database: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--in", metavar="URL", help="Search the collection that the corpus was exported to."),
+    ] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Search exactly, past the index.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON line for each row.")] = False,
+) -> None:
+    """Search a corpus with the model that made it."""
+    from inlay.corpus.searcher import Searcher
+
+    searcher = Searcher(directory)
+    order = searcher.corpus.order
+    wanted = _parse_filters(filters or [])
+    if database is not None and wanted:
+        raise ConfigError("--filter is for the corpus's own files: leave out --in, or ask the database itself")
+    with open_source(settings, model if settings.server else model or order.model) as source:
+        if source.spec.fingerprint != order.fingerprint:
+            raise CorpusMismatch(
+                f"{directory} was made with {order.model} (fingerprint {order.fingerprint}); this is "
+                f"{source.spec.name} in {source.spec.dtype} (fingerprint {source.spec.fingerprint}): vectors of "
+                "different models cannot be compared. Name its model with --model and its --dtype, or precompute the "
+                "corpus anew"
+            )
+        asked = _query_order(order, prompt, instruction)
+        (answer,) = source.embed_entries([query], asked)
+    if isinstance(answer, InlayError):
+        raise ConfigError(f"the query {answer.message}")
+    if database is None:
+        (hits,) = searcher.search_many(answer.vector[None], top_k, wanted, is_exact=exact)
+    else:
+        hits = _search_database(database, searcher, answer.vector, top_k)
+    _show(hits, as_json=as_json)
+
+
+def _query_order(order: Order, prompt: str, instruction: str | None) -> Order:
+    from msgspec.structs import replace
+
+    return replace(order, prompt=None if instruction else prompt, instruction=instruction)
+
+
+def _search_database(url: str, searcher: Any, query: FloatArray, top_k: int) -> list[Hit]:  # noqa: ANN401
+    from inlay.corpus.database import check_fingerprint, open_database
+
+    with open_database(url) as store:
+        check_fingerprint(searcher.corpus, store)
+        return store.search(query, top_k)
+
+
+def _parse_filters(filters: list[str]) -> Mapping[str, Any]:
+    """Values as JSON where they are (`2024`, `true`, `["de", "en"]`), else as texts."""
+    wanted = {}
+    for given in filters:
+        field, equals, value = given.partition("=")
+        if not equals:
+            raise ConfigError(f"--filter {given}: write FIELD=VALUE")
+        try:
+            wanted[field] = json.loads(value)
+        except ValueError:
+            wanted[field] = value
+    return wanted
+
+
+def _show(hits: list[Hit], *, as_json: bool) -> None:
+    if as_json:
+        for hit in hits:
+            typer.echo(json.dumps({**hit.record, "score": hit.score}, ensure_ascii=False))
+        return
+    for hit in hits:
+        text = " ".join(str(hit.record.get("text", "")).split())
+        shown = text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
+        typer.echo(f"{hit.score:.4f}  {hit.record['id']}  {shown}")

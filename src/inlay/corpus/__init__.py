@@ -1,0 +1,1 @@
+"""Precomputed corpora: made once, then a cache tier and searchable."""

@@ -1,0 +1,201 @@
+"""Builds one part: rows are appended, checkpoints taken, and in the end the part is published.
+
+In: rows with their vectors, in the order of the input. Out: a part's directory. Until it is published the
+part lies in `building/`; a checkpoint says how much of its files is good, and what came after it is cut off
+when the work is taken up again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from inlay.corpus.growing import GrowingArray
+from inlay.corpus.manifest import FLOAT16, Order, PartInfo, sync_directory, write_atomically
+from inlay.corpus.part import (
+    FAILED,
+    PLACES,
+    PREFIXES,
+    RECORDS,
+    ROW,
+    ROWS,
+    SCALES,
+    VECTORS,
+    check_of,
+    prefix_of,
+)
+from inlay.errors import ConfigError
+from inlay.types import Entry, FloatArray
+
+BUILDING, PROGRESS = "building", "progress.json"
+HASH_CHUNK = 1 << 20
+
+
+class NewRow(NamedTuple):
+    """A row to append; its vector is canonical, or one that the corpus has already."""
+
+    digest: bytes
+    entry: Entry
+    record: Mapping[str, Any]
+
+
+class Progress(Struct):
+    """How far the input has been read, and how much of each file is good."""
+
+    order: Order
+    source: dict[str, Any]  # what decides the rows: input, columns, is it an append
+    rows_read: int = 0
+    rows_hash: str = hashlib.sha256().hexdigest()  # of the rows read
+    num_rows: int = 0
+    num_failed: int = 0
+    record_bytes: int = 0
+    failed_bytes: int = 0
+
+
+class PartBuilder:
+    """The part in `building/`, taken up where its last checkpoint was."""
+
+    def __init__(self, directory: Path, name: str, order: Order, source: dict[str, Any]) -> None:
+        self.path = directory / BUILDING
+        if (directory / name).exists():  # it was stopped between its name and its line in the manifest
+            (directory / name).rename(self.path)
+        self.path.mkdir(exist_ok=True)
+        self._published = directory / name
+        self.progress = self._read_progress() or Progress(order, source)
+        if (self.progress.order, self.progress.source) != (order, source):
+            raise ConfigError(
+                f"{self.path} holds an unfinished corpus of another command: repeat that command to go on, or "
+                f"remove {self.path} to start anew"
+            )
+        rows = self.progress.num_rows
+        dtype = np.dtype("<f2" if order.dtype == FLOAT16 else "<f4")
+        self._vectors = GrowingArray(self.path / VECTORS, dtype, (order.width,), rows)
+        self._scales = GrowingArray(self.path / SCALES, np.dtype("<f4"), (), rows)
+        self._rows = GrowingArray(self.path / ROWS, ROW, (), rows)
+        self._records = _Lines(self.path / RECORDS, self.progress.record_bytes)
+        self._failed = _Lines(self.path / FAILED, self.progress.failed_bytes)
+
+    @property
+    def num_rows(self) -> int:
+        return self._vectors.num_rows
+
+    def rows_before(self) -> Iterator[tuple[str | int, bytes]]:
+        """Id and digest of each row that was here when the work was taken up."""
+        rows = np.load(self.path / ROWS, mmap_mode="r", allow_pickle=False)
+        with (self.path / RECORDS).open("rb") as records:
+            for digest, line in zip(rows["digest"], records, strict=True):
+                yield msgspec.json.decode(line)["id"], bytes(digest)
+
+    def append(self, new: NewRow) -> None:
+        _, num_tokens, is_truncated = new.entry
+        stored = new.entry.vector.astype(self._vectors.dtype, copy=False)
+        if self._vectors.dtype != new.entry.vector.dtype:
+            stored = (new.entry.vector * _scale_of(new.entry.vector)).astype(self._vectors.dtype)
+        crc = check_of(new.digest, num_tokens, is_truncated, stored)
+        row = (new.digest, num_tokens, is_truncated, crc, self._records.size)
+        self._vectors.append(stored[None])
+        self._scales.append(np.array([_scale_of(stored)], dtype=np.float32))
+        self._rows.append(np.array([row], dtype=ROW))
+        self._records.append(new.record)
+
+    def entry(self, row: int) -> Entry:
+        """A row that was appended before, as it is stored."""
+        about = self._rows.read(row)
+        return Entry(self._vectors.read(row), int(about["num_tokens"]), bool(about["truncated"]))
+
+    def fail(self, report: Mapping[str, Any]) -> None:
+        """A row that has no vector."""
+        self._failed.append(report)
+        self.progress.num_failed += 1
+
+    def checkpoint(self, rows_read: int, rows_hash: str) -> None:
+        """All that was appended is safe from here on."""
+        for file in (self._vectors, self._scales, self._rows, self._records, self._failed):
+            file.sync()
+        progress = self.progress
+        progress.rows_read, progress.rows_hash = rows_read, rows_hash
+        progress.num_rows = self._vectors.num_rows
+        progress.record_bytes, progress.failed_bytes = self._records.size, self._failed.size
+        write_atomically(self.path / PROGRESS, progress)
+
+    def publish(self) -> PartInfo:
+        """Make the look-up, and give the part its name; `settle` follows when it is in the manifest."""
+        num_distinct = self._write_lookup()
+        hashes = {file.name: _sha256(file) for file in sorted(self.path.iterdir()) if file.name != PROGRESS}
+        self.path.rename(self._published)
+        sync_directory(self._published.parent)
+        return PartInfo(self._published.name, self.num_rows, num_distinct, self.progress.num_failed, hashes)
+
+    def settle(self) -> None:
+        """The part is in the manifest: nothing of it will be taken up again."""
+        (self._published / PROGRESS).unlink()
+
+    def close(self) -> None:
+        """Nothing is appended any more in this run."""
+        for file in (self._vectors, self._scales, self._rows, self._records, self._failed):
+            file.finish()
+
+    def _read_progress(self) -> Progress | None:
+        try:
+            return msgspec.json.decode((self.path / PROGRESS).read_bytes(), type=Progress)
+        except FileNotFoundError:
+            return None
+        except msgspec.DecodeError as error:
+            raise ConfigError(f"its {PROGRESS} is broken ({error}): remove {self.path} to start anew") from error
+
+    def _write_lookup(self) -> int:
+        """Digests sorted by their first bytes, each with the first row that has it; how many there are."""
+        first: dict[bytes, int] = {}
+        digests = np.load(self.path / ROWS, mmap_mode="r", allow_pickle=False)["digest"]
+        for row, digest in enumerate(digests):
+            first.setdefault(bytes(digest), row)
+        prefixes = np.array([prefix_of(digest) for digest in first], dtype=np.uint64)
+        places = np.array(list(first.values()), dtype=np.uint32)
+        order = np.argsort(prefixes, kind="stable")
+        for name, array in ((PREFIXES, prefixes[order]), (PLACES, places[order])):
+            with (self.path / name).open("wb") as file:
+                np.save(file, array)
+                file.flush()
+                os.fsync(file.fileno())
+        return len(first)
+
+
+class _Lines:
+    """A file of JSON lines that grows."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.size = size
+        self._file = path.open("r+b" if path.exists() else "w+b")
+        self._file.truncate(size)
+        self._file.seek(size)
+
+    def append(self, value: object) -> None:
+        line = msgspec.json.encode(value) + b"\n"
+        self._file.write(line)
+        self.size += len(line)
+
+    def sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def finish(self) -> None:
+        self.sync()
+        self._file.close()
+
+
+def _scale_of(vector: FloatArray) -> float:
+    """One over the length; 0 for a vector without one."""
+    length = float(np.linalg.norm(vector.astype(np.float64)))
+    return 1 / length if length > 0 else 0.0
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,225 @@
+"""The run of a precomputation over its input: which rows get a vector, which share one, which fail.
+
+In: rows and whoever embeds. Out: rows appended to a part, in the order of the input. Equal texts are computed
+once, also those of older parts; the next block is embedded while the last one is being written. Killed at
+any point, it goes on from the last checkpoint and ends with the same rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from inlay.corpus.builder import NewRow, PartBuilder
+from inlay.corpus.manifest import Order
+from inlay.corpus.rows import Row
+from inlay.corpus.store import Corpus
+from inlay.errors import ConfigError, InlayError
+from inlay.items import make_items
+from inlay.types import EmbedRequest, Entry, ModelSpec
+
+BLOCK = 512  # rows embedded at a time
+CHECKPOINT_SECONDS = 2.0
+
+Answer = Entry | InlayError
+
+
+class Source(Protocol):
+    """Whoever gives canonical vectors: the library, or a running server."""
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+    def embed_entries(self, texts: list[str], order: Order) -> list[Answer]:
+        """For each text its canonical vector with its tokens, or the reason why there is none."""
+        ...
+
+
+class Columns(NamedTuple):
+    """Which columns of the input to use; without an id column, the place of a row is its id."""
+
+    text: str
+    id: str | None
+    keep: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """A row that may get a vector: its key, or what is wrong with it."""
+
+    row: Row
+    id: str | int
+    digest: bytes = b""
+    problem: str | None = None
+
+
+class _Block(NamedTuple):
+    """Rows that are written together, and how far the input has been read with them."""
+
+    candidates: list[_Candidate]
+    answers: Future[dict[bytes, Answer]]
+    rows_read: int
+    rows_hash: str
+
+
+@dataclass(slots=True)
+class _Known:
+    """What has been seen so far."""
+
+    ids: dict[str | int, bytes] = field(default_factory=dict)  # the digest of each id's text
+    rows: dict[bytes, int] = field(default_factory=dict)  # in the whole corpus, by digest
+    under_way: set[bytes] = field(default_factory=set)
+    failed: dict[bytes, str] = field(default_factory=dict)
+
+
+class Ingestion:
+    """One run; `tell` hears how many more rows are done."""
+
+    def __init__(
+        self,
+        builder: PartBuilder,
+        older: Corpus | None,
+        columns: Columns,
+        source: Source,
+        tell: Callable[[int], None],
+    ) -> None:
+        self._builder = builder
+        self._older = older
+        self._first_row = 0 if older is None else older.num_rows
+        self._columns = columns
+        self._source = source
+        self._order = builder.progress.order
+        self._tell = tell
+        self._hash = hashlib.sha256()
+        self._known = _Known()
+        self._rows_read = 0
+
+    def run(self, rows: Iterator[Row]) -> None:
+        """Take up the work where it was, and bring it to the end of the input."""
+        self._remember()
+        self._skip(rows)
+        saved = time.monotonic()
+        with ThreadPoolExecutor(1, thread_name_prefix="inlay-precompute") as thread:
+            block = self._begin(rows, thread)
+            while block.candidates:
+                following = self._begin(rows, thread)
+                self._write(block)
+                is_last = not following.candidates
+                if is_last or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    self._builder.checkpoint(block.rows_read, block.rows_hash)
+                    saved = time.monotonic()
+                self._tell(len(block.candidates))
+                block = following
+
+    def _remember(self) -> None:
+        """Ids and texts of older parts, and of this one up to its checkpoint."""
+        for row, (id_, digest) in enumerate(self._rows_before()):
+            self._known.ids[id_] = digest
+            self._known.rows.setdefault(digest, row)
+
+    def _rows_before(self) -> Iterator[tuple[str | int, bytes]]:
+        for part in self._older.parts if self._older is not None else ():
+            for row, record in enumerate(part.records()):
+                yield record["id"], part.digest(row)
+        yield from self._builder.rows_before()
+
+    def _skip(self, rows: Iterator[Row]) -> None:
+        """Pass over what the checkpoint has, and make sure that it is the same input."""
+        progress = self._builder.progress
+        for row in islice(rows, progress.rows_read):
+            self._count(row)
+        if self._rows_read != progress.rows_read or self._hash.hexdigest() != progress.rows_hash:
+            raise ConfigError(
+                f"the input is not the one that {self._builder.path} was begun with: give that one, or remove "
+                f"{self._builder.path} to start anew"
+            )
+        self._tell(self._rows_read)
+
+    def _count(self, row: Row) -> None:
+        self._rows_read += 1
+        self._hash.update(msgspec.json.encode((str(self._id_of(row)), row.text, row.problem)))
+
+    def _begin(self, rows: Iterator[Row], thread: ThreadPoolExecutor) -> _Block:
+        """Read a block, and have its new texts embedded."""
+        candidates = [self._examine(row) for row in islice(rows, BLOCK)]
+        answers = thread.submit(self._embed, self._new_texts(candidates))
+        return _Block(candidates, answers, self._rows_read, self._hash.hexdigest())
+
+    def _examine(self, row: Row) -> _Candidate:
+        self._count(row)
+        id_ = self._id_of(row)
+        if isinstance(id_, bool) or not isinstance(id_, str | int):
+            no_id = f"has no id: {self._columns.id!r} is of type {type(id_).__name__}, not a text or whole number"
+            return _Candidate(row, row.place, problem=row.problem or no_id)
+        candidate = _Candidate(row, id_, problem=row.problem)
+        if candidate.problem is None:
+            (item,) = make_items(self._source.spec, EmbedRequest(None, [row.text], self._order.options))
+            candidate.digest = item.key
+            candidate.problem = None if item.error is None else item.error.message
+        return candidate
+
+    def _id_of(self, row: Row) -> Any:  # noqa: ANN401 - whatever the input has there
+        return row.place if self._columns.id is None else row.values.get(self._columns.id)
+
+    def _new_texts(self, candidates: list[_Candidate]) -> dict[bytes, str]:
+        """Texts that have no vector yet and are not on their way."""
+        known = self._known
+        seen = (known.rows, known.under_way, known.failed)
+        new = {
+            candidate.digest: candidate.row.text
+            for candidate in candidates
+            if candidate.problem is None and not any(candidate.digest in where for where in seen)
+        }
+        known.under_way |= new.keys()
+        return new
+
+    def _embed(self, texts: dict[bytes, str]) -> dict[bytes, Answer]:
+        if not texts:
+            return {}
+        answers = self._source.embed_entries(list(texts.values()), self._order)
+        return dict(zip(texts, answers, strict=True))
+
+    def _write(self, block: _Block) -> None:
+        """Append the rows of a block in their order."""
+        entries: dict[bytes, Entry] = {}
+        for digest, answer in block.answers.result().items():
+            self._known.under_way.discard(digest)
+            if isinstance(answer, InlayError):
+                self._known.failed[digest] = answer.message
+            else:
+                entries[digest] = answer
+        for candidate in block.candidates:
+            problem = candidate.problem or self._known.failed.get(candidate.digest)
+            if problem is None:
+                problem = self._append(candidate, entries)
+            if problem is not None:
+                self._builder.fail({"row": candidate.row.number, "id": candidate.id, "problem": problem})
+
+    def _append(self, candidate: _Candidate, entries: dict[bytes, Entry]) -> str | None:
+        """The row, or why it cannot be; one that is in the corpus already is passed over."""
+        known, digest, row = self._known, candidate.digest, candidate.row
+        if candidate.id in known.ids:
+            is_same = known.ids[candidate.id] == digest
+            return None if is_same else f"has the id {candidate.id!r} of another text: ids must be unique"
+        entry = entries[digest] if digest in entries else self._entry_of(known.rows[digest])
+        values = {name: row.values[name] for name in self._columns.keep if name in row.values}
+        known.rows.setdefault(digest, self._first_row + self._builder.num_rows)
+        known.ids[candidate.id] = digest
+        self._builder.append(NewRow(digest, entry, {**values, "id": candidate.id, "text": row.text}))
+        return None
+
+    def _entry_of(self, row: int) -> Entry:
+        """The vector of a text that the corpus has already."""
+        if row >= self._first_row:
+            return self._builder.entry(row - self._first_row)
+        entry = None if self._older is None else self._older.entry(row)
+        if entry is None:
+            raise ConfigError(f"row {row} of the corpus is broken: make the corpus anew")
+        return entry

@@ -1,0 +1,98 @@
+"""The manifest: what a corpus is made of. A directory is a corpus from the moment its manifest lies in it.
+
+In and out: `manifest.json`, replaced atomically. Parts are immutable; adding rows adds a part and a line here.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from inlay.errors import ConfigError
+from inlay.types import EmbedOptions, Truncate
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+FLOAT32, FLOAT16 = "f32", "f16"
+
+
+class Order(Struct, frozen=True, forbid_unknown_fields=True):
+    """What decides the vectors of a corpus; the same for all its parts."""
+
+    model: str  # as it was given: demo, a hub id or a directory
+    fingerprint: str
+    width: int
+    max_tokens: int
+    dtype: str  # f32: canonical vectors, bit for bit; f16: unit vectors, for search alone
+    prompt: str | None = None
+    instruction: str | None = None
+    truncate: Truncate = Truncate.NONE
+
+    @property
+    def options(self) -> EmbedOptions:
+        return EmbedOptions(
+            prompt_name=self.prompt, instruction=self.instruction, truncate=self.truncate, normalize=False
+        )
+
+
+class PartInfo(Struct, frozen=True):
+    """One part: a directory of files with `num_rows` rows."""
+
+    name: str
+    num_rows: int
+    num_distinct: int  # texts
+    num_failed: int
+    sha256: dict[str, str]  # by file
+
+
+class Manifest(Struct, frozen=True):
+    """The whole corpus."""
+
+    format: int
+    order: Order
+    created: str
+    parts: list[PartInfo]
+
+    @property
+    def num_rows(self) -> int:
+        return sum(part.num_rows for part in self.parts)
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """`ConfigError` when the directory is no corpus, or one that this version cannot read."""
+    try:
+        manifest = msgspec.json.decode((directory / MANIFEST).read_bytes(), type=Manifest)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ConfigError(f"{directory} is not a corpus: make one with inlay precompute") from error
+    except OSError as error:
+        raise ConfigError(f"{directory}: its {MANIFEST} cannot be read ({error.strerror})") from error
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{directory}: its {MANIFEST} is broken ({error}): make the corpus anew") from error
+    if manifest.format != FORMAT:
+        raise ConfigError(
+            f"{directory} is of format {manifest.format}; this version reads {FORMAT}: make the corpus anew"
+        )
+    return manifest
+
+
+def write_atomically(path: Path, value: object) -> None:
+    """JSON under its name at once and for good, or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """A rename in the directory outlives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

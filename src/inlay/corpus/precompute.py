@@ -1,0 +1,121 @@
+"""Precomputes a corpus, or adds a part to one: rows in, files and a manifest out.
+
+In: rows, an embedder (in this process or a server) and an order. Out: the manifest, replaced atomically once
+the new part is whole. One process at a time writes to a directory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from inlay.corpus.builder import PartBuilder
+from inlay.corpus.ingestion import Columns, Ingestion, Source
+from inlay.corpus.manifest import FORMAT, MANIFEST, Manifest, Order, read_manifest, write_atomically
+from inlay.corpus.part import FAILED
+from inlay.corpus.rows import Row
+from inlay.corpus.store import Corpus
+from inlay.errors import ConfigError
+
+LOCK = ".lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run has done."""
+
+    manifest: Manifest
+    num_new: int
+    num_failed: int
+    report: Path | None  # lists the rows that failed
+
+
+def precompute(
+    directory: Path,
+    rows: Iterator[Row],
+    input_name: str,
+    columns: Columns,
+    source: Source,
+    order: Order,
+    *,
+    is_append: bool,
+    tell: Callable[[int], None] = lambda number: None,
+) -> Outcome:
+    """Make a corpus, or add to it what is new.
+
+    `input_name` tells one unfinished work from another; its rows are checked when it is taken up. `tell` hears
+    how many more rows are done. `ConfigError` when the directory holds something else, or the unfinished work of
+    another command.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with _locked(directory):
+        before = _corpus_before(directory, order, is_append=is_append)
+        parts = [] if before is None else before.manifest.parts
+        about = {
+            "input": input_name,
+            "columns": [columns.text, columns.id, list(columns.keep)],
+            "parts_before": len(parts),
+        }
+        builder = PartBuilder(directory, f"part-{len(parts) + 1:04d}", order, about)
+        try:
+            Ingestion(builder, before, columns, source, tell).run(rows)
+        finally:
+            builder.close()
+        report = _publish_report(directory, builder)
+        if builder.num_rows == 0:
+            shutil.rmtree(builder.path)
+            if before is None:
+                raise ConfigError(f"no row has a vector, so there is no corpus: {report or 'the input'} tells why")
+            return Outcome(before.manifest, 0, builder.progress.num_failed, report)
+        info = builder.publish()
+        created = datetime.now(UTC).isoformat(timespec="seconds") if before is None else before.manifest.created
+        manifest = Manifest(FORMAT, order, created, [*parts, info])
+        write_atomically(directory / MANIFEST, manifest)
+        builder.settle()
+        return Outcome(manifest, info.num_rows, info.num_failed, report)
+
+
+def _corpus_before(directory: Path, order: Order, *, is_append: bool) -> Corpus | None:
+    if not (directory / MANIFEST).exists():
+        if is_append:
+            raise ConfigError(f"{directory} is not a corpus yet: leave out --append to make it")
+        return None
+    manifest = read_manifest(directory)
+    if not is_append:
+        raise ConfigError(
+            f"{directory} is a whole corpus of {manifest.num_rows} rows: there is nothing to go on with. Add rows "
+            "with --append, or name another directory"
+        )
+    if manifest.order != order:
+        names = [name for name in Order.__struct_fields__ if getattr(order, name) != getattr(manifest.order, name)]
+        raise ConfigError(
+            f"{directory} was made with another {', '.join(names)}: vectors of two kinds cannot be compared. Use "
+            "the same, or another directory"
+        )
+    return Corpus(directory)
+
+
+def _publish_report(directory: Path, builder: PartBuilder) -> Path | None:
+    """The list of failed rows of this run, beside the manifest; none when none failed."""
+    report = directory / FAILED
+    if builder.progress.num_failed == 0:
+        report.unlink(missing_ok=True)
+        return None
+    shutil.copyfile(builder.path / FAILED, report)
+    return report
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """One writer at a time; the lock ends with the process."""
+    with (directory / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(f"another process is writing to {directory}: wait for it") from error
+        yield

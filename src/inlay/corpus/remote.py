@@ -1,0 +1,154 @@
+"""A running Inlay server as the source of a corpus's vectors.
+
+In: texts. Out: canonical vectors over HTTP, asked for at low priority so that queries go first. A refusal
+("not now") is waited out; an input that has no vector costs only itself. The server must tell its model's
+fingerprint, which is how later readers know that the vectors are their model's.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pybase64
+
+from inlay.corpus.ingestion import Answer
+from inlay.corpus.manifest import Order
+from inlay.errors import ConfigError, InvalidInput, Refused
+from inlay.types import Entry, ModelSpec, Pooling
+
+MAX_REQUEST_CHARACTERS = 1 << 20
+TIMEOUT = 600.0  # seconds, for one request
+ATTEMPTS = 10
+LONGEST_PAUSE = 30.0  # seconds
+_PLACE = re.compile(r"input\[(\d+)\]")
+
+
+class RemoteSource:
+    """Canonical vectors from a server; `model` is a name it serves, None for its first."""
+
+    def __init__(self, url: str, model: str | None, key: str | None) -> None:
+        headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        self._url = url.rstrip("/").removesuffix("/v1")
+        self._client = httpx.Client(headers=headers, timeout=TIMEOUT)
+        self.spec = self._read_spec(model)
+
+    def embed_entries(self, texts: list[str], order: Order) -> list[Answer]:
+        """For each text its canonical vector with its tokens, or the reason why there is none."""
+        answers: list[Answer] = []
+        while len(answers) < len(texts):
+            answers += self._embed_some(_first_of(texts[len(answers) :]), order)
+        return answers
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _embed_some(self, texts: list[str], order: Order) -> list[Answer]:
+        answers: dict[int, Answer] = {}
+        while places := [place for place in range(len(texts)) if place not in answers]:
+            reply = self._ask([texts[place] for place in places], order)
+            if reply.status_code == 200:
+                answers |= dict(zip(places, map(_entry_of, reply.json()["data"]), strict=True))
+                continue
+            message, param = _error_of(reply)
+            found = _PLACE.fullmatch(param or "")
+            if found is None:
+                raise ConfigError(f"{self._url} refused: {message}")
+            answers[places[int(found[1])]] = InvalidInput(message.removeprefix(found[0]).strip())
+        return [answers[place] for place in range(len(texts))]
+
+    def _ask(self, texts: list[str], order: Order) -> httpx.Response:
+        body = {
+            "model": self.spec.name,
+            "input": texts,
+            "encoding_format": "base64",
+            "normalize": False,
+            "include_tokens": True,
+            "priority": "low",
+            "prompt_name": order.prompt,
+            "instruction": order.instruction,
+            "truncate": order.truncate,
+        }
+        return self._request("POST", "/v1/embeddings", body)
+
+    def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
+        """One call; "not now" and a server that is away for a moment are waited out."""
+        problem = ""
+        for attempt in range(ATTEMPTS):
+            pause = min(0.5 * 2**attempt, LONGEST_PAUSE)
+            try:
+                reply = self._client.request(method, self._url + path, json=body)
+            except httpx.TransportError as error:
+                problem = f"cannot be reached ({error or type(error).__name__})"
+                if method == "GET" or attempt == ATTEMPTS - 1:
+                    break
+            except httpx.InvalidURL as error:
+                raise ConfigError(f"--server {self._url} is not a URL: {error}") from error
+            else:
+                if reply.status_code not in (429, 503):
+                    return reply
+                problem = _error_of(reply)[0]
+                pause = max(pause, float(reply.headers.get("retry-after", 0)))
+            time.sleep(pause)
+        raise Refused(f"{self._url} {problem}: start it, or look at its load; the same command goes on from here")
+
+    def _read_spec(self, model: str | None) -> ModelSpec:
+        reply = self._request("GET", "/v1/models")
+        rows = reply.json().get("data", []) if reply.status_code == 200 else []
+        if not rows:
+            raise ConfigError(f"--server {self._url}: {_error_of(reply)[0]}")
+        named = [row for row in rows if model in (None, row["id"])]
+        if not named:
+            served = ", ".join(row["id"] for row in rows)
+            raise ConfigError(f"{self._url} does not serve {model!r}; it serves: {served}")
+        row = named[0]
+        if not row.get("fingerprint"):
+            raise ConfigError(
+                f"{self._url} tells no fingerprint of {row['id']!r}: is it an Inlay server that is ready?"
+            )
+        return ModelSpec(
+            name=row["id"],
+            path=Path(),
+            family=row["family"],
+            width=row["width"],
+            num_layers=0,
+            vocab_rows=0,
+            max_tokens=row["max_tokens"],
+            pooling=Pooling(row["pooling"]),
+            normalize=False,
+            prompts=row["prompts"],
+            default_prompt=row["default_prompt"],
+            instruction_template=row["instruction_template"],
+            matryoshka=None,
+            config={},
+            dtype=row["dtype"],
+            fingerprint=row["fingerprint"],
+        )
+
+
+def _first_of(texts: list[str]) -> list[str]:
+    """As many as one request should carry; at least one."""
+    size = 0
+    for number, text in enumerate(texts):
+        size += len(text)
+        if number and size > MAX_REQUEST_CHARACTERS:
+            return texts[:number]
+    return texts
+
+
+def _entry_of(row: dict[str, Any]) -> Entry:
+    vector = np.frombuffer(pybase64.b64decode(row["embedding"]), dtype="<f4")
+    return Entry(vector, row["num_tokens"], row["is_truncated"])
+
+
+def _error_of(reply: httpx.Response) -> tuple[str, str | None]:
+    """Message and param of a refusal."""
+    try:
+        error = reply.json()["error"]
+        return error["message"], error.get("param")
+    except (ValueError, KeyError, TypeError):
+        return f"answered {reply.status_code}: {reply.text[:200]!r}", None

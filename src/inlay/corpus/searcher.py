@@ -1,0 +1,76 @@
+"""A corpus ready to be searched: exact search, its index where there is one, filters, and records for the hits.
+
+In: query vectors. Out: hits with id, score and record. Knows nothing of models but the fingerprint that the
+corpus was made with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from inlay.corpus.filters import Filters
+from inlay.corpus.index import Index, open_index
+from inlay.corpus.search import Found, search
+from inlay.corpus.store import Corpus
+from inlay.errors import InvalidInput
+from inlay.types import FloatArray
+
+MAX_TOP_K = 1000
+
+
+class Hit(NamedTuple):
+    """One row that was found; the record has id, text and the columns that were kept."""
+
+    row: int
+    score: float
+    record: Mapping[str, Any]
+
+
+class Searcher:
+    """Searches one corpus. May be used by many threads."""
+
+    def __init__(self, directory: Path) -> None:
+        self.corpus = Corpus(directory)
+        self.index: Index | None = open_index(self.corpus)
+        self._filters = Filters(self.corpus)
+
+    def search_many(
+        self, queries: FloatArray, top_k: int, wanted: Mapping[str, Any] | None = None, *, is_exact: bool = False
+    ) -> list[list[Hit]]:
+        """For each query [q, width] its best rows; filtered searches, and rows newer than the index, are exact."""
+        self.check(queries, top_k)
+        return [self._hits(found) for found in self._find(queries, top_k, wanted, is_exact)]
+
+    def check(self, queries: FloatArray, top_k: int) -> None:
+        """`InvalidInput` for what cannot be searched."""
+        width = self.corpus.order.width
+        if queries.shape[1] != width:
+            raise InvalidInput(
+                f"the embedding has {queries.shape[1]} components; the corpus has {width}", param="embedding"
+            )
+        if not np.isfinite(queries).all():
+            raise InvalidInput("the embedding has components that are not finite", param="embedding")
+        if not 1 <= top_k <= MAX_TOP_K:
+            raise InvalidInput(f"top_k must be from 1 to {MAX_TOP_K}, not {top_k}", param="top_k")
+
+    def _find(self, queries: FloatArray, top_k: int, wanted: Mapping[str, Any] | None, is_exact: bool) -> list[Found]:
+        parts = self.corpus.parts
+        if wanted or is_exact or self.index is None:
+            return search(parts, queries, top_k, self._filters.mask(wanted) if wanted else None)
+        indexed = self.index.search(queries, top_k)
+        newer = search(parts[self.index.num_parts :], queries, top_k)
+        return [_merge(one, other, top_k) for one, other in zip(indexed, newer, strict=True)]
+
+    def _hits(self, found: Found) -> list[Hit]:
+        pairs = zip(found.rows.tolist(), found.scores.tolist(), strict=True)
+        return [Hit(row, score, self.corpus.record(row)) for row, score in pairs]
+
+
+def _merge(one: Found, other: Found, top_k: int) -> Found:
+    rows, scores = np.concatenate([one.rows, other.rows]), np.concatenate([one.scores, other.scores])
+    order = np.lexsort((rows, -scores))[:top_k]
+    return Found(rows[order], scores[order])

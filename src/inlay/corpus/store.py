@@ -1,0 +1,62 @@
+"""A corpus open for reading: its parts behind one numbering of rows.
+
+In: a directory. Out: rows by digest, records by row, blocks of vectors. Immutable while open: rows that are
+added later are seen when it is opened again. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from inlay.corpus.manifest import read_manifest
+from inlay.corpus.part import Part
+from inlay.types import Entry
+
+
+class Corpus:
+    """Rows 0 to `num_rows` - 1 over all parts."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory
+        self.manifest = read_manifest(directory)
+        self.order = self.manifest.order
+        self.parts: list[Part] = []
+        first_row = 0
+        for info in self.manifest.parts:
+            self.parts.append(Part(directory / info.name, info, first_row))
+            first_row += info.num_rows
+        self.num_rows = first_row
+
+    @property
+    def is_exact(self) -> bool:
+        """Are the vectors what the model gave, bit for bit?"""
+        return all(part.vectors.dtype.itemsize == 4 for part in self.parts)
+
+    def find_many(self, digests: list[bytes]) -> dict[bytes, int]:
+        """The row of each digest that is here."""
+        found: dict[bytes, int] = {}
+        for part in self.parts:
+            missing = [digest for digest in digests if digest not in found] if found else digests
+            found |= {digest: part.first_row + row for digest, row in part.find_many(missing).items()}
+        return found
+
+    def entry(self, row: int) -> Entry | None:
+        """A row as it is stored; None when its bytes are not what they were."""
+        part = self.part_of(row)
+        return part.entry(row - part.first_row)
+
+    def record(self, row: int) -> dict[str, Any]:
+        """Id, text and kept columns of a row."""
+        part = self.part_of(row)
+        return part.record(row - part.first_row)
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """All records, in the order of the rows."""
+        for part in self.parts:
+            yield from part.records()
+
+    def part_of(self, row: int) -> Part:
+        return self.parts[bisect_right(self.parts, row, key=lambda part: part.first_row) - 1]

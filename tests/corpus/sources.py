@@ -1,0 +1,63 @@
+"""A source whose vectors are known, for corpora without a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fakes import SPEC, WIDTH
+
+from inlay.corpus.ingestion import Answer, Columns
+from inlay.corpus.manifest import Order
+from inlay.corpus.precompute import Outcome, precompute
+from inlay.corpus.rows import read_rows
+from inlay.errors import InvalidInput
+from inlay.types import Entry, FloatArray, ModelSpec
+
+ORDER = Order(model="fake", fingerprint=SPEC.fingerprint, width=WIDTH, max_tokens=SPEC.max_tokens, dtype="f32")
+COLUMNS = Columns("text", "id", ("lang",))
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def vector_of(text: str) -> FloatArray:
+    seed = int.from_bytes(text.encode(), "little") % (1 << 32)
+    return np.random.default_rng(seed).standard_normal(WIDTH).astype(np.float32)
+
+
+class FakeSource:
+    """Fails texts that begin with `bad`; is killed at a text of one's choice."""
+
+    def __init__(self, killed_at: int | None = None) -> None:
+        self.texts: list[str] = []
+        self._killed_at = killed_at
+
+    @property
+    def spec(self) -> ModelSpec:
+        return SPEC
+
+    def embed_entries(self, texts: list[str], order: Order) -> list[Answer]:
+        self.texts += texts
+        if self._killed_at is not None and len(self.texts) > self._killed_at:
+            raise Killed
+        return [
+            InvalidInput("is bad") if text.startswith("bad") else Entry(vector_of(text), len(text), False)
+            for text in texts
+        ]
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def make_corpus(
+    directory: Path, file: Path, source: FakeSource | None = None, *, order: Order = ORDER, is_append: bool = False
+) -> Outcome:
+    rows = read_rows(str(file), "auto", COLUMNS.text)
+    return precompute(directory, rows, str(file), COLUMNS, source or FakeSource(), order, is_append=is_append)

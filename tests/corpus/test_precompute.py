@@ -1,0 +1,230 @@
+"""A corpus has what its input has, whatever happens while it is made."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from corpus.sources import ORDER, FakeSource, Killed, make_corpus, vector_of, write_rows
+from fakes import SPEC
+
+from inlay.cache.key import cache_key
+from inlay.corpus.ingestion import BLOCK
+from inlay.corpus.part import FAILED
+from inlay.corpus.store import Corpus
+from inlay.errors import ConfigError
+from inlay.types import Truncate
+
+
+def rows_of(numbers: range, texts: int = 10**9) -> list[dict[str, Any]]:
+    return [{"id": f"id{n}", "text": f"text {n % texts}", "lang": "de", "other": 1} for n in numbers]
+
+
+def files_of(directory: Path) -> dict[str, bytes]:
+    """All that must be equal between two runs; the manifest has the time of day."""
+    return {
+        str(file.relative_to(directory)): file.read_bytes()
+        for file in directory.rglob("*")
+        if file.is_file() and file.name != "manifest.json"
+    }
+
+
+def test_rows_come_back_with_their_vectors_ids_texts_and_kept_columns(tmp_path: Path) -> None:
+    make_corpus(tmp_path / "c", write_rows(tmp_path / "a.jsonl", rows_of(range(1200))))
+    corpus = Corpus(tmp_path / "c")
+    assert corpus.num_rows == 1200
+    for row in (0, 511, 512, 1199):
+        assert corpus.record(row) == {"id": f"id{row}", "text": f"text {row}", "lang": "de"}
+        entry = corpus.entry(row)
+        assert entry is not None
+        assert np.array_equal(entry.vector, vector_of(f"text {row}"))
+        assert entry.num_tokens == len(f"text {row}")
+        key = cache_key(SPEC.fingerprint, f"text {row}", Truncate.NONE, SPEC.max_tokens)
+        assert corpus.find_many([b"?" * 32, key]) == {key: row}
+    assert [record["id"] for record in corpus.records()] == [f"id{n}" for n in range(1200)]
+
+
+def test_equal_texts_are_computed_once(tmp_path: Path) -> None:
+    source = FakeSource()
+    outcome = make_corpus(tmp_path / "c", write_rows(tmp_path / "a.jsonl", rows_of(range(1200), texts=7)), source)
+    assert sorted(source.texts) == sorted({f"text {n}" for n in range(7)})
+    assert outcome.manifest.parts[0].num_distinct == 7
+    corpus = Corpus(tmp_path / "c")
+    assert all(np.array_equal(corpus.parts[0].vectors[n], vector_of(f"text {n % 7}")) for n in range(1200))
+
+
+def test_rows_that_fail_are_listed_and_cost_only_themselves(tmp_path: Path) -> None:
+    rows = rows_of(range(1000))
+    rows[3]["text"] = "bad"
+    rows[700]["text"] = "bad"  # the same text, in a later block
+    rows[5]["text"] = ""
+    rows[6] = {"id": "id6"}
+    rows[7]["id"] = "id2"
+    rows[8]["id"] = None
+    rows[9] = rows[2]  # the same row again is no fault
+    outcome = make_corpus(tmp_path / "c", write_rows(tmp_path / "a.jsonl", rows))
+    assert (outcome.num_new, outcome.num_failed) == (993, 6)
+    assert outcome.report == tmp_path / "c" / FAILED
+    reported = {row["row"]: row["problem"] for row in map(json.loads, outcome.report.read_text().splitlines())}
+    assert reported.keys() == {4, 701, 6, 7, 8, 9}
+    assert reported[4] == reported[701] == "is bad"
+    assert "is empty" in reported[6]
+    assert "no key 'text'" in reported[7]
+    assert "of another text" in reported[8]
+    assert "no id" in reported[9]
+
+
+@pytest.mark.parametrize("killed_at", [0, 1, BLOCK, 3 * BLOCK + 1, 9 * BLOCK])
+def test_a_run_that_was_killed_goes_on_and_ends_the_same(
+    tmp_path: Path, killed_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inlay.corpus.ingestion.CHECKPOINT_SECONDS", 0.0)
+    rows = rows_of(range(5000), texts=4700)
+    rows[100]["text"] = rows[4000]["text"] = "bad"
+    file = write_rows(tmp_path / "a.jsonl", rows)
+    make_corpus(tmp_path / "whole", file)
+    killed, after = FakeSource(killed_at), FakeSource()
+    with pytest.raises(Killed):
+        make_corpus(tmp_path / "c", file, killed)
+    assert not (tmp_path / "c" / "manifest.json").exists()
+    make_corpus(tmp_path / "c", file, after)
+    assert files_of(tmp_path / "c") == files_of(tmp_path / "whole")
+    assert len(after.texts) <= 4701 - killed_at + 3 * BLOCK, "it began anew"
+
+
+PROGRAM = """
+import sys, time
+sys.path[:0] = [{tests!r}, {tests!r} + "/corpus"]
+import inlay.corpus.ingestion as ingestion
+from corpus.sources import FakeSource, make_corpus
+from pathlib import Path
+ingestion.CHECKPOINT_SECONDS = 0.0
+class Slow(FakeSource):
+    def embed_entries(self, texts, order):
+        time.sleep(0.03)
+        return super().embed_entries(texts, order)
+make_corpus(Path({corpus!r}), Path({file!r}), Slow())
+"""
+
+
+def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "a.jsonl", rows_of(range(20_000), texts=15_000))
+    make_corpus(tmp_path / "whole", file)
+    tests = str(Path(__file__).parents[1])
+    program = PROGRAM.format(tests=tests, corpus=str(tmp_path / "c"), file=str(file))
+    kills = 0
+    for delay in np.random.default_rng(0).uniform(0.3, 0.8, size=15):
+        running = subprocess.Popen([sys.executable, "-c", program])
+        try:
+            running.wait(timeout=float(delay))
+            break
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
+            kills += 1
+    if not (tmp_path / "c" / "manifest.json").exists():
+        subprocess.run([sys.executable, "-c", program], check=True)
+    assert kills > 0
+    assert files_of(tmp_path / "c") == files_of(tmp_path / "whole")
+
+
+def test_stopped_between_a_parts_name_and_the_manifest_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_rows(tmp_path / "a.jsonl", rows_of(range(600)))
+    make_corpus(tmp_path / "whole", file)
+
+    def die(*arguments: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("inlay.corpus.precompute.write_atomically", die)
+        with pytest.raises(Killed):
+            make_corpus(tmp_path / "c", file)
+    source = FakeSource()
+    make_corpus(tmp_path / "c", file, source)
+    assert source.texts == [], "what was there was computed again"
+    assert files_of(tmp_path / "c") == files_of(tmp_path / "whole")
+
+
+def test_appending_writes_only_what_is_new(tmp_path: Path) -> None:
+    make_corpus(tmp_path / "c", write_rows(tmp_path / "a.jsonl", rows_of(range(600))))
+    before = files_of(tmp_path / "c")
+    more = [*rows_of(range(500, 700)), {"id": "twin", "text": "text 3"}, {"id": "id5", "text": "changed"}]
+    source = FakeSource()
+    outcome = make_corpus(tmp_path / "c", write_rows(tmp_path / "b.jsonl", more), source, is_append=True)
+    assert sorted(source.texts) == sorted([*(f"text {n}" for n in range(600, 700)), "changed"])
+    assert (outcome.num_new, outcome.num_failed, outcome.manifest.num_rows) == (101, 1, 701)
+    assert before.items() <= files_of(tmp_path / "c").items(), "older parts were changed"
+    corpus = Corpus(tmp_path / "c")
+    twin = corpus.entry(700)
+    assert corpus.record(700)["id"] == "twin"
+    assert twin is not None
+    assert np.array_equal(twin.vector, vector_of("text 3"))
+    again = make_corpus(tmp_path / "c", tmp_path / "a.jsonl", is_append=True)
+    assert (again.num_new, again.num_failed, again.manifest.num_rows) == (0, 0, 701)
+    assert not (tmp_path / "c" / "building").exists()
+
+
+def test_f16_holds_unit_vectors_and_copies_them_as_they_are(tmp_path: Path) -> None:
+    order = msgspec.structs.replace(ORDER, dtype="f16")
+    make_corpus(tmp_path / "c", write_rows(tmp_path / "a.jsonl", rows_of(range(600), texts=5)), order=order)
+    vectors = Corpus(tmp_path / "c").parts[0].vectors
+    assert vectors.dtype == np.float16
+    assert np.array_equal(vectors[3], vectors[598])
+    expected = vector_of("text 3") / np.linalg.norm(vector_of("text 3"))
+    np.testing.assert_allclose(vectors[3].astype(np.float32), expected, atol=1e-3)
+
+
+def test_what_does_not_fit_together_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inlay.corpus.ingestion.CHECKPOINT_SECONDS", 0.0)
+    file = write_rows(tmp_path / "a.jsonl", rows_of(range(600)))
+    with pytest.raises(ConfigError, match="not a corpus yet"):
+        make_corpus(tmp_path / "c", file, is_append=True)
+    with pytest.raises(Killed):
+        make_corpus(tmp_path / "c", file, FakeSource(killed_at=BLOCK))
+    other = msgspec.structs.replace(ORDER, prompt="query")
+    with pytest.raises(ConfigError, match="unfinished corpus of another command"):
+        make_corpus(tmp_path / "c", file, order=other)
+    make_corpus(tmp_path / "c", file)
+    with pytest.raises(ConfigError, match="--append"):
+        make_corpus(tmp_path / "c", file)
+    with pytest.raises(ConfigError, match="another prompt"):
+        make_corpus(tmp_path / "c", file, order=other, is_append=True)
+
+
+def test_an_input_that_has_changed_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inlay.corpus.ingestion.CHECKPOINT_SECONDS", 0.0)
+    rows = rows_of(range(3000))
+    file = write_rows(tmp_path / "a.jsonl", rows)
+    with pytest.raises(Killed):
+        make_corpus(tmp_path / "c", file, FakeSource(killed_at=4 * BLOCK))
+    rows[10]["text"] = "changed"
+    write_rows(file, rows)
+    with pytest.raises(ConfigError, match="not the one"):
+        make_corpus(tmp_path / "c", file)
+
+
+def test_one_process_at_a_time_writes_to_a_corpus(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "a.jsonl", rows_of(range(10)))
+
+    class Nested(FakeSource):
+        def embed_entries(self, texts: list[str], order: Any) -> Any:
+            with pytest.raises(ConfigError, match="another process"):
+                make_corpus(tmp_path / "c", file)
+            return super().embed_entries(texts, order)
+
+    make_corpus(tmp_path / "c", file, Nested())
+
+
+def test_without_a_single_vector_there_is_no_corpus(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "a.jsonl", [{"id": 1, "text": ""}])
+    with pytest.raises(ConfigError, match=FAILED):
+        make_corpus(tmp_path / "c", file)
+    assert "is empty" in (tmp_path / "c" / FAILED).read_text()

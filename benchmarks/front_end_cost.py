@@ -12,43 +12,11 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import os
-import socket
-import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
-TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process, all threads, from /proc/PID/stat."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_ready(port: int, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
-        if server.poll() is not None:
-            break
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-            connection.request("GET", "/ready")
-            if connection.getresponse().status == http.client.OK:
-                return
-        except OSError:
-            pass
-        time.sleep(0.1)
-    raise SystemExit("the server did not become ready")
+from serving import body_of, cpu_seconds, free_port, running
 
 
 def send(port: int, number: int, body: bytes, latencies: list[float]) -> None:
@@ -78,10 +46,8 @@ uvicorn.run(app, port=int(sys.argv[1]), access_log=False, log_level="error", pro
 
 def measure(command: list[str], port: int, number: int, connections: int) -> dict[str, float]:
     """Figures of one server, from start to end."""
-    server = subprocess.Popen(command)
-    try:
-        wait_ready(port, server)
-        body = json.dumps({"input": "What is an inlay?", "model": "demo", "encoding_format": "base64"}).encode()
+    body = body_of("What is an inlay?")
+    with running(command, port) as server:
         send(port, 200, body, [])
         latencies: list[float] = []
         part = number // connections
@@ -91,12 +57,9 @@ def measure(command: list[str], port: int, number: int, connections: int) -> dic
             thread.start()
         for thread in threads:
             thread.join()
-        if server.poll() is not None or len(latencies) != part * connections:
-            raise SystemExit(f"only {len(latencies)} of {part * connections} requests were answered by this server")
         seconds, cpu = time.perf_counter() - began, cpu_seconds(server.pid) - before
-    finally:
-        server.terminate()
-        server.wait()
+    if len(latencies) != part * connections:
+        raise SystemExit(f"only {len(latencies)} of {part * connections} requests were answered")
     latencies.sort()
     return {
         "server_cpu_us_per_request": round(cpu / len(latencies) * 1e6, 1),
@@ -111,14 +74,14 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--connections", type=int, default=4)
     options = parser.parse_args()
-    port = str(free_port())
+    port = free_port()
     servers = {
-        "an app that does nothing": [sys.executable, "-c", NOTHING, port],
-        "inlay": [sys.executable, "-m", "inlay", "serve", "demo", "--port", port, "--log-level", "warning"],
+        "an app that does nothing": [sys.executable, "-c", NOTHING, str(port)],
+        "inlay": [sys.executable, "-m", "inlay", "serve", "demo", "--port", str(port), "--log-level", "warning"],
     }
     figures = {}
     for name, command in servers.items():
-        figures[name] = measure(command, int(port), options.requests, options.connections)
+        figures[name] = measure(command, port, options.requests, options.connections)
         row = "".join(f"{value:>10}" for value in figures[name].values())
         print(f"{name:28}{row}   (CPU µs, requests/s, P50 ms, P99 ms)")
     print(json.dumps({"requests": options.requests, "connections": options.connections, **figures}))

@@ -14,25 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch
-from safetensors.torch import save_file
+from shapes import make_checkpoint
 
-from inlay.models.qwen3 import Qwen3
-
-CONFIG = {
-    "model_type": "qwen3",
-    "vocab_size": 151_669,
-    "hidden_size": 1024,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "max_position_embeddings": 32_768,
-    "rope_theta": 1_000_000,
-    "rms_norm_eps": 1e-6,
-    "hidden_act": "silu",
-}
 LOAD = r"""
 import re, sys, time
 from pathlib import Path
@@ -55,16 +38,7 @@ print(peak() - before, seconds)
 def main() -> None:
     figures = {}
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder)
-        (path / "config.json").write_text(json.dumps(CONFIG))
-        (path / "tokenizer.json").write_text("{}")
-        with torch.device("meta"):
-            shapes = {name: tensor.shape for name, tensor in Qwen3(CONFIG, torch.bfloat16).state_dict().items()}
-        torch.manual_seed(0)
-        weights = {name: torch.empty(shape, dtype=torch.bfloat16).normal_(std=0.02) for name, shape in shapes.items()}
-        save_file(weights, path / "model.safetensors", {"format": "pt"})
-        stored = sum(tensor.nbytes for tensor in weights.values())
-        del weights
+        stored = make_checkpoint(Path(folder), [])
         print(f"{'dtype':12}{'weights GB':>12}{'peak GB':>10}{'ratio':>8}{'seconds':>9}")
         for dtype, factor in (("bfloat16", 1), ("float32", 2)):
             command = [sys.executable, "-c", LOAD, folder, dtype]

@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 from servers import RunningServer
 
 ROOT = Path(__file__).resolve().parents[1]
-EXAMPLES = sorted((ROOT / "examples").iterdir())
+EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.suffix != ".ipynb")
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 SERVED_AT = "http://localhost:8000"
 
 
@@ -26,12 +29,23 @@ def test_an_example_is_short_and_runs(example: Path, server: RunningServer) -> N
     printed = run([*command, str(example), server.url])
     assert printed.strip()
     expected = {
+        "cached_client.py": "second time: (2, 384), 2 from the cache",
+        "search_the_docs.py": "caching:",
         "curl.sh": '{"status":"ready"}',
         "many_at_once.py": "100 answers, 10 different",
         "openai_client.py": "input[1] - input[1] is empty",
         "similar.py": "A kitten naps where it is cosy.",
     }
     assert expected[example.name] in printed
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_runs_in_a_kernel_and_shows_its_plot(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert any("image/png" in output.get("data", {}) for output in shown)
 
 
 def python_blocks() -> list[str]:

@@ -43,6 +43,7 @@ class RowResults:
     errors: dict[int, InlayError]
     num_tokens: list[int]  # of each vector's text
     truncated: list[int]  # the inputs that were cut
+    num_cached: int  # vectors that a cache had
 
 
 class EngineArguments(TypedDict, total=False):
@@ -140,6 +141,7 @@ class _Core:
             errors={row: error for result in results for row, error in result.errors.items()},
             num_tokens=[number for result in results for number in result.num_tokens],
             truncated=[row for result in results for row in result.truncated],
+            num_cached=sum(result.num_cached for result in results),
         )
 
     def _concatenate(self, results: list[RowResults], options: EmbedOptions) -> FloatArray:
@@ -172,7 +174,7 @@ class _Core:
             raise error.for_input(row)
         rows = [start + index for index in range(len(part)) if start + index not in errors]
         truncated = [start + index for index in result.truncated]
-        return RowResults(result.vectors, rows, errors, result.item_tokens, truncated)
+        return RowResults(result.vectors, rows, errors, result.item_tokens, truncated, result.num_hits)
 
 
 class Embedder:

@@ -66,12 +66,7 @@ def run(url: str, story: Callable[[RedisTier], Awaitable[None]], **options: floa
 
 async def put(tier: RedisTier, entries: dict[bytes, Entry]) -> None:
     await tier.put_many(entries)
-    await written(tier)
-
-
-async def written(tier: RedisTier) -> None:
-    assert tier._writer is not None
-    await tier._writer
+    await tier.flush()
 
 
 def test_entries_come_back_as_they_were_in_more_than_one_command(redis: RedisServer) -> None:
@@ -113,7 +108,7 @@ def test_a_record_of_another_width_is_computed_anew(redis: RedisServer) -> None:
         service = Service({"fake": FakeWorker()}, Cache([tier]))
         request = EmbedRequest("fake", ["a"])
         await service.embed(request)
-        await written(tier)
+        await tier.flush()
         client = Redis.from_url(redis.url)
         (name,) = client.keys()
         digest = name.removeprefix(PREFIX)

@@ -27,7 +27,8 @@ class CorpusTier:
 
     async def get_many(self, keys: Iterable[bytes]) -> dict[bytes, Entry]:
         """The entries that are here and prove themselves."""
-        return await asyncio.to_thread(self.read_many, list(keys))
+        likely = self._corpus.likely_many(list(keys))
+        return await asyncio.to_thread(self.read_many, likely) if likely else {}
 
     async def put_many(self, entries: Mapping[bytes, Entry]) -> None:
         """A corpus is made by `inlay precompute` alone."""

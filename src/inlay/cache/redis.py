@@ -98,6 +98,11 @@ class RedisTier:
             "breaker_open": int(self._breaker.is_open),
         }
 
+    async def flush(self) -> None:
+        """Wait until what is queued is written or dropped."""
+        if self._writer is not None:
+            await asyncio.wait([self._writer])
+
     async def close(self) -> None:
         """Write what is queued, within a bound, and hang up."""
         if self._writer is not None:

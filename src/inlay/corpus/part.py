@@ -54,7 +54,7 @@ class Part:
             self.vectors = _load(path / VECTORS)
             self.scales: FloatArray = _load(path / SCALES)
             self._rows = _load(path / ROWS)
-            self._prefixes = _load(path / PREFIXES)
+            self._prefixes = np.array(_load(path / PREFIXES))  # in memory: most look-ups end with it
             self._places = _load(path / PLACES)
             self._records: npt.NDArray[np.uint8] = np.memmap(path / RECORDS, dtype=np.uint8, mode="r")
         except (OSError, ValueError, SyntaxError, TokenError) as error:  # numpy parses headers as Python
@@ -62,6 +62,12 @@ class Part:
         lengths = {len(array) for array in (self.vectors, self.scales, self._rows)}
         if lengths != {info.num_rows}:
             raise ConfigError(f"{path} is not whole (its files have {lengths} rows): make the corpus anew")
+
+    def likely_many(self, digests: list[bytes]) -> list[bytes]:
+        """Those that may be here, by their first bytes alone; touches no disk."""
+        wanted = np.array([prefix_of(digest) for digest in digests], dtype=np.uint64)
+        places = np.minimum(np.searchsorted(self._prefixes, wanted), len(self._prefixes) - 1)
+        return [digest for digest, is_here in zip(digests, self._prefixes[places] == wanted, strict=True) if is_here]
 
     def find_many(self, digests: list[bytes]) -> dict[bytes, int]:
         """The row in this part of each digest that is here."""

@@ -35,6 +35,10 @@ class Corpus:
         """Are the vectors what the model gave, bit for bit?"""
         return all(part.vectors.dtype.itemsize == 4 for part in self.parts)
 
+    def likely_many(self, digests: list[bytes]) -> list[bytes]:
+        """Those that may be here; touches no disk."""
+        return list(dict.fromkeys(digest for part in self.parts for digest in part.likely_many(digests)))
+
     def find_many(self, digests: list[bytes]) -> dict[bytes, int]:
         """The row of each digest that is here."""
         found: dict[bytes, int] = {}

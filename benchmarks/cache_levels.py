@@ -1,9 +1,9 @@
 """What each cache level gives: 10 clients, a Zipf mix of 80 % texts seen before and 20 % new ones.
 
 No cache, memory, memory + disk, and all with a precomputed corpus, each with the same requests, one text a
-request. The memory holds a fifth of the seen texts, so that the levels below it have work; the corpus holds
-half of the texts that are new to the server (those that were known beforehand). Prints a table and one JSON
-line; `ratio` is the mean without a cache over the mean of the line.
+request. The memory holds a fifth of the seen texts, so that the levels below it have work; the corpus holds half,
+or all, of the texts that are new to the server: those that were known beforehand. Prints a table and one JSON line;
+`ratio` is the mean without a cache over the mean of the line.
 
     .venv/bin/python benchmarks/cache_levels.py
     .venv/bin/python benchmarks/cache_levels.py --shape qwen3-embedding-0.6b --requests 500
@@ -66,24 +66,29 @@ def main() -> None:
 def measure(
     folder: Path, model: str, width: int, seen: list[str], new: list[str], mixed: list[str]
 ) -> dict[str, dict[str, Any]]:
-    known = folder / "known.jsonl"
-    known.write_text("".join(json.dumps({"text": text}) + "\n" for text in new[::2]))
-    command = [sys.executable, "-m", "inlay", "precompute", str(known), "-o", str(folder / "corpus"), "--model", model]
-    subprocess.run(command, check=True, capture_output=True)
     memory = ["--cache", f"memory://{SEEN // 5 * (width * 4 + 512)}"]
-    levels = {
-        "no cache": ["--cache", "none"],
-        "memory": memory,
-        "memory + disk": [*memory, "--cache", f"disk://{folder}/disk"],
-        "memory + corpus + disk": [
+    levels = {"no cache": ["--cache", "none"], "memory": memory, "memory, disk": [*memory, *disk_of(folder, "two")]}
+    for name, known in (("half", new[::2]), ("all", new)):
+        corpus = make_corpus(folder / name, model, known)
+        levels[f"memory, disk, {name} precomputed"] = [
             *memory,
             "--cache",
-            f"corpus://{folder}/corpus",
-            "--cache",
-            f"disk://{folder}/disk2",
-        ],
-    }
+            f"corpus://{corpus}",
+            *disk_of(folder, f"d{name}"),
+        ]
     return {name: measure_level(arguments, model, seen, mixed) for name, arguments in levels.items()}
+
+
+def disk_of(folder: Path, name: str) -> list[str]:
+    return ["--cache", f"disk://{folder}/{name}"]
+
+
+def make_corpus(directory: Path, model: str, texts: list[str]) -> Path:
+    rows = directory.with_suffix(".jsonl")
+    rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    command = [sys.executable, "-m", "inlay", "precompute", str(rows), "-o", str(directory), "--model", model]
+    subprocess.run(command, check=True, capture_output=True)
+    return directory
 
 
 def measure_level(arguments: list[str], model: str, seen: list[str], mixed: list[str]) -> dict[str, Any]:

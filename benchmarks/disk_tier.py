@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -22,6 +23,12 @@ BATCH = 256
 BOUND = 1 << 34
 
 
+def anonymous_bytes() -> int:
+    """Memory of this process besides the page cache."""
+    found = re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())
+    return 0 if found is None else int(found[1]) * 1024
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--entries", type=int, default=40_000)
@@ -32,6 +39,7 @@ def main() -> None:
     generator = np.random.default_rng(0)
     vectors = generator.standard_normal((BATCH, options.width)).astype(np.float32)
     keys = [hashlib.sha256(b"%d" % i).digest() for i in range(number)]
+    before = anonymous_bytes()
     try:
         tier = open_disk(folder.resolve(), BOUND)
         began = time.perf_counter()
@@ -46,6 +54,7 @@ def main() -> None:
                 raise SystemExit("entries are missing")
         read = number / (time.perf_counter() - began)
         blocks = sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())
+        memory = anonymous_bytes()
         tier.release()
         began = time.perf_counter()
         tier = open_disk(folder.resolve(), BOUND)
@@ -62,6 +71,7 @@ def main() -> None:
         "written_per_second": round(written),
         "read_per_second": round(read),
         "bytes_per_vector_byte": round(blocks / (number * options.width * 4), 3),
+        "memory_mb": round((memory - before) / 1e6, 1),
         "open_seconds": round(opened, 3),
         "rebuild_seconds": round(rebuilt, 2),
     }

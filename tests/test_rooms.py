@@ -18,7 +18,7 @@ ALLOWED = {
     "ops": {"ops"},
     "models": {"models", "ops"},
     "engine": {"engine", "models", "ops"},
-    "cache": {"cache", "corpus.store"},
+    "cache": {"cache", "corpus.store", "corpus.fixed"},
     "corpus": {"corpus", "items", "cache.key", "embedder"},
     "service": {"cache", "items", "admission", "singleflight"},
     "items": {"cache", "encoding", *SPEC_ROOMS},

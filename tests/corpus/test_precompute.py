@@ -46,7 +46,11 @@ def test_rows_come_back_with_their_vectors_ids_texts_and_kept_columns(tmp_path: 
         assert np.array_equal(entry.vector, vector_of(f"text {row}"))
         assert entry.num_tokens == len(f"text {row}")
         key = cache_key(SPEC.fingerprint, f"text {row}", Truncate.NONE, SPEC.max_tokens)
-        assert corpus.find_many([b"?" * 32, key]) == {key: row}
+        found = corpus.find(key)
+        assert found is not None
+        assert found[0] == row
+        assert np.array_equal(found[1].vector, entry.vector)
+    assert corpus.find(b"?" * 32) is None
     assert [record["id"] for record in corpus.records()] == [f"id{n}" for n in range(1200)]
 
 

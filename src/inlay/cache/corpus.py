@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
+from inlay.corpus.fixed import NO_WAIT
 from inlay.corpus.store import Corpus
 from inlay.errors import ConfigError
 from inlay.types import Entry
+
+FEW = 64  # look-ups that the event loop does itself where no disk is waited for: they take a fraction of a thread
 
 
 class CorpusTier:
@@ -27,21 +31,24 @@ class CorpusTier:
 
     async def get_many(self, keys: Iterable[bytes]) -> dict[bytes, Entry]:
         """The entries that are here and prove themselves."""
-        likely = self._corpus.likely_many(list(keys))
-        return await asyncio.to_thread(self.read_many, likely) if likely else {}
+        wanted = list(keys)
+        if NO_WAIT is not None and len(wanted) <= FEW:
+            with suppress(OSError):  # something lies on the disk, or its filesystem cannot tell
+                return self.read_many(wanted, NO_WAIT)
+        return await asyncio.to_thread(self.read_many, wanted)
 
     async def put_many(self, entries: Mapping[bytes, Entry]) -> None:
         """A corpus is made by `inlay precompute` alone."""
 
-    def read_many(self, keys: list[bytes]) -> dict[bytes, Entry]:
-        """The same as `get_many`, on the calling thread."""
+    def read_many(self, keys: list[bytes], flags: int = 0) -> dict[bytes, Entry]:
+        """The same as `get_many`, on the calling thread; with `NO_WAIT`, only what is in memory."""
         found: dict[bytes, Entry] = {}
-        for key, row in self._corpus.find_many(keys).items():
-            entry = self._corpus.entry(row)
-            if entry is None:
-                self._errors += 1
-            else:
-                found[key] = entry
+        for key in keys:
+            match self._corpus.find(key, flags):
+                case _, Entry() as entry:
+                    found[key] = entry
+                case _, None:
+                    self._errors += 1
         return found
 
     def numbers(self) -> Mapping[str, float]:

@@ -12,6 +12,7 @@ failed.jsonl   rows of the input that have no vector, with the reason
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from inlay.corpus.fixed import FixedRows
 from inlay.corpus.manifest import PartInfo
 from inlay.errors import ConfigError
 from inlay.types import Entry, FloatArray
@@ -29,6 +31,7 @@ from inlay.types import Entry, FloatArray
 VECTORS, SCALES, ROWS, RECORDS = "vectors.npy", "scales.npy", "rows.npy", "records.jsonl"
 PREFIXES, PLACES, FAILED = "prefixes.npy", "places.npy", "failed.jsonl"
 ROW = np.dtype([("digest", "V32"), ("num_tokens", "<u4"), ("truncated", "<u4"), ("crc32", "<u4"), ("record", "<u8")])
+ROW_BYTES = struct.Struct("<32sIIIQ")  # the same, for one row
 
 Array = npt.NDArray[Any]
 
@@ -55,7 +58,9 @@ class Part:
             self.scales: FloatArray = _load(path / SCALES)
             self._rows = _load(path / ROWS)
             self._prefixes = np.array(_load(path / PREFIXES))  # in memory: most look-ups end with it
-            self._places = _load(path / PLACES)
+            self._places = np.array(_load(path / PLACES))
+            self._row_bytes = FixedRows(path / ROWS, self._rows)
+            self._vector_bytes = FixedRows(path / VECTORS, self.vectors)
             self._records: npt.NDArray[np.uint8] = np.memmap(path / RECORDS, dtype=np.uint8, mode="r")
         except (OSError, ValueError, SyntaxError, TokenError) as error:  # numpy parses headers as Python
             raise ConfigError(f"{path} is not whole ({error}): make the corpus anew") from error
@@ -63,35 +68,33 @@ class Part:
         if lengths != {info.num_rows}:
             raise ConfigError(f"{path} is not whole (its files have {lengths} rows): make the corpus anew")
 
-    def likely_many(self, digests: list[bytes]) -> list[bytes]:
-        """Those that may be here, by their first bytes alone; touches no disk."""
-        wanted = np.array([prefix_of(digest) for digest in digests], dtype=np.uint64)
-        places = np.minimum(np.searchsorted(self._prefixes, wanted), len(self._prefixes) - 1)
-        return [digest for digest, is_here in zip(digests, self._prefixes[places] == wanted, strict=True) if is_here]
-
-    def find_many(self, digests: list[bytes]) -> dict[bytes, int]:
-        """The row in this part of each digest that is here."""
-        wanted = np.array([prefix_of(digest) for digest in digests], dtype=np.uint64)
-        starts = np.searchsorted(self._prefixes, wanted)
-        found: dict[bytes, int] = {}
-        for digest, prefix, start in zip(digests, wanted.tolist(), starts.tolist(), strict=True):
-            for place in range(start, len(self._prefixes)):
-                if self._prefixes[place] != prefix:
-                    break
-                row = int(self._places[place])
-                if self.digest(row) == digest:
-                    found[digest] = row
-                    break
-        return found
+    def find(self, digest: bytes, flags: int = 0) -> tuple[int, Entry | None] | None:
+        """The row that has a digest, and what it holds (None: its bytes do not prove themselves); None: not here."""
+        prefix = prefix_of(digest)
+        place = int(np.searchsorted(self._prefixes, np.uint64(prefix)))
+        while place < len(self._prefixes) and self._prefixes[place] == prefix:
+            row = int(self._places[place])
+            data = self._row_bytes.read(row, flags)
+            if data[: len(digest)] == digest:
+                return row, self._decode(row, data, flags)
+            place += 1
+        return None
 
     def digest(self, row: int) -> bytes:
         return bytes(self._rows["digest"][row])
 
     def entry(self, row: int) -> Entry | None:
         """A row as it is stored; None when its bytes do not prove themselves."""
-        digest, num_tokens, truncated, crc, _ = self._rows[row].item()
-        vector = np.array(self.vectors[row])
-        if check_of(bytes(digest), num_tokens, truncated, vector) != crc:
+        return self._decode(row, self._row_bytes.read(row), 0)
+
+    def _decode(self, row: int, data: bytearray, flags: int) -> Entry | None:
+        stored = self._vector_bytes.read(row, flags)
+        if len(data) < ROW_BYTES.size or len(stored) < self._vector_bytes.num_bytes:
+            return None
+        digest, num_tokens, truncated, crc, _ = ROW_BYTES.unpack(data)
+        vector = np.frombuffer(stored, dtype=self.vectors.dtype)
+        vector.flags.writeable = False
+        if check_of(digest, num_tokens, truncated, vector) != crc:
             return None
         return Entry(vector, num_tokens, bool(truncated))
 

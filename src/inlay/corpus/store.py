@@ -35,17 +35,16 @@ class Corpus:
         """Are the vectors what the model gave, bit for bit?"""
         return all(part.vectors.dtype.itemsize == 4 for part in self.parts)
 
-    def likely_many(self, digests: list[bytes]) -> list[bytes]:
-        """Those that may be here; touches no disk."""
-        return list(dict.fromkeys(digest for part in self.parts for digest in part.likely_many(digests)))
+    def find(self, digest: bytes, flags: int = 0) -> tuple[int, Entry | None] | None:
+        """The row that has a digest, and what it holds (None: it is broken); None where no row has it.
 
-    def find_many(self, digests: list[bytes]) -> dict[bytes, int]:
-        """The row of each digest that is here."""
-        found: dict[bytes, int] = {}
+        With `fixed.NO_WAIT` as `flags`, `BlockingIOError` for what is not in memory.
+        """
         for part in self.parts:
-            missing = [digest for digest in digests if digest not in found] if found else digests
-            found |= {digest: part.first_row + row for digest, row in part.find_many(missing).items()}
-        return found
+            found = part.find(digest, flags)
+            if found is not None:
+                return part.first_row + found[0], found[1]
+        return None
 
     def entry(self, row: int) -> Entry | None:
         """A row as it is stored; None when its bytes are not what they were."""

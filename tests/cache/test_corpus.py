@@ -13,7 +13,7 @@ from fakes import SPEC
 
 from inlay.cache.corpus import CorpusTier, open_corpus_tier
 from inlay.cache.key import cache_key
-from inlay.cache.tiers import make_cache
+from inlay.cache.urls import make_cache
 from inlay.corpus.store import Corpus
 from inlay.errors import ConfigError
 from inlay.types import Truncate

@@ -18,7 +18,8 @@ from servers import RunningServer
 from inlay.cache.breaker import FAILURES
 from inlay.cache.record import NEVER, Record, encode_record
 from inlay.cache.redis import CHUNK, PREFIX, RedisTier
-from inlay.cache.tiers import Cache, make_cache
+from inlay.cache.tiers import Cache
+from inlay.cache.urls import make_cache
 from inlay.errors import ConfigError
 from inlay.service import Service
 from inlay.types import EmbedRequest, Entry

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from inlay.cache.memory import MemoryTier
-from inlay.cache.tiers import Cache, make_cache
+from inlay.cache.tiers import Cache
+from inlay.cache.urls import make_cache
 from inlay.errors import ConfigError
 from inlay.types import Entry
 

@@ -15,10 +15,11 @@ from corpus.sources import ORDER, FakeSource, Killed, make_corpus, vector_of, wr
 from fakes import SPEC
 
 from inlay.cache.key import cache_key
-from inlay.corpus.ingestion import BLOCK
+from inlay.corpus.ingestion import BLOCK, Answer
+from inlay.corpus.manifest import Order
 from inlay.corpus.part import FAILED
 from inlay.corpus.store import Corpus
-from inlay.errors import ConfigError
+from inlay.errors import ConfigError, WorkerDead
 from inlay.types import Truncate
 
 
@@ -225,6 +226,20 @@ def test_one_process_at_a_time_writes_to_a_corpus(tmp_path: Path) -> None:
             return super().embed_entries(texts, order)
 
     make_corpus(tmp_path / "c", file, Nested())
+
+
+def test_a_fault_that_is_no_rows_own_stops_the_run_and_costs_no_row(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "a.jsonl", rows_of(range(2000)))
+
+    class Dying(FakeSource):
+        def embed_entries(self, texts: list[str], order: Order) -> list[Answer]:
+            answers = super().embed_entries(texts, order)
+            return [WorkerDead("the device is gone")] * len(texts) if len(self.texts) > BLOCK else answers
+
+    with pytest.raises(WorkerDead):
+        make_corpus(tmp_path / "c", file, Dying())
+    outcome = make_corpus(tmp_path / "c", file)
+    assert (outcome.num_new, outcome.num_failed) == (2000, 0)
 
 
 def test_without_a_single_vector_there_is_no_corpus(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ import uvicorn
 from inlay.api.app import make_app
 from inlay.api.auth import Keyring, read_keys
 from inlay.api.ops import Ops, ServedWorker
-from inlay.cache.tiers import Cache, make_cache
+from inlay.cache.tiers import Cache
+from inlay.cache.urls import make_cache
 from inlay.config import Settings
 from inlay.corpus.desk import SearchDesk
 from inlay.corpus.served import open_corpora

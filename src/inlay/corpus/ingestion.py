@@ -192,6 +192,8 @@ class Ingestion:
         for digest, answer in block.answers.result().items():
             self._known.under_way.discard(digest)
             if isinstance(answer, InlayError):
+                if not answer.is_of_input:  # not this text's fault: the work stops here, to be taken up again
+                    raise answer
                 self._known.failed[digest] = answer.message
             else:
                 entries[digest] = answer

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from serving import body_of, free_port, inlay_serve, load, print_table, running
+from shapes import make_checkpoint
 
 SHOWN = ("requests/s", "vectors/s", "mean_ms", "p50_ms", "p99_ms")
 
@@ -21,17 +24,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--connections", type=int, default=8)
-    parser.add_argument("--model", action="append", default=[], help="more models to serve, such as one of width 1024")
     options = parser.parse_args()
     port = free_port()
     rows: dict[str, dict[str, Any]] = {}
-    server = ["taskset", "-c", "0", *inlay_serve(port, *options.model)]
-    with running(server, port):
-        for model in ["demo", *options.model]:
-            name = model.rstrip("/").rsplit("/", 1)[-1]
-            for texts in (1, 256):
-                number = options.requests // (texts if texts == 1 else 20)
-                rows[f"{name}, {texts} a request"] = measure(port, name, texts, number, options.connections)
+    with tempfile.TemporaryDirectory() as folder:
+        wide = Path(folder) / "wide"
+        wide.mkdir()
+        make_checkpoint(wide, ["cached", "text"], num_layers=1)
+        with running(["taskset", "-c", "0", *inlay_serve(port, str(wide))], port):
+            for model, width in (("demo", 384), ("wide", 1024)):
+                for texts in (1, 256):
+                    number = options.requests // (1 if texts == 1 else 20)
+                    name = f"{width} floats, {texts} a request"
+                    rows[name] = measure(port, model, texts, number, options.connections)
     print_table(rows)
 
 

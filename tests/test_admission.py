@@ -24,3 +24,15 @@ def test_a_request_that_fails_gives_its_place_back() -> None:
         with pytest.raises(ValueError, match="x"), admission:
             raise ValueError("x")
     assert admission.num_requests == 0
+
+
+def test_the_time_to_come_back_grows_while_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("inlay.admission.time.monotonic", lambda: now)
+    admission = Admission(1)
+    admission.__enter__()
+    for waited in (1.0, 5.0):
+        now = 100.0 + waited
+        with pytest.raises(Overloaded) as refused, admission:
+            pass
+        assert refused.value.retry_after == waited

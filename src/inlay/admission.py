@@ -17,7 +17,7 @@ class Admission:
     def __init__(self, max_requests: int) -> None:
         self.max_requests = max_requests
         self.num_requests = 0
-        self._last_finish = time.monotonic()
+        self._last_finish = self._last_entry = time.monotonic()
         self._finish_interval = 0.0  # smoothed seconds between two requests that finish
 
     def __enter__(self) -> None:
@@ -25,9 +25,14 @@ class Admission:
             raise Overloaded(
                 f"{self.num_requests} requests are in flight, the most this server takes: "
                 "try again after the time in Retry-After",
-                retry_after=min(max(self._finish_interval, SHORTEST_RETRY), LONGEST_RETRY),
+                retry_after=min(max(self._finish_interval, self._waited(), SHORTEST_RETRY), LONGEST_RETRY),
             )
         self.num_requests += 1
+        self._last_entry = time.monotonic()
+
+    def _waited(self) -> float:
+        """How long nothing has moved: it will last at least as long again."""
+        return time.monotonic() - max(self._last_finish, self._last_entry)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

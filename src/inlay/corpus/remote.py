@@ -98,7 +98,10 @@ class RemoteSource:
 
     def _read_spec(self, model: str | None) -> ModelSpec:
         reply = self._request("GET", "/v1/models")
-        rows = reply.json().get("data", []) if reply.status_code == 200 else []
+        try:
+            rows = reply.json()["data"] if reply.status_code == 200 else []
+        except (ValueError, KeyError, TypeError):
+            rows = []
         if not rows:
             raise ConfigError(f"--server {self._url}: {_error_of(reply)[0]}")
         named = [row for row in rows if model in (None, row["id"])]

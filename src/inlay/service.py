@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from inlay.cache.tiers import Cache
@@ -216,7 +217,8 @@ class _Receiver:
     service: Service
 
     def __call__(self, items: list[Item]) -> None:
-        self.loop.call_soon_threadsafe(self.service.land, items)
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self.loop.call_soon_threadsafe(self.service.land, items)
 
 
 def _check_loaded(worker: Worker) -> None:

@@ -211,9 +211,9 @@ def test_token_ids_are_taken_when_allowed_and_checked_for_range() -> None:
 
 
 def test_at_sigterm_readiness_goes_first_and_work_in_flight_is_answered() -> None:
-    with RunningServer("demo", "--shutdown-delay", "2", "--cache", "none") as server:
+    with RunningServer("demo", "--shutdown-delay", "4", "--cache", "none") as server:
         replies: list[httpx.Response] = []
-        texts = [f"work in flight {i} " * 50 for i in range(300)]
+        texts = [f"work in flight {i} " * 50 for i in range(100)]
         asking = threading.Thread(target=lambda: replies.append(server.post({"input": texts})))
         asking.start()
         wait_for_metric(server, "inlay_requests_in_flight 2.0")
@@ -223,7 +223,7 @@ def test_at_sigterm_readiness_goes_first_and_work_in_flight_is_answered() -> Non
         assert server.post({"input": "still served"}).status_code == 200
         asking.join()
         assert replies[0].status_code == 200
-        assert len(replies[0].json()["data"]) == 300
+        assert len(replies[0].json()["data"]) == 100
         assert server.process.wait(timeout=30) == 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,6 +125,17 @@ def test_a_corpus_is_exported_and_searched_there(corpus: Path, tmp_path: Path, u
     assert [line.split()[1] for line in there.stdout.splitlines()] == [
         line.split()[1] for line in here.stdout.splitlines()
     ]
+
+
+def test_verify_reads_every_file_of_a_corpus(corpus: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "c"
+    shutil.copytree(corpus, copy)
+    assert run("cache", "verify", str(copy)).stdout == "300 rows in 1 parts, 0 files are broken\n"
+    path = copy / "part-0001" / "records.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"stone", b"scone", 1))
+    done = run("cache", "verify", str(copy))
+    assert done.returncode == 1
+    assert "records.jsonl is not what was written" in done.stdout
 
 
 def test_stdin_a_folder_and_a_csv_are_inputs(tmp_path: Path) -> None:

@@ -27,7 +27,10 @@ def stats(directory: Directory) -> None:
 
 @app.command()
 def verify(directory: Directory) -> None:
-    """Read every record; the status is 1 when some are not whole."""
+    """Read every record, or every file of a corpus; the status is 1 when some are not whole."""
+    if (directory / "manifest.json").exists():
+        _verify_corpus(directory)
+        return
     with _Opened(directory) as tier:
         good, bad = tier.check()
     typer.echo(f"{good} records are whole, {bad} are not (they read as misses)")
@@ -49,6 +52,23 @@ def purge(directory: Directory) -> None:
         number = tier.num_entries
         tier.purge()
     typer.echo(f"{number} entries dropped")
+
+
+def _verify_corpus(directory: Path) -> None:
+    from inlay.corpus.builder import sha256_of
+    from inlay.corpus.manifest import read_manifest
+
+    manifest = read_manifest(directory)
+    broken = 0
+    for part in manifest.parts:
+        for name, digest in part.sha256.items():
+            path = directory / part.name / name
+            if not path.is_file() or sha256_of(path) != digest:
+                typer.echo(f"{path} is not what was written")
+                broken += 1
+    typer.echo(f"{manifest.num_rows} rows in {len(manifest.parts)} parts, {broken} files are broken")
+    if broken:
+        raise typer.Exit(1)
 
 
 class _Opened:

@@ -128,7 +128,7 @@ class PartBuilder:
     def publish(self) -> PartInfo:
         """Make the look-up, and give the part its name; `settle` follows when it is in the manifest."""
         num_distinct = self._write_lookup()
-        hashes = {file.name: _sha256(file) for file in sorted(self.path.iterdir()) if file.name != PROGRESS}
+        hashes = {file.name: sha256_of(file) for file in sorted(self.path.iterdir()) if file.name != PROGRESS}
         self.path.rename(self._published)
         sync_directory(self._published.parent)
         return PartInfo(self._published.name, self.num_rows, num_distinct, self.progress.num_failed, hashes)
@@ -196,6 +196,7 @@ def _scale_of(vector: FloatArray) -> float:
     return 1 / length if length > 0 else 0.0
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -24,6 +24,8 @@ from typing import Any
 from serving import body_of, free_port, inlay_serve, load, print_table, running
 from shapes import make_checkpoint
 
+from inlay.cache.memory import KEY_OVERHEAD
+
 SEEN, CLIENTS = 500, 10
 SHARE_NEW = 0.2
 WORDS = (
@@ -66,7 +68,7 @@ def main() -> None:
 def measure(
     folder: Path, model: str, width: int, seen: list[str], new: list[str], mixed: list[str]
 ) -> dict[str, dict[str, Any]]:
-    memory = ["--cache", f"memory://{SEEN // 5 * (width * 4 + 512)}"]
+    memory = ["--cache", f"memory://{SEEN // 5 * (width * 4 + KEY_OVERHEAD)}"]
     levels = {"no cache": ["--cache", "none"], "memory": memory, "memory, disk": [*memory, *disk_of(folder, "two")]}
     for name, known in (("half", new[::2]), ("all", new)):
         corpus = make_corpus(folder / name, model, known)

@@ -153,7 +153,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = []
     vector_dtype: Annotated[
         Literal["f32", "f16"],
-        _option("f32 (exact, also a cache tier) or f16 (half the size, for search alone).", PRECOMPUTE, flag="--dtype"),
+        _option(
+            "Of the vectors kept: f32 (exact, also a cache tier) or f16 (half the size, for search alone). "
+            "The model computes in INLAY_DTYPE.",
+            PRECOMPUTE,
+            flag="--dtype",
+        ),
     ] = "f32"
     server: Annotated[
         str | None, _option("URL of a running server to embed with, instead of loading the model.", PRECOMPUTE, SEARCH)

@@ -76,6 +76,7 @@ def make_result(spec: ModelSpec, options: EmbedOptions, items: list[Item]) -> Em
     canonical = np.array(rows, dtype=np.float32).reshape(len(rows), spec.width)
     return EmbedResult(
         model=spec.name,
+        fingerprint=spec.fingerprint,
         vectors=shape_vectors(canonical, options.dimensions, normalize=normalize or is_cut),
         item_tokens=[item.num_tokens for item in items],
         cached_tokens=sum(item.num_tokens for item in items if item.is_cached),

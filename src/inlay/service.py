@@ -104,11 +104,11 @@ class Service:
             raise UnknownModel(f"model {shorten(name)!r} is not served here; these are: {served}", param="model")
         return self.workers[name], request
 
-    async def close(self) -> None:
-        """Refuse what comes, wait for results on their way to the cache, and close it."""
+    async def close(self) -> bool:
+        """Refuse what comes, wait for results on their way to the cache, and close it; False if it does not end."""
         self.is_closed = True
         await asyncio.gather(*self._writes)
-        await self.cache.close()
+        return await self.cache.close()
 
     async def _answer(self, worker: Worker, request: EmbedRequest, *, is_patient: bool) -> list[Item]:
         """The items of a request with their vectors or errors."""

@@ -161,6 +161,7 @@ class EmbedResult:
     """The answer to an `EmbedRequest`. Filled by the service."""
 
     model: str
+    fingerprint: str
     vectors: FloatArray  # [n, dimensions], in the order of the inputs
     item_tokens: list[int]  # of each input, cached ones included
     cached_tokens: int

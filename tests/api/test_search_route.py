@@ -97,6 +97,8 @@ def test_many_searches_at_once_get_their_own_hits(running: RunningServer) -> Non
         ({"query": "x", "filter": {"size": 1}}, 400, "colour"),
         ({"query": "x", "prompt_name": "none such"}, 400, "prompt"),
         ({"query": "long " * 400}, 400, "tokens"),
+        ({"query": "x", "filters": {"colour": "red"}}, 400, "filters"),
+        ({"query": "x", "model": "another"}, 400, "demo"),
         (b"{", 400, "JSON"),
         (b"\xff", 400, "JSON"),
     ],

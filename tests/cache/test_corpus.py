@@ -41,23 +41,20 @@ def test_hits_are_bit_for_bit_what_was_computed(tmp_path: Path, file: Path) -> N
         assert (num_tokens, is_truncated) == (len(f"t{n}"), False)
 
 
-@pytest.mark.parametrize("name", ["vectors.npy", "rows.npy"])
-def test_flipped_bits_are_misses_and_counted(tmp_path: Path, file: Path, name: str) -> None:
+def test_flipped_bits_are_misses_and_counted(tmp_path: Path, file: Path) -> None:
     make_corpus(tmp_path / "c", file)
-    path = tmp_path / "c" / "part-0001" / name
+    path = tmp_path / "c" / "part-0001" / "vectors.npy"
     data = bytearray(path.read_bytes())
     generator = np.random.default_rng(0)
-    for place in generator.integers(256, len(data), 40).tolist():  # past the header
+    for place in generator.integers(128, len(data), 40).tolist():  # past the header
         data[place] ^= 1 << int(generator.integers(8))
     path.write_bytes(data)
     tier = open_corpus_tier(tmp_path / "c")
     found = tier.read_many([key_of(f"t{n}") for n in range(300)])
     assert 200 < len(found) < 300
-    assert all(
-        np.array_equal(found[key_of(f"t{n}")].vector, vector_of(f"t{n}"))
-        for n in range(300)
-        if key_of(f"t{n}") in found
-    )
+    assert tier.numbers()["errors"] == 300 - len(found)
+    texts = {key_of(f"t{n}"): f"t{n}" for n in range(300)}
+    assert all(np.array_equal(entry.vector, vector_of(texts[key])) for key, entry in found.items())
 
 
 def test_a_rounded_corpus_is_no_cache(tmp_path: Path, file: Path) -> None:
@@ -74,7 +71,9 @@ def test_a_served_corpus_is_asked_after_the_memory(tmp_path: Path, file: Path) -
     asyncio.run(cache.close())
 
 
-@pytest.mark.parametrize("damage", ["no manifest", "garbage", "broken header", "cut short", "missing file"])
+@pytest.mark.parametrize(
+    "damage", ["no manifest", "garbage", "broken header", "flipped bit", "cut short", "missing file"]
+)
 def test_a_directory_that_is_no_whole_corpus_is_refused(tmp_path: Path, file: Path, damage: str) -> None:
     make_corpus(tmp_path / "c", file)
     if damage == "no manifest":
@@ -84,6 +83,11 @@ def test_a_directory_that_is_no_whole_corpus_is_refused(tmp_path: Path, file: Pa
     elif damage == "broken header":
         path = tmp_path / "c" / "part-0001" / "rows.npy"
         path.write_bytes(path.read_bytes().replace(b"}", b"(", 1))
+    elif damage == "flipped bit":
+        path = tmp_path / "c" / "part-0001" / "rows.npy"
+        data = bytearray(path.read_bytes())
+        data[-100] ^= 1
+        path.write_bytes(data)
     elif damage == "cut short":
         path = tmp_path / "c" / "part-0001" / "vectors.npy"
         path.write_bytes(path.read_bytes()[:-100])

@@ -22,7 +22,8 @@ from inlay.cache.directory import open_disk
 from inlay.cache.disk import INDEX, SEGMENTS, DiskTier
 from inlay.cache.record import stride_of
 from inlay.cache.segment import HEADER, Segment
-from inlay.cache.tiers import Cache, make_cache
+from inlay.cache.tiers import Cache
+from inlay.cache.urls import make_cache
 from inlay.errors import ConfigError
 from inlay.types import Entry
 
@@ -312,3 +313,42 @@ def test_a_network_filesystem_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     )
     with pytest.raises(ConfigError, match="network filesystem"):
         open_disk(tmp_path / "cache", PLENTY)
+
+
+def test_an_index_that_was_cut_short_is_made_anew_before_it_is_read(tmp_path: Path) -> None:
+    tier = open_disk(tmp_path, 1 << 26)
+    for start in range(0, 20_000, 1000):
+        put(tier, range(start, start + 1000))
+    tier.release()
+    index = tmp_path / "index" / "data.mdb"
+    os.truncate(index, index.stat().st_size // 2)
+    tier = open_disk(tmp_path, 1 << 26)
+    assert right(tier, range(20_000)) == set(range(20_000))
+    tier.release()
+
+
+def test_after_a_purge_all_processes_see_what_each_of_them_writes(tmp_path: Path) -> None:
+    tier = open_disk(tmp_path, 1 << 28)
+    put(tier, range(100))
+    subprocess.run([sys.executable, "-m", "inlay", "cache", "purge", str(tmp_path)], check=True, capture_output=True)
+    writer = [sys.executable, str(Path(__file__).parent / "disk_writer.py"), str(tmp_path), "write", "1000"]
+    subprocess.run(writer, check=True)
+    put(tier, range(200, 300))
+    expected = {*range(200, 300), *range(1000, 3000)}
+    assert right(tier, range(3000)) == expected
+    tier.release()
+    fresh = open_disk(tmp_path, 1 << 28)
+    assert right(fresh, range(3000)) == expected
+    fresh.release()
+
+
+def test_broken_records_are_counted(tmp_path: Path) -> None:
+    tier = open_disk(tmp_path, 1 << 26)
+    put(tier, range(10))
+    (segment,) = segments(tier)
+    with segment.open("r+b") as file:
+        file.seek(HEADER.size + 3 * stride_of(WIDTH) + 70)
+        file.write(b"?")
+    assert right(tier, range(10)) == set(range(10)) - {3}
+    assert tier.numbers()["errors"] == 1
+    tier.release()

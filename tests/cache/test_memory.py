@@ -117,3 +117,17 @@ def test_the_bookkeeping_of_a_key_costs_no_more_than_is_counted() -> None:
         assert used <= tier.max_bytes
 
     asyncio.run(story())
+
+
+def test_widths_share_the_room_as_far_as_they_need_it() -> None:
+    async def story() -> None:
+        tier = MemoryTier(1 << 20)
+        await tier.put_many({b"narrow %d" % key: entry(key, 100) for key in range(2000)})
+        for key in range(2000):
+            await tier.put_many({b"wide %d" % key: entry(key, 200)})
+        shelves = tier._shelves
+        assert shelves[200].num_bytes > 0.4 * tier.max_bytes
+        assert shelves[100].num_bytes > 0.4 * tier.max_bytes
+        assert len(await tier.get_many([b"wide 1999"])) == 1
+
+    asyncio.run(story())

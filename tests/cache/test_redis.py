@@ -99,6 +99,7 @@ def test_what_was_tampered_with_is_a_miss(redis: RedisServer) -> None:
         client.lpush(PREFIX + key_of(5), "a list")
         assert (await tier.get_many([key_of(number) for number in range(6)])).keys() == {key_of(0)}
         assert tier.numbers()["breaker_open"] == 0
+        assert tier.numbers()["errors"] == 4, "what is broken is counted"
 
     run(redis.url, story)
 

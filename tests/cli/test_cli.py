@@ -96,8 +96,7 @@ def test_odd_inputs_and_outputs_are_told_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "dir.npy").mkdir()
     (tmp_path / "empty.txt").touch()
     for arguments, told in (
-        (["binary"], "not UTF-8"),
-        (["open.csv"], "csv is broken"),
+        (["open.csv"], "open.csv is broken"),
         (["same.jsonl", "--output", "same.jsonl"], "is the input"),
         (["same.jsonl", "--output", "dir.npy"], "is a directory"),
     ):
@@ -106,7 +105,9 @@ def test_odd_inputs_and_outputs_are_told_in_a_line(tmp_path: Path) -> None:
     piped = subprocess.run(
         [sys.executable, "-m", "inlay", "embed"], input=b"\xff\xfe", capture_output=True, timeout=60, check=False
     )
-    assert (piped.returncode, b"not UTF-8" in piped.stderr) == (2, True)
+    assert (piped.returncode, b"row 1: is not UTF-8" in piped.stderr) == (1, True)
+    partly = run("embed", "binary", cwd=tmp_path)
+    assert (partly.returncode, "row 2: is not UTF-8" in partly.stderr) == (1, True)
     assert run("embed", "empty.txt", "--output", "out.npy", cwd=tmp_path).returncode == 0
     assert np.load(tmp_path / "out.npy").shape == (0, 384)
 

@@ -11,13 +11,16 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from corpus.sources import write_rows
 from servers import RunningServer
 
 from inlay import Embedder
+from inlay.corpus.remote import RemoteSource
 from inlay.corpus.store import Corpus
+from inlay.errors import ConfigError
 
 Done = subprocess.CompletedProcess[str]
 WORDS = "stone ring jewel train rail water river moss bird song light".split()
@@ -78,6 +81,15 @@ def test_a_server_gives_the_same_corpus(corpus: Path, file: Path, tmp_path: Path
     problems = [json.loads(line)["problem"] for line in (tmp_path / "c" / "failed.jsonl").read_text().splitlines()]
     assert "is empty" in problems[0]
     assert "tokens" in problems[1]
+
+
+def test_vectors_of_a_model_that_has_changed_behind_the_url_are_not_taken(corpus: Path) -> None:
+    order = msgspec.structs.replace(Corpus(corpus).order, fingerprint="of the model before")
+    with RunningServer("demo") as server:
+        source = RemoteSource(server.url, None, None)
+        with pytest.raises(ConfigError, match="another model"):
+            source.embed_entries(["a text"], order)
+        source.close()
 
 
 def test_a_server_that_is_not_there_is_named(tmp_path: Path, file: Path) -> None:
@@ -180,6 +192,7 @@ def test_killed_and_interrupted_runs_go_on_where_they_were(tmp_path: Path) -> No
         (["precompute", "{}/a.txt", "-o", "{}/x", "--dtype", "f8"], "--dtype"),
         (["precompute", "{}/a.txt", "-o", "{}/x", "--append"], "not a corpus yet"),
         (["precompute", "{}/a.txt", "-o", "{}/a.txt"], "a.txt"),
+        (["precompute", "{}", "-o", "{}/x"], "lies in the input"),
         (["search", "{}", "query"], "is not a corpus"),
         (["index", "{}"], "is not a corpus"),
         (["export", "{}", "--to", "qdrant:///x?collection=c"], "is not a corpus"),

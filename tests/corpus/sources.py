@@ -18,7 +18,6 @@ from inlay.errors import InvalidInput
 from inlay.types import Entry, FloatArray, ModelSpec
 
 ORDER = Order(model="fake", fingerprint=SPEC.fingerprint, width=WIDTH, max_tokens=SPEC.max_tokens, dtype="f32")
-COLUMNS = Columns("text", "id", ("lang",))
 
 
 class Killed(BaseException):
@@ -57,7 +56,17 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
 
 
 def make_corpus(
-    directory: Path, file: Path, source: FakeSource | None = None, *, order: Order = ORDER, is_append: bool = False
+    directory: Path,
+    file: Path,
+    source: FakeSource | None = None,
+    *,
+    order: Order = ORDER,
+    is_append: bool = False,
+    keep: tuple[str, ...] | None = None,
 ) -> Outcome:
-    rows = read_rows(str(file), "auto", COLUMNS.text)
-    return precompute(directory, rows, str(file), COLUMNS, source or FakeSource(), order, is_append=is_append)
+    """A corpus of a file, with the column `lang` where the file has one."""
+    if keep is None:
+        keep = ("lang",) if b'"lang"' in file.read_bytes() else ()
+    columns = Columns("text", "id", keep)
+    rows = read_rows(str(file), "auto", columns.text)
+    return precompute(directory, rows, str(file), columns, source or FakeSource(), order, is_append=is_append)

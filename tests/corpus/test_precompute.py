@@ -20,7 +20,7 @@ from inlay.corpus.manifest import Order
 from inlay.corpus.part import FAILED
 from inlay.corpus.store import Corpus
 from inlay.errors import ConfigError, WorkerDead
-from inlay.types import Truncate
+from inlay.types import Entry, Truncate
 
 
 def rows_of(numbers: range, texts: int = 10**9) -> list[dict[str, Any]]:
@@ -69,7 +69,7 @@ def test_rows_that_fail_are_listed_and_cost_only_themselves(tmp_path: Path) -> N
     rows[3]["text"] = "bad"
     rows[700]["text"] = "bad"  # the same text, in a later block
     rows[5]["text"] = ""
-    rows[6] = {"id": "id6"}
+    rows[6] = {"id": "id6", "lang": "de"}
     rows[7]["id"] = "id2"
     rows[8]["id"] = None
     rows[9] = rows[2]  # the same row again is no fault
@@ -198,8 +198,11 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(ConfigError, match="unfinished corpus of another command"):
         make_corpus(tmp_path / "c", file, order=other)
     make_corpus(tmp_path / "c", file)
+    again = FakeSource()
+    assert make_corpus(tmp_path / "c", file, again).num_new == 0
+    assert again.texts == [], "the same command, once it is done, does nothing"
     with pytest.raises(ConfigError, match="--append"):
-        make_corpus(tmp_path / "c", file)
+        make_corpus(tmp_path / "c", write_rows(tmp_path / "b.jsonl", rows_of(range(5))))
     with pytest.raises(ConfigError, match="another prompt"):
         make_corpus(tmp_path / "c", file, order=other, is_append=True)
 
@@ -210,10 +213,12 @@ def test_an_input_that_has_changed_is_not_gone_on_with(tmp_path: Path, monkeypat
     file = write_rows(tmp_path / "a.jsonl", rows)
     with pytest.raises(Killed):
         make_corpus(tmp_path / "c", file, FakeSource(killed_at=4 * BLOCK))
-    rows[10]["text"] = "changed"
-    write_rows(file, rows)
-    with pytest.raises(ConfigError, match="not the one"):
-        make_corpus(tmp_path / "c", file)
+    for column, value in (("text", "changed"), ("lang", "changed"), ("id", 10)):
+        changed = [dict(row) for row in rows]
+        changed[10][column] = value
+        write_rows(file, changed)
+        with pytest.raises(ConfigError, match="not the one"):
+            make_corpus(tmp_path / "c", file)
 
 
 def test_one_process_at_a_time_writes_to_a_corpus(tmp_path: Path) -> None:
@@ -226,6 +231,44 @@ def test_one_process_at_a_time_writes_to_a_corpus(tmp_path: Path) -> None:
             return super().embed_entries(texts, order)
 
     make_corpus(tmp_path / "c", file, Nested())
+
+
+@pytest.mark.parametrize("name", ["vectors.npy", "scales.npy", "rows.npy", "records.jsonl"])
+@pytest.mark.parametrize("damage", ["gone", "short", "garbage"])
+def test_unfinished_work_that_is_damaged_is_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, damage: str
+) -> None:
+    monkeypatch.setattr("inlay.corpus.ingestion.CHECKPOINT_SECONDS", 0.0)
+    file = write_rows(tmp_path / "a.jsonl", rows_of(range(3000)))
+    with pytest.raises(Killed):
+        make_corpus(tmp_path / "c", file, FakeSource(killed_at=4 * BLOCK))
+    path = tmp_path / "c" / "building" / name
+    data = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    elif damage == "short":
+        path.write_bytes(data[: len(data) // 2])
+    elif name in ("rows.npy", "records.jsonl"):
+        path.write_bytes(data[:1000] + bytes(200) + data[1200:])
+    else:
+        pytest.skip("what a row holds is proved when it is read")
+    with pytest.raises(ConfigError, match="to start anew"):
+        make_corpus(tmp_path / "c", file)
+
+
+def test_a_vector_of_another_width_stops_the_run(tmp_path: Path) -> None:
+    class Wide(FakeSource):
+        def embed_entries(self, texts: list[str], order: Order) -> list[Answer]:
+            return [Entry(np.ones(3, dtype=np.float32), 1, False)] * len(texts)
+
+    with pytest.raises(ConfigError, match="shape"):
+        make_corpus(tmp_path / "c", write_rows(tmp_path / "a.jsonl", rows_of(range(5))), Wide())
+
+
+def test_a_column_to_keep_that_is_not_there_is_told(tmp_path: Path) -> None:
+    rows = [{"id": n, "text": f"t{n}"} for n in range(3)]
+    with pytest.warns(UserWarning, match="'lang'"):
+        make_corpus(tmp_path / "c", write_rows(tmp_path / "a.jsonl", rows), keep=("lang",))
 
 
 def test_a_fault_that_is_no_rows_own_stops_the_run_and_costs_no_row(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
     for name in ("a.jsonl", "a.csv", "a.parquet"):
         rows = list(read_rows(str(tmp_path / name), "auto", "text"))
         assert [(row.number, row.place, row.text, row.values["id"]) for row in rows] == [
-            (1, "1", "one", "x"),
-            (2, "2", "two", "y"),
+            (1, f"{name}:1", "one", "x"),
+            (2, f"{name}:2", "two", "y"),
         ]
 
 
@@ -56,7 +56,8 @@ def test_rows_without_a_text_say_why(tmp_path: Path) -> None:
     [
         ("a.parquet", b"no parquet", "not a parquet file"),
         ("a.csv", b"id,body\n1,2\n", "no column 'text'"),
-        ("a.txt", b"\xff\xfe", "not UTF-8"),
+        ("a.csv", b"text\n\xff\xfe\n", "not UTF-8"),
+        ("a.tsv", b"text\n", "--input-format"),
         ("missing/a.txt", None, "cannot be read"),
         ("empty", None, "cannot be read"),
     ],
@@ -66,6 +67,13 @@ def test_an_input_that_cannot_be_read_is_named(tmp_path: Path, name: str, conten
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         list(read_rows(str(tmp_path / name), "auto", "text"))
+
+
+def test_a_line_that_is_not_utf_8_costs_only_itself(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\ncaf\xe9\nthree\r\n")
+    first, second, third = read_rows(str(tmp_path / "a.txt"), "auto", "text")
+    assert (first.text, third.text) == ("one", "three")
+    assert second.problem == "is not UTF-8 (at its byte 3)"
 
 
 def test_a_folder_without_texts_is_refused(tmp_path: Path) -> None:

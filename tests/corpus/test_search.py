@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,7 @@ from inlay.corpus.index import build_index, recall_of
 from inlay.corpus.part import Part
 from inlay.corpus.search import search
 from inlay.corpus.searcher import Searcher
-from inlay.errors import InvalidInput
+from inlay.errors import ConfigError, InvalidInput
 from inlay.types import FloatArray
 
 LANGUAGES = ["de", "en", "fr"]
@@ -104,9 +105,44 @@ def test_a_filter_finds_only_what_has_the_values(corpus: Path) -> None:
     assert none == []
 
 
-@pytest.mark.parametrize("wanted", [{"size": 1}, {"lang": {"a": 1}}, {"lang": [["en"]]}])
+@pytest.mark.parametrize("fault", ["vectors.npy", "scales.npy", "records.jsonl"])
+def test_a_broken_row_is_left_out_and_costs_nobody_else(tmp_path: Path, fault: str) -> None:
+    rows = [{"id": n, "text": f"t{n}", "lang": "de"} for n in range(300)]
+    make_corpus(tmp_path / "c", write_rows(tmp_path / "a.jsonl", rows))
+    path = tmp_path / "c" / "part-0001" / fault
+    whole = Searcher(tmp_path / "c").search_many(vector_of("t5")[None], 5)[0]
+    data = bytearray(path.read_bytes())
+    if fault == "records.jsonl":
+        data[data.index(b'"id":5,') + 6] ^= 1
+    else:
+        row_bytes = (len(data) - 128) // 300
+        data[128 + 5 * row_bytes + 3] ^= 0x40  # an exponent
+    path.write_bytes(data)
+    for wanted in (None, {"lang": "de"}):
+        (hits,) = Searcher(tmp_path / "c").search_many(vector_of("t5")[None], 5, wanted)
+        assert [hit.row for hit in hits[:4]] == [hit.row for hit in whole[1:]]
+
+
+def test_a_part_of_another_corpus_is_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        rows = [{"id": n, "text": f"{name}{n}"} for n in range(30)]
+        make_corpus(tmp_path / name, write_rows(tmp_path / f"{name}.jsonl", rows))
+    shutil.rmtree(tmp_path / "a" / "part-0001")
+    shutil.copytree(tmp_path / "b" / "part-0001", tmp_path / "a" / "part-0001")
+    with pytest.raises(ConfigError, match="manifest"):
+        Searcher(tmp_path / "a")
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e38])
+def test_the_length_of_a_query_does_not_matter(corpus: Path, scale: float) -> None:
+    unit = vector_of("t603") / np.linalg.norm(vector_of("t603"))
+    (hits,) = Searcher(corpus).search_many((unit * np.float32(scale))[None], 2)
+    assert hits[0].score == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("wanted", [{"size": 1}, {"text": "t1"}, {"lang": {"a": 1}}, {"lang": [["en"]]}])
 def test_a_filter_that_makes_no_sense_is_refused(corpus: Path, wanted: dict[str, object]) -> None:
-    with pytest.raises(InvalidInput, match="lang"):
+    with pytest.raises(InvalidInput, match="filter"):
         Searcher(corpus).search_many(vector_of("t1")[None], 10, wanted)
 
 
@@ -152,7 +188,7 @@ def test_the_recall_that_is_printed_is_less_than_one_where_the_search_is_poor(
     assert build_index(Searcher(tmp_path / "c").corpus, "ivf", lambda line: None).recall_at_10 < 0.9
 
 
-@pytest.mark.parametrize("fault", ["other vectors", "no file", "garbage"])
+@pytest.mark.parametrize("fault", ["other vectors", "no file", "garbage", "flipped bit"])
 def test_an_index_that_cannot_be_used_leaves_exact_search(tmp_path: Path, fault: str) -> None:
     file = write_rows(tmp_path / "a.jsonl", [{"id": n, "text": f"t{n}"} for n in range(300)])
     make_corpus(tmp_path / "c", file)
@@ -164,8 +200,12 @@ def test_an_index_that_cannot_be_used_leaves_exact_search(tmp_path: Path, fault:
         about.write_bytes(msgspec.json.encode(info))
     elif fault == "no file":
         (tmp_path / "c" / info["file"]).unlink()
-    else:
+    elif fault == "garbage":
         (tmp_path / "c" / info["file"]).write_bytes(b"garbage")
+    else:
+        data = bytearray((tmp_path / "c" / info["file"]).read_bytes())
+        data[len(data) // 2] ^= 1
+        (tmp_path / "c" / info["file"]).write_bytes(data)
     searcher = Searcher(tmp_path / "c")
     assert searcher.index is None
     assert searcher.search_many(vector_of("t5")[None], 1)[0][0].record["id"] == 5
@@ -195,7 +235,7 @@ def test_searches_that_meet_get_what_they_would_get_alone(corpus: Path) -> None:
 
         await asyncio.gather(*(ask(number) for number in range(200)))
         assert together > 10
-        with pytest.raises(InvalidInput, match="no row has a field"):
+        with pytest.raises(InvalidInput, match="filter has no field"):
             await desk.search(vector_of("t1"), 1, {"size": 1})
 
     asyncio.run(story())

@@ -212,6 +212,7 @@ def encode_result(result: EmbedResult, encoding_format: str, includes_tokens: bo
             "object": "list",
             "data": data,
             "model": result.model,
+            **({"fingerprint": result.fingerprint} if includes_tokens else {}),
             "usage": {
                 "prompt_tokens": result.num_tokens,
                 "total_tokens": result.num_tokens,

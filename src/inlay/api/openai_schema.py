@@ -32,7 +32,8 @@ class EmbeddingRequest(Struct):
     normalize: Annotated[bool | None, Meta(description="Unit length; default: as the model says.")] = None
     priority: Literal["high", "normal", "low"] | None = None
     include_tokens: Annotated[
-        bool | None, Meta(description="Tell of each input how many tokens it has and whether it was cut.")
+        bool | None,
+        Meta(description="Tell of each input its tokens and whether it was cut, and the model's fingerprint."),
     ] = None
 
 
@@ -63,6 +64,7 @@ class EmbeddingResponse(Struct):
     data: list[Embedding]
     model: str
     usage: Usage
+    fingerprint: str | UnsetType = UNSET
 
 
 class ErrorBody(Struct):

@@ -6,6 +6,7 @@ searched only with the model that made it, known by its fingerprint.
 
 from __future__ import annotations
 
+import asyncio
 import binascii
 import time
 from collections.abc import Mapping
@@ -24,7 +25,16 @@ from inlay.api.replies import JSONReply
 from inlay.api.search_schema import SearchRequest
 from inlay.corpus.desk import SearchDesk
 from inlay.corpus.searcher import Hit
-from inlay.errors import CorpusMismatch, InvalidInput, RequestError, UnknownCorpus, shorten
+from inlay.errors import (
+    Cancelled,
+    CorpusMismatch,
+    DeadlineExceeded,
+    InlayError,
+    InvalidInput,
+    RequestError,
+    UnknownCorpus,
+    shorten,
+)
 from inlay.models.prompts import QUERY
 from inlay.service import Service
 from inlay.types import EmbedOptions, EmbedRequest, FloatArray, Priority
@@ -66,9 +76,12 @@ class SearchRoute:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RequestError(f"the body is not valid JSON: {error}") from error
         name, desk = self._resolve(call.corpus)
+        if call.model is not None and call.model != (served := self._model_of(name, desk)):
+            raise InvalidInput(f"corpus {name!r} is searched with {served!r}: leave out model", param="model")
         vector, num_tokens, cached_tokens = await self._vector_of(call, name, desk, request, deadline)
         top_k = TOP_K if call.top_k is None else call.top_k
-        hits = await desk.search(vector, top_k, call.filter, is_exact=bool(call.exact))
+        search = asyncio.ensure_future(desk.search(vector, top_k, call.filter, is_exact=bool(call.exact)))
+        hits = await _in_time(search, deadline, request)
         return JSONReply(
             {
                 "object": "list",
@@ -106,15 +119,19 @@ class SearchRoute:
             instruction=call.instruction,
             priority=Priority.HIGH,
         )
-        result = await self._service.embed(
-            EmbedRequest(
-                model=self._model_of(name, desk),
-                inputs=[call.query or ""],
-                options=options,
-                deadline=deadline,
-                departed=lambda: wait_for_departure(request.receive),
-            )
+        asked = EmbedRequest(
+            model=self._model_of(name, desk),
+            inputs=[call.query or ""],
+            options=options,
+            deadline=deadline,
+            departed=lambda: wait_for_departure(request.receive),
         )
+        try:
+            result = await self._service.embed(asked)
+        except InlayError as error:
+            if error.param != "input[0]":
+                raise
+            raise type(error)(error.message.replace("input[0]", "query", 1), param="query") from error
         return result.vectors[0], result.num_tokens, result.cached_tokens
 
     def _model_of(self, name: str, desk: SearchDesk) -> str:
@@ -132,6 +149,23 @@ class SearchRoute:
             "with one that is served",
             param="corpus",
         )
+
+
+async def _in_time(search: asyncio.Future[list[Hit]], deadline: float, request: Request) -> list[Hit]:
+    """The hits; `DeadlineExceeded` or `Cancelled` where nobody can wait for them any longer."""
+    departure = asyncio.ensure_future(wait_for_departure(request.receive))
+    try:
+        wanted: set[asyncio.Future[Any]] = {search, departure}
+        seconds = max(deadline - time.monotonic(), 0)
+        await asyncio.wait(wanted, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if search.done():
+            return search.result()
+        if departure.done():
+            raise Cancelled("the client has gone")
+        raise DeadlineExceeded("the time for this search ran out: ask for less, or raise --request-timeout")
+    finally:
+        search.cancel()
+        departure.cancel()
 
 
 def _describe(hit: Hit, includes_text: bool) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from inlay.api.openai_schema import Usage
 
 
-class SearchRequest(Struct):
+class SearchRequest(Struct, forbid_unknown_fields=True):
     """The body of `POST /v1/search`: a corpus, and a query or an embedding."""
 
     corpus: Annotated[str | None, Meta(description="A name given with --corpus; may be left out if there is one.")] = (
@@ -19,6 +19,7 @@ class SearchRequest(Struct):
     embedding: Annotated[
         list[float] | str | None, Meta(description="A vector instead: floats, or base64 of little-endian float32.")
     ] = None
+    model: Annotated[str | None, Meta(description="May be left out: it is the one that made the corpus.")] = None
     top_k: int | None = None
     filter: Annotated[
         dict[str, Any] | None, Meta(description="Values that fields must have: a value, or a list to choose from.")

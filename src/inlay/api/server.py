@@ -92,11 +92,12 @@ def run_server(around: Surroundings, workers: Mapping[str, LoadingWorker], setti
     async def serve() -> None:
         failures: list[InlayError] = []
         _watch_loading(server, workers, around, failures)
+        is_closed = True
         try:
             await server.serve(sockets=[around.listener])
-            await service.close()
+            is_closed = await service.close()
         finally:
-            _close_workers(workers)
+            _close_workers(workers, is_cache_closed=is_closed)
         if failures:
             raise failures[0]
 
@@ -104,11 +105,11 @@ def run_server(around: Surroundings, workers: Mapping[str, LoadingWorker], setti
         runner.run(serve())
 
 
-def _close_workers(workers: Mapping[str, LoadingWorker]) -> None:
-    """Stop the device threads; the process does not wait for one that is stuck in a long batch or a load."""
+def _close_workers(workers: Mapping[str, LoadingWorker], *, is_cache_closed: bool) -> None:
+    """Stop the device threads; the process waits neither for one that is stuck nor for a disk that hangs."""
     stuck = [name for name, worker in workers.items() if not worker.close(WORKER_SECONDS)]
-    if stuck:
-        log.warning("ending without waiting for the device", models=stuck)
+    if stuck or not is_cache_closed:
+        log.warning("ending without waiting for all", models=stuck, is_cache_closed=is_cache_closed)
         logging.shutdown()
         os._exit(0)  # a thread inside torch would abort the interpreter's own way out
 

@@ -30,6 +30,9 @@ def open_disk(path: Path, max_bytes: int, ttl: float | None = None) -> DiskTier:
         has_index = (path / INDEX / "data.mdb").exists()
         try:
             tier = DiskTier(path, max_bytes, ttl)
+            if tier.is_index_cut_short:
+                tier.release()
+                raise lmdb.CorruptedError("it was cut short")
         except BROKEN as error:
             broken = path / f"{INDEX}.broken-{time.time_ns()}"
             (path / INDEX).rename(broken)

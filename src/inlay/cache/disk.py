@@ -13,6 +13,7 @@ import asyncio
 import os
 import struct
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -33,6 +34,7 @@ PLACE = struct.Struct("<II")  # segment, slot
 INDEX_KEY = 16  # bytes of the digest that the index keeps; the whole digest is in the record
 SMALLEST_INDEX = 64 << 20  # bytes of address space
 REBUILD_BATCH = 10_000  # entries of one transaction
+FORGOTTEN_AT_A_TIME = 2_000  # entries of dropped segments, with each write
 SEGMENTS_IN_BOUND = 16  # so that dropping the oldest drops a sixteenth
 LARGEST_SEGMENT = 1 << 30
 
@@ -47,9 +49,10 @@ class DiskTier:
         self.path = path
         self.max_bytes = max_bytes
         self.ttl = ttl
-        self.evictions = 0
+        self.evictions = self.errors = 0
         self._segments: dict[int, Segment] = {}
         self._active: dict[int, tuple[int, int]] = {}  # width → segment being written, its next slot
+        self._dropped: deque[tuple[int, Segment, int]] = deque()  # number, file, next slot to take out of the index
         self._index = lmdb.open(
             str(path / INDEX), map_size=max(SMALLEST_INDEX, max_bytes), sync=False, metasync=False, readahead=False
         )
@@ -65,7 +68,12 @@ class DiskTier:
         await asyncio.get_running_loop().run_in_executor(self._thread, self.write_many, dict(entries))
 
     def numbers(self) -> Mapping[str, float]:
-        return {"entries": self.num_entries, "bytes": self.num_bytes, "evictions": self.evictions}
+        return {
+            "entries": self.num_entries,
+            "bytes": self.num_bytes,
+            "evictions": self.evictions,
+            "errors": self.errors,
+        }
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self.release)
@@ -76,6 +84,12 @@ class DiskTier:
         with self._index.begin() as transaction:
             has_counter = transaction.get(COUNTER) is not None
             return int(transaction.stat()["entries"]) - has_counter
+
+    @property
+    def is_index_cut_short(self) -> bool:
+        """Is the index's file shorter than the index says? Reading what is missing would kill the process."""
+        needed = (self._index.info()["last_pgno"] + 1) * self._index.stat()["psize"]
+        return (self.path / INDEX / "data.mdb").stat().st_size < int(needed)
 
     @property
     def num_bytes(self) -> int:
@@ -92,6 +106,8 @@ class DiskTier:
             record = None if place is None else self._read(*PLACE.unpack(place))
             if record is not None and record.digest == key and record.expires > now:
                 found[key] = record.entry
+            elif record is None and place is not None:
+                self.errors += self._is_broken(*PLACE.unpack(place))
         return found
 
     def write_many(self, entries: Mapping[bytes, Entry]) -> None:
@@ -104,6 +120,7 @@ class DiskTier:
             if self._num_slots(width) > 0:
                 while records:
                     records = self._write_some(width, records)
+        self._forget_some()
 
     def records(self) -> Iterator[tuple[int, int, Record]]:
         """Every good record of every segment, oldest first, with its segment and slot."""
@@ -175,7 +192,7 @@ class DiskTier:
             segment = self._open(number)
             if segment is None or segment.width != width or not segment.num_slots:
                 continue
-            if segment.is_empty(segment.num_slots - 1) and segment.try_lock():
+            if segment.is_empty(segment.num_slots - 1) and segment.exists() and segment.try_lock():
                 return number, segment.first_empty()
         return None
 
@@ -208,23 +225,43 @@ class DiskTier:
             total -= size
 
     def _drop_segment(self, number: int) -> None:
-        """Take a segment's entries out of the index, then the file away."""
+        """Take a file away; its entries point nowhere, which is a miss, and leave the index little by little."""
         segment = self._open(number)
         if segment is not None:
-            with self._index.begin(write=True) as transaction:
-                for slot, record in segment.read_all():
-                    key = record.digest[:INDEX_KEY]
-                    if transaction.get(key) == PLACE.pack(number, slot):
-                        transaction.delete(key)
-                        self.evictions += 1
-            segment.close()
+            self._dropped.append((number, segment, 0))
             del self._segments[number]
         self._active = {width: active for width, active in self._active.items() if active[0] != number}
         self._file(number).unlink(missing_ok=True)
 
+    def _forget_some(self) -> None:
+        """Take some entries of dropped segments out of the index: each write does a little of it."""
+        budget = FORGOTTEN_AT_A_TIME
+        while self._dropped and budget > 0:
+            number, segment, first = self._dropped.popleft()
+            slots = range(first, min(first + budget, segment.num_slots))
+            budget -= len(slots)
+            self._forget(number, segment, slots)
+            if slots.stop < segment.num_slots:
+                self._dropped.appendleft((number, segment, slots.stop))
+            else:
+                segment.close()
+
+    def _forget(self, number: int, segment: Segment, slots: range) -> None:
+        with self._index.begin(write=True) as transaction:
+            for slot in slots:
+                key = segment.read_digest(slot)[:INDEX_KEY]
+                if transaction.get(key) == PLACE.pack(number, slot):
+                    transaction.delete(key)
+                    self.evictions += 1
+
     def _read(self, number: int, slot: int) -> Record | None:
         segment = self._open(number)
         return None if segment is None else segment.read(slot)
+
+    def _is_broken(self, number: int, slot: int) -> bool:
+        """Does a slot hold something that is no record? A segment that was dropped holds nothing."""
+        segment = self._open(number)
+        return segment is not None and slot < segment.num_slots and not segment.is_empty(slot)
 
     def _open(self, number: int) -> Segment | None:
         """A segment by its number; None when it has gone or is none."""
@@ -249,15 +286,20 @@ class DiskTier:
         return self.path / SEGMENTS / f"{number:010d}.{SUFFIX}"
 
     def _forget_index(self) -> None:
+        """Empty it, but for the counter: a number is never used again, as other processes may have its file open."""
         with self._index.begin(write=True) as transaction:
+            newest = transaction.get(COUNTER)
             transaction.drop(self._index.open_db(), delete=False)
+            if newest is not None:
+                transaction.put(COUNTER, newest)
 
     def release(self) -> None:
         """The same as `close`, on the calling thread."""
         for number, _ in self._active.values():
             self._segments[number].sync()
-        for segment in self._segments.values():
+        for segment in [*self._segments.values(), *(segment for _, segment, _ in self._dropped)]:
             segment.close()
+        self._dropped.clear()
         self._segments.clear()
         self._index.sync(True)
         self._index.close()

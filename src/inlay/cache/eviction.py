@@ -7,7 +7,7 @@ passes through the small queue and leaves the hot queries where they are. Knows 
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 
 SMALL_SHARE = 10  # the small queue is this part of all keys: one tenth
 MOST_USES = 3
@@ -18,8 +18,8 @@ class S3Fifo:
 
     def __init__(self) -> None:
         self._uses: dict[bytes, int] = {}  # of every key that is kept
-        self._small: deque[bytes] = deque()
-        self._main: deque[bytes] = deque()
+        self._small: OrderedDict[bytes, None] = OrderedDict()
+        self._main: OrderedDict[bytes, None] = OrderedDict()
         self._ghosts: OrderedDict[bytes, None] = OrderedDict()  # keys that went from the small queue
 
     def __len__(self) -> int:
@@ -37,9 +37,9 @@ class S3Fifo:
         self._uses[key] = 0
         if key in self._ghosts:
             del self._ghosts[key]
-            self._main.append(key)
+            self._main[key] = None
         else:
-            self._small.append(key)
+            self._small[key] = None
 
     def evict(self) -> bytes:
         """Let one key go and name it. There must be one."""
@@ -51,16 +51,15 @@ class S3Fifo:
                 return key
 
     def remove(self, key: bytes) -> None:
-        """Let a certain key go. Costs a pass over the queues; for rare clean-ups."""
+        """Let a certain key go."""
         del self._uses[key]
-        queue = self._small if key in self._small else self._main
-        queue.remove(key)
+        del (self._small if key in self._small else self._main)[key]
 
     def _evict_small(self) -> bytes | None:
-        key = self._small.popleft()
+        key, _ = self._small.popitem(last=False)
         if self._uses[key] > 0:
             self._uses[key] = 0
-            self._main.append(key)
+            self._main[key] = None
             return None
         self._ghosts[key] = None
         while len(self._ghosts) > len(self._uses):
@@ -68,9 +67,9 @@ class S3Fifo:
         return key
 
     def _evict_main(self) -> bytes | None:
-        key = self._main.popleft()
+        key, _ = self._main.popitem(last=False)
         if self._uses[key] > 0:
             self._uses[key] -= 1
-            self._main.append(key)
+            self._main[key] = None
             return None
         return key

@@ -15,7 +15,7 @@ import numpy as np
 from inlay.cache.eviction import S3Fifo
 from inlay.types import Entry, FloatArray
 
-KEY_OVERHEAD = 512  # bytes of a key in dict, queues and ghosts beside the vector's own, rounded up
+KEY_OVERHEAD = 576  # bytes of a key in dict, queues and ghosts beside the vector's own, rounded up
 SLAB_BYTES = 1 << 20
 LEAST_SLABS = 8  # of a tier: small ones have small slabs
 
@@ -27,6 +27,7 @@ class _Shelf:
     width: int
     slab_rows: int
     slabs: list[FloatArray] = field(default_factory=list)  # each [slab_rows, width]
+    keys: list[bytes | None] = field(default_factory=list)  # of each row
     free: list[int] = field(default_factory=list)
     order: S3Fifo = field(default_factory=S3Fifo)
 
@@ -38,6 +39,10 @@ class _Shelf:
     def slab_bytes(self) -> int:
         return self.slab_rows * self.row_bytes
 
+    @property
+    def num_bytes(self) -> int:
+        return len(self.slabs) * self.slab_bytes
+
     def row(self, number: int) -> FloatArray:
         row: FloatArray = self.slabs[number // self.slab_rows][number % self.slab_rows]
         return row
@@ -45,6 +50,7 @@ class _Shelf:
     def grow(self) -> None:
         first = len(self.slabs) * self.slab_rows
         self.slabs.append(np.empty((self.slab_rows, self.width), dtype=np.float32))
+        self.keys.extend([None] * self.slab_rows)
         self.free.extend(range(first + self.slab_rows - 1, first - 1, -1))
 
 
@@ -95,6 +101,7 @@ class MemoryTier:
                 continue
             shelf.row(row)[:] = entry.vector
             shelf.order.add(key)
+            shelf.keys[row] = key
             self._places[key] = _Place(shelf, row, entry.num_tokens, entry.is_truncated)
 
     def numbers(self) -> Mapping[str, float]:
@@ -126,10 +133,13 @@ class MemoryTier:
         return self._forget(shelf.order.evict())
 
     def _grow(self, shelf: _Shelf) -> None:
-        """Add a slab if the bound allows; a shelf without any takes the room of the largest."""
-        while self.num_bytes + shelf.slab_bytes > self.max_bytes and not shelf.slabs:
-            largest = max(self._shelves.values(), key=lambda other: len(other.slabs) * other.slab_bytes)
-            if not largest.slabs:
+        """Add a slab if the bound allows; a shelf with less than its share takes the room of the largest."""
+        share = self.max_bytes // len(self._shelves)
+        while self.num_bytes + shelf.slab_bytes > self.max_bytes and (
+            not shelf.slabs or shelf.num_bytes + shelf.slab_bytes <= share
+        ):
+            largest = max(self._shelves.values(), key=lambda other: other.num_bytes)
+            if not largest.slabs or largest is shelf:
                 return
             self._drop_slab(largest)
         if self.num_bytes + shelf.slab_bytes <= self.max_bytes:
@@ -139,13 +149,17 @@ class MemoryTier:
     def _drop_slab(self, shelf: _Shelf) -> None:
         """Let go of a shelf's last slab and of the keys in it."""
         first = (len(shelf.slabs) - 1) * shelf.slab_rows
-        for key in [key for key, place in self._places.items() if place.shelf is shelf and place.row >= first]:
-            shelf.order.remove(key)
-            self._forget(key)
+        for key in shelf.keys[first:]:
+            if key is not None:
+                shelf.order.remove(key)
+                self._forget(key)
+        del shelf.keys[first:]
         shelf.free = [row for row in shelf.free if row < first]
         shelf.slabs.pop()
         self.num_bytes -= shelf.slab_bytes
 
     def _forget(self, key: bytes) -> int:
         self.evictions += 1
-        return self._places.pop(key).row
+        place = self._places.pop(key)
+        place.shelf.keys[place.row] = None
+        return place.row

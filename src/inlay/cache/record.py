@@ -20,6 +20,7 @@ from inlay.types import Entry
 HEAD = struct.Struct("<32sdIII12x")
 _CHECKED_HEAD = struct.Struct("<32sdII")  # the part that the checksum covers
 _CHECKED = _CHECKED_HEAD.size
+DIGEST_BYTES = 32
 TRUNCATED = 1  # flag
 NEVER = float("inf")
 

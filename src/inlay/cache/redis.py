@@ -120,11 +120,13 @@ class RedisTier:
             if self._breaker.is_open or time.monotonic() > deadline:
                 return
             names = [PREFIX + key for key in chunk]
-            values = await self._call(partial(self._client.mget, names))
+            values = await self._call("read", partial(self._client.mget, names))
             for key, value in zip(chunk, values or (), strict=False):
                 record = decode_record(value) if isinstance(value, bytes) else None
                 if record is not None and record.digest == key:
                     found[key] = record.entry
+                elif value is not None:
+                    self._errors += 1
 
     async def _write_queued(self) -> None:
         """One pipeline after the other until nothing waits."""
@@ -134,10 +136,10 @@ class RedisTier:
             pipeline = self._client.pipeline(transaction=False)
             for key, entry in chunk:
                 pipeline.set(PREFIX + key, encode_record(Record(key, NEVER, entry)), px=self._ttl_ms)
-            if self._breaker.is_open or await self._call(pipeline.execute) is None:
+            if self._breaker.is_open or await self._call("write", pipeline.execute) is None:
                 self._dropped += len(chunk)
 
-    async def _call(self, command: Callable[[], Awaitable[T]]) -> T | None:
+    async def _call(self, kind: str, command: Callable[[], Awaitable[T]]) -> T | None:
         """One raw call; None when it failed, which the breaker is told."""
         try:
             answer = await command()
@@ -147,7 +149,7 @@ class RedisTier:
             return None
         except (RedisError, OSError, TimeoutError) as error:
             self._errors += 1
-            self._breaker.fail(error)
+            self._breaker.fail(kind, error)
             return None
-        self._breaker.succeed()
+        self._breaker.succeed(kind)
         return answer

@@ -17,7 +17,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
 
-from inlay.cache.record import HEAD, Record, decode_record, encode_record, stride_of
+from inlay.cache.record import DIGEST_BYTES, HEAD, Record, decode_record, encode_record, stride_of
 
 MAGIC, VERSION = b"INLAYSEG", 1
 HEADER = struct.Struct("<8sII48x")
@@ -70,6 +70,10 @@ class Segment:
         """The record in a slot; None where there is none, or not a whole one."""
         data = os.pread(self._file.fileno(), self.stride, HEADER.size + slot * self.stride)
         return decode_record(data) if len(data) == self.stride else None
+
+    def read_digest(self, slot: int) -> bytes:
+        """The digest in a slot, unproved; zeros where nothing was written."""
+        return os.pread(self._file.fileno(), DIGEST_BYTES, HEADER.size + slot * self.stride)
 
     def is_empty(self, slot: int) -> bool:
         """Has nothing ever been written to the slot?"""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Protocol
 
 import typer
 
-from inlay.cli.embedders import open_embedder
+from inlay.cli.embedders import open_embedder, plain_warnings
 from inlay.cli.options import with_settings
 from inlay.config import EMBED, Settings
 from inlay.corpus.rows import STDIN, Row, read_rows
@@ -46,7 +45,7 @@ def embed(
             with (
                 open_embedder(settings.model or DEMO, settings, settings.cache) as embedder,
                 _progress() as progress,
-                _plain_warnings(),
+                plain_warnings(),
             ):
                 problems = _embed_blocks(rows, embedder, settings, output, progress)
             output.finish(problems)
@@ -61,15 +60,6 @@ def embed(
     if problems:
         typer.echo(f"{len(problems)} rows failed, {output.num_rows} were embedded", err=True)
         raise typer.Exit(1)
-
-
-@contextmanager
-def _plain_warnings() -> Iterator[None]:
-    """Warnings as one line, without the place in the source that they come from."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("once", UserWarning)
-        warnings.showwarning = lambda message, *rest, **more: typer.echo(f"warning: {message}", err=True)
-        yield
 
 
 def _embed_blocks(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import typer
 
 from inlay.config import Settings
 from inlay.models.source import DEMO
@@ -45,3 +48,12 @@ def open_source(settings: Settings, model: str | None) -> Iterator[Source]:
 
     with open_embedder(model or DEMO, settings) as embedder:
         yield LocalSource(embedder)
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Warnings as one line, without the place in the source that they come from."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("once", UserWarning)
+        warnings.showwarning = lambda message, *rest, **more: typer.echo(f"warning: {message}", err=True)
+        yield

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inlay.cli.embedders import open_source
+from inlay.cli.embedders import open_source, plain_warnings
 from inlay.cli.options import with_settings
 from inlay.config import PRECOMPUTE, Settings
 from inlay.corpus.rows import STDIN, Advance, files_of, read_rows
@@ -40,9 +40,12 @@ def precompute(
     from inlay.corpus.manifest import Order
     from inlay.corpus.precompute import precompute as run
 
+    if Path(source).is_dir() and output.resolve().is_relative_to(Path(source).resolve()):
+        raise ConfigError(f"--output {output} lies in the input: name a directory outside of {source}")
     columns = Columns(settings.text, settings.id, tuple(settings.keep))
     try:
         with ExitStack() as stack:
+            stack.enter_context(plain_warnings())
             advance, tell = stack.enter_context(_progress(source))
             rows = read_rows(source, settings.input_format, settings.text, advance)
             embedding = stack.enter_context(open_source(settings, settings.model))

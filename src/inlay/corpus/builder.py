@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from inlay.corpus.growing import GrowingArray
+from inlay.corpus.growing import HEADER_BYTES, GrowingArray
 from inlay.corpus.manifest import FLOAT16, Order, PartInfo, sync_directory, write_atomically
 from inlay.corpus.part import (
     FAILED,
@@ -30,12 +31,12 @@ from inlay.corpus.part import (
     VECTORS,
     check_of,
     prefix_of,
+    sha256_of,
 )
 from inlay.errors import ConfigError
 from inlay.types import Entry, FloatArray
 
 BUILDING, PROGRESS = "building", "progress.json"
-HASH_CHUNK = 1 << 20
 
 
 class NewRow(NamedTuple):
@@ -76,6 +77,7 @@ class PartBuilder:
             )
         rows = self.progress.num_rows
         dtype = np.dtype("<f2" if order.dtype == FLOAT16 else "<f4")
+        self._check_files(dtype.itemsize)
         self._vectors = GrowingArray(self.path / VECTORS, dtype, (order.width,), rows)
         self._scales = GrowingArray(self.path / SCALES, np.dtype("<f4"), (), rows)
         self._rows = GrowingArray(self.path / ROWS, ROW, (), rows)
@@ -90,20 +92,27 @@ class PartBuilder:
         """Id and digest of each row that was here when the work was taken up."""
         rows = np.load(self.path / ROWS, mmap_mode="r", allow_pickle=False)
         with (self.path / RECORDS).open("rb") as records:
-            for digest, line in zip(rows["digest"], records, strict=True):
-                yield msgspec.json.decode(line)["id"], bytes(digest)
+            for row in rows:
+                line = records.readline()
+                if zlib.crc32(line) != row["record_crc32"]:
+                    raise ConfigError(f"{self.path / RECORDS} is broken: remove {self.path} to start anew")
+                yield msgspec.json.decode(line)["id"], bytes(row["digest"])
 
     def append(self, new: NewRow) -> None:
         _, num_tokens, is_truncated = new.entry
+        width = self.progress.order.width
+        if new.entry.vector.shape != (width,):
+            raise ConfigError(f"a vector of shape {new.entry.vector.shape} came for a corpus of {width} components")
         stored = new.entry.vector.astype(self._vectors.dtype, copy=False)
         if self._vectors.dtype != new.entry.vector.dtype:
             stored = (new.entry.vector * _scale_of(new.entry.vector)).astype(self._vectors.dtype)
         crc = check_of(new.digest, num_tokens, is_truncated, stored)
-        row = (new.digest, num_tokens, is_truncated, crc, self._records.size)
+        begin = self._records.size
+        record_crc = self._records.append(new.record)
+        row = (new.digest, num_tokens, is_truncated, crc, record_crc, begin)
         self._vectors.append(stored[None])
         self._scales.append(np.array([_scale_of(stored)], dtype=np.float32))
         self._rows.append(np.array([row], dtype=ROW))
-        self._records.append(new.record)
 
     def entry(self, row: int) -> Entry:
         """A row that was appended before, as it is stored."""
@@ -131,11 +140,13 @@ class PartBuilder:
         hashes = {file.name: sha256_of(file) for file in sorted(self.path.iterdir()) if file.name != PROGRESS}
         self.path.rename(self._published)
         sync_directory(self._published.parent)
-        return PartInfo(self._published.name, self.num_rows, num_distinct, self.progress.num_failed, hashes)
+        return PartInfo(
+            self._published.name, self.num_rows, num_distinct, self.progress.num_failed, self.progress.source, hashes
+        )
 
     def settle(self) -> None:
         """The part is in the manifest: nothing of it will be taken up again."""
-        (self._published / PROGRESS).unlink()
+        settle(self._published)
 
     def close(self) -> None:
         """Nothing is appended any more in this run."""
@@ -149,6 +160,17 @@ class PartBuilder:
             return None
         except msgspec.DecodeError as error:
             raise ConfigError(f"its {PROGRESS} is broken ({error}): remove {self.path} to start anew") from error
+
+    def _check_files(self, item_bytes: int) -> None:
+        """`ConfigError` where a file is shorter than the checkpoint says."""
+        progress = self.progress
+        row_bytes = {VECTORS: progress.order.width * item_bytes, SCALES: 4, ROWS: ROW.itemsize}
+        needed = {name: HEADER_BYTES + size * progress.num_rows for name, size in row_bytes.items()}
+        needed |= {RECORDS: progress.record_bytes, FAILED: progress.failed_bytes}
+        for name, num_bytes in needed.items() if progress.rows_read else ():
+            path = self.path / name
+            if not path.exists() or path.stat().st_size < num_bytes:
+                raise ConfigError(f"{path} is shorter than it was: remove {self.path} to start anew")
 
     def _write_lookup(self) -> int:
         """Digests sorted by their first bytes, each with the first row that has it; how many there are."""
@@ -167,6 +189,11 @@ class PartBuilder:
         return len(first)
 
 
+def settle(part: Path) -> None:
+    """Take away what only an unfinished part needs."""
+    (part / PROGRESS).unlink(missing_ok=True)
+
+
 class _Lines:
     """A file of JSON lines that grows."""
 
@@ -176,10 +203,12 @@ class _Lines:
         self._file.truncate(size)
         self._file.seek(size)
 
-    def append(self, value: object) -> None:
+    def append(self, value: object) -> int:
+        """The crc32 of the line."""
         line = msgspec.json.encode(value) + b"\n"
         self._file.write(line)
         self.size += len(line)
+        return zlib.crc32(line)
 
     def sync(self) -> None:
         self._file.flush()
@@ -194,9 +223,3 @@ def _scale_of(vector: FloatArray) -> float:
     """One over the length; 0 for a vector without one."""
     length = float(np.linalg.norm(vector.astype(np.float64)))
     return 1 / length if length > 0 else 0.0
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

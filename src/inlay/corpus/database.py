@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-import numpy as np
-
 from inlay.corpus.search import unit_rows
 from inlay.corpus.searcher import Hit
 from inlay.corpus.store import Corpus
@@ -128,10 +126,13 @@ def _place_of(parts: SplitResult) -> tuple[str, str]:
 
 
 def _points(corpus: Corpus) -> Iterator[list[Point]]:
-    for part in corpus.parts:
-        for start in range(0, len(part.vectors), POINTS):
-            vectors = unit_rows(part.vectors[start : start + POINTS].astype(np.float32)).tolist()
-            yield [
-                Point(part.first_row + start + place, vector, part.record(start + place))
-                for place, vector in enumerate(vectors)
-            ]
+    for start in range(0, corpus.num_rows, POINTS):
+        rows = range(start, min(start + POINTS, corpus.num_rows))
+        entries, records = [corpus.entry(row) for row in rows], [corpus.record(row) for row in rows]
+        points = []
+        for row, entry, record in zip(rows, entries, records, strict=True):
+            if entry is None or record is None:
+                raise ConfigError(f"row {row} of {corpus.path} is broken: make the corpus anew")
+            (unit,) = unit_rows(entry.vector[None]).tolist()
+            points.append(Point(row, unit, record))
+        yield points

@@ -69,6 +69,10 @@ class SearchDesk:
         try:
             results = await loop.run_in_executor(self._thread, self._run, visits)
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
+            if len(visits) > 1:  # it is one visit's own fault, or each hears of it alone
+                for visit in visits:
+                    await self._search_together([visit])
+                return
             results = [error if isinstance(error, InlayError) else InlayError(f"search failed: {error!r}")] * len(
                 visits
             )

@@ -11,13 +11,15 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from inlay.corpus.search import Mask
 from inlay.corpus.store import Corpus
-from inlay.errors import InvalidInput
-from inlay.types import IntArray
+from inlay.errors import InvalidInput, shorten
 
+TEXT = "text"
 MISSING = 0  # the code of rows that have no such field
+Codes = npt.NDArray[np.int32]
 Scalar = str | int | float | bool | None
 Key = tuple[bool, Scalar]  # a truth value is not a number here
 
@@ -27,7 +29,8 @@ class Filters:
 
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
-        self._columns: dict[str, tuple[IntArray, dict[Key, int]]] = {}
+        self._columns: dict[str, tuple[Codes, dict[Key, int]]] = {}
+        self._fields: set[str] = set()  # of all records; empty until they have been read
         self._lock = Lock()
 
     def mask(self, wanted: Mapping[str, Any]) -> Mask:
@@ -37,31 +40,37 @@ class Filters:
             codes, known = self._column(field)
             values = value if isinstance(value, list) else [value]
             if not all(_is_scalar(one) for one in values):
-                raise InvalidInput(f"filter.{field} must be a value or a list of values", param=f"filter.{field}")
+                raise InvalidInput(f"filter.{shorten(field)} must be a value or a list of values", param="filter")
             sought = [known[_key_of(one)] for one in values if _key_of(one) in known]
             mask &= np.isin(codes, sought)
         return mask
 
-    def _column(self, field: str) -> tuple[IntArray, dict[Key, int]]:
+    def _column(self, field: str) -> tuple[Codes, dict[Key, int]]:
         with self._lock:
+            self._check(field)
             if field not in self._columns:
                 self._columns[field] = self._read(field)
+                self._check(field)
             return self._columns[field]
 
-    def _read(self, field: str) -> tuple[IntArray, dict[Key, int]]:
-        codes = np.full(self._corpus.num_rows, MISSING, dtype=np.int64)
+    def _check(self, field: str) -> None:
+        """Refuse what no row has (once the records have been read), and the texts, which would fill the memory."""
+        if field == TEXT or (self._fields and field not in self._fields):
+            names = ", ".join(sorted(self._fields - {TEXT})) or "those that were kept"
+            raise InvalidInput(
+                f"filter has no field {shorten(field)!r}; the fields are: {names} (inlay precompute --keep keeps more)",
+                param="filter",
+            )
+
+    def _read(self, field: str) -> tuple[Codes, dict[Key, int]]:
+        codes = np.full(self._corpus.num_rows, MISSING, dtype=np.int32)
         known: dict[Key, int] = {}
-        fields: set[str] = set()
         for row, record in enumerate(self._corpus.records()):
-            fields |= record.keys()
+            if record is None:
+                continue
+            self._fields |= record.keys()
             if field in record and _is_scalar(record[field]):
                 codes[row] = known.setdefault(_key_of(record[field]), len(known) + 1)
-        if field not in fields:
-            names = ", ".join(sorted(fields))
-            raise InvalidInput(
-                f"no row has a field {field!r}; the fields are: {names} (inlay precompute --keep keeps columns)",
-                param=f"filter.{field}",
-            )
         return codes, known
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+HEADER_BYTES = 128  # at the least
+
 
 class GrowingArray:
     """Rows of one dtype and shape, `num_rows` of them so far."""

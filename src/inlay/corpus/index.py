@@ -17,6 +17,7 @@ import numpy as np
 from msgspec import Struct
 
 from inlay.corpus.manifest import write_atomically
+from inlay.corpus.part import VECTORS, sha256_of
 from inlay.corpus.search import Found, search, unit_rows
 from inlay.corpus.store import Corpus
 from inlay.errors import ConfigError
@@ -46,6 +47,7 @@ class IndexInfo(Struct, frozen=True):
     num_rows: int
     effort: int
     recall_at_10: float
+    sha256: str  # of the file
     build_seconds: float
 
 
@@ -70,6 +72,8 @@ def open_index(corpus: Corpus) -> Index | None:
         info = msgspec.json.decode((corpus.path / INDEX).read_bytes(), type=IndexInfo)
         if info.parts != _parts_of(corpus, len(info.parts)):
             raise ValueError("it is of other vectors")
+        if sha256_of(corpus.path / info.file) != info.sha256:
+            raise ValueError("its file is not the one that was built")
         return Index(info, corpus.path / info.file)
     except FileNotFoundError:
         return None
@@ -98,7 +102,8 @@ def build_index(corpus: Corpus, kind: str, tell: Callable[[str], None]) -> Index
     faiss.write_index(index, str(corpus.path / name))
     seconds = round(time.monotonic() - began, 1)
     parts = _parts_of(corpus, len(corpus.parts))
-    info = IndexInfo(kind, name, parts, corpus.num_rows, effort, round(recall, 4), seconds)
+    sha256 = sha256_of(corpus.path / name)
+    info = IndexInfo(kind, name, parts, corpus.num_rows, effort, round(recall, 4), sha256, seconds)
     write_atomically(corpus.path / INDEX, info)
     for old in corpus.path.glob("index-*.faiss"):
         if old.name != name:
@@ -158,7 +163,7 @@ def _set_effort(index: Any, kind: str, effort: int) -> None:  # noqa: ANN401
 
 
 def _parts_of(corpus: Corpus, number: int) -> dict[str, str]:
-    return {info.name: info.sha256["vectors.npy"] for info in corpus.manifest.parts[:number]}
+    return {info.name: info.sha256[VECTORS] for info in corpus.manifest.parts[:number]}
 
 
 def _faiss() -> Any:  # noqa: ANN401 - it has no types

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -108,6 +109,7 @@ class Ingestion:
         saved = time.monotonic()
         with ThreadPoolExecutor(1, thread_name_prefix="inlay-precompute") as thread:
             block = self._begin(rows, thread)
+            self._check_kept(block)
             while block.candidates:
                 following = self._begin(rows, thread)
                 self._write(block)
@@ -118,6 +120,13 @@ class Ingestion:
                 self._tell(len(block.candidates))
                 block = following
 
+    def _check_kept(self, block: _Block) -> None:
+        """Say early that a column's name may be misspelt."""
+        rows = [candidate.row for candidate in block.candidates]
+        for name in self._columns.keep:
+            if rows and not any(name in row.values for row in rows):
+                warnings.warn(f"none of the first {len(rows)} rows has a column {name!r} to keep", stacklevel=2)
+
     def _remember(self) -> None:
         """Ids and texts of older parts, and of this one up to its checkpoint."""
         for row, (id_, digest) in enumerate(self._rows_before()):
@@ -127,6 +136,8 @@ class Ingestion:
     def _rows_before(self) -> Iterator[tuple[str | int, bytes]]:
         for part in self._older.parts if self._older is not None else ():
             for row, record in enumerate(part.records()):
+                if record is None:
+                    raise ConfigError(f"row {part.first_row + row} of the corpus is broken: make the corpus anew")
                 yield record["id"], part.digest(row)
         yield from self._builder.rows_before()
 
@@ -144,7 +155,7 @@ class Ingestion:
 
     def _count(self, row: Row) -> None:
         self._rows_read += 1
-        self._hash.update(msgspec.json.encode((str(self._id_of(row)), row.text, row.problem)))
+        self._hash.update(msgspec.json.encode((self._id_of(row), row.text, row.problem, self._kept(row))))
 
     def _begin(self, rows: Iterator[Row], thread: ThreadPoolExecutor) -> _Block:
         """Read a block, and have its new texts embedded."""
@@ -167,6 +178,9 @@ class Ingestion:
 
     def _id_of(self, row: Row) -> Any:  # noqa: ANN401 - whatever the input has there
         return row.place if self._columns.id is None else row.values.get(self._columns.id)
+
+    def _kept(self, row: Row) -> dict[str, Any]:
+        return {name: row.values[name] for name in self._columns.keep if name in row.values}
 
     def _new_texts(self, candidates: list[_Candidate]) -> dict[bytes, str]:
         """Texts that have no vector yet and are not on their way."""
@@ -211,10 +225,9 @@ class Ingestion:
             is_same = known.ids[candidate.id] == digest
             return None if is_same else f"has the id {candidate.id!r} of another text: ids must be unique"
         entry = entries[digest] if digest in entries else self._entry_of(known.rows[digest])
-        values = {name: row.values[name] for name in self._columns.keep if name in row.values}
         known.rows.setdefault(digest, self._first_row + self._builder.num_rows)
         known.ids[candidate.id] = digest
-        self._builder.append(NewRow(digest, entry, {**values, "id": candidate.id, "text": row.text}))
+        self._builder.append(NewRow(digest, entry, {**self._kept(row), "id": candidate.id, "text": row.text}))
         return None
 
     def _entry_of(self, row: int) -> Entry:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -45,6 +46,7 @@ class PartInfo(Struct, frozen=True):
     num_rows: int
     num_distinct: int  # texts
     num_failed: int
+    source: dict[str, Any]  # what decided its rows: input, columns, parts before
     sha256: dict[str, str]  # by file
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from pymilvus import MilvusClient, MilvusException
@@ -20,6 +21,7 @@ class MilvusDatabase:
     errors: tuple[type[Exception], ...] = (MilvusException, OSError)
 
     def __init__(self, address: str, collection: str) -> None:
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs what it raises, with its stack
         try:
             self._client: Any = MilvusClient(uri=address)
         except MilvusException as error:

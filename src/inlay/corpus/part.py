@@ -1,9 +1,12 @@
 """A part of a corpus: vectors, keys and records in files that are mapped, and that nobody changes any more.
 
+The manifest has the hash of rows.npy, which is checked when the part is opened, and rows.npy proves each vector
+and each record when it is read. So what is broken, or another corpus's, is never given out.
+
 vectors.npy    [n, width] float32 (canonical) or float16 (unit vectors)
 scales.npy     [n] float32, one over the length of the vector
-rows.npy       [n] digest of the cache key · num_tokens · truncated · crc32 of these and the vector · where
-               the record begins
+rows.npy       [n] digest of the cache key · num_tokens · truncated · crc32 of these and the vector · crc32 of
+                   the record · where it begins
 records.jsonl  {"id": …, "text": …, and the columns that were kept}, a line a row
 prefixes.npy   [distinct] first 8 bytes of the digests as numbers, sorted
 places.npy     [distinct] the row of each
@@ -12,6 +15,7 @@ failed.jsonl   rows of the input that have no vector, with the reason
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
 from collections.abc import Iterator
@@ -30,8 +34,17 @@ from inlay.types import Entry, FloatArray
 
 VECTORS, SCALES, ROWS, RECORDS = "vectors.npy", "scales.npy", "rows.npy", "records.jsonl"
 PREFIXES, PLACES, FAILED = "prefixes.npy", "places.npy", "failed.jsonl"
-ROW = np.dtype([("digest", "V32"), ("num_tokens", "<u4"), ("truncated", "<u4"), ("crc32", "<u4"), ("record", "<u8")])
-ROW_BYTES = struct.Struct("<32sIIIQ")  # the same, for one row
+ROW = np.dtype(
+    [
+        ("digest", "V32"),
+        ("num_tokens", "<u4"),
+        ("truncated", "<u4"),
+        ("crc32", "<u4"),
+        ("record_crc32", "<u4"),
+        ("record", "<u8"),
+    ]
+)
+ROW_BYTES = struct.Struct("<32sIIIIQ")  # the same, for one row
 
 Array = npt.NDArray[Any]
 
@@ -50,7 +63,6 @@ class Part:
     """One part, open for reading."""
 
     def __init__(self, path: Path, info: PartInfo, first_row: int) -> None:
-        self._path = path
         self.info = info
         self.first_row = first_row  # in the corpus
         try:
@@ -64,6 +76,8 @@ class Part:
             self._records: npt.NDArray[np.uint8] = np.memmap(path / RECORDS, dtype=np.uint8, mode="r")
         except (OSError, ValueError, SyntaxError, TokenError) as error:  # numpy parses headers as Python
             raise ConfigError(f"{path} is not whole ({error}): make the corpus anew") from error
+        if sha256_of(path / ROWS) != info.sha256.get(ROWS):
+            raise ConfigError(f"{path / ROWS} is not the one that the manifest tells of: make the corpus anew")
         lengths = {len(array) for array in (self.vectors, self.scales, self._rows)}
         if lengths != {info.num_rows}:
             raise ConfigError(f"{path} is not whole (its files have {lengths} rows): make the corpus anew")
@@ -91,26 +105,33 @@ class Part:
         stored = self._vector_bytes.read(row, flags)
         if len(data) < ROW_BYTES.size or len(stored) < self._vector_bytes.num_bytes:
             return None
-        digest, num_tokens, truncated, crc, _ = ROW_BYTES.unpack(data)
+        digest, num_tokens, truncated, crc, _, _ = ROW_BYTES.unpack(data)
         vector = np.frombuffer(stored, dtype=self.vectors.dtype)
         vector.flags.writeable = False
         if check_of(digest, num_tokens, truncated, vector) != crc:
             return None
         return Entry(vector, num_tokens, bool(truncated))
 
-    def record(self, row: int) -> dict[str, Any]:
-        """Id, text and kept columns of a row."""
+    def record(self, row: int) -> dict[str, Any] | None:
+        """Id, text and kept columns of a row; None when its bytes do not prove themselves."""
         begin = int(self._rows["record"][row])
         is_last = row + 1 == self.info.num_rows
         end = len(self._records) if is_last else int(self._rows["record"][row + 1])
-        decoded: dict[str, Any] = msgspec.json.decode(self._records[begin:end].tobytes())
+        line = self._records[begin:end].tobytes()
+        if zlib.crc32(line) != self._rows["record_crc32"][row]:
+            return None
+        decoded: dict[str, Any] = msgspec.json.decode(line)
         return decoded
 
-    def records(self) -> Iterator[dict[str, Any]]:
+    def records(self) -> Iterator[dict[str, Any] | None]:
         """All records, in the order of the rows."""
-        with (self._path / RECORDS).open("rb") as file:
-            for line in file:
-                yield msgspec.json.decode(line)
+        return map(self.record, range(self.info.num_rows))
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _load(path: Path) -> Array:

@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from inlay.corpus.builder import PartBuilder
+from inlay.corpus.builder import PartBuilder, settle
 from inlay.corpus.ingestion import Columns, Ingestion, Source
 from inlay.corpus.manifest import FORMAT, MANIFEST, Manifest, Order, read_manifest, write_atomically
 from inlay.corpus.part import FAILED
-from inlay.corpus.rows import Row
+from inlay.corpus.rows import STDIN, Row
 from inlay.corpus.store import Corpus
 from inlay.errors import ConfigError
 
@@ -54,13 +55,12 @@ def precompute(
     """
     directory.mkdir(parents=True, exist_ok=True)
     with _locked(directory):
+        about = {"input": input_name, "columns": [columns.text, columns.id, list(columns.keep)], "parts_before": 0}
+        if not is_append and (whole := _made_by(directory, order, about)) is not None:
+            return Outcome(whole, 0, 0, None)
         before = _corpus_before(directory, order, is_append=is_append)
         parts = [] if before is None else before.manifest.parts
-        about = {
-            "input": input_name,
-            "columns": [columns.text, columns.id, list(columns.keep)],
-            "parts_before": len(parts),
-        }
+        about["parts_before"] = len(parts)
         builder = PartBuilder(directory, f"part-{len(parts) + 1:04d}", order, about)
         try:
             Ingestion(builder, before, columns, source, tell).run(rows)
@@ -80,6 +80,14 @@ def precompute(
         return Outcome(manifest, info.num_rows, info.num_failed, report)
 
 
+def _made_by(directory: Path, order: Order, about: dict[str, Any]) -> Manifest | None:
+    """The manifest of a corpus that this very command has made before; a pipe is another input each time."""
+    if not (directory / MANIFEST).exists() or about["input"] == STDIN:
+        return None
+    manifest = read_manifest(directory)
+    return manifest if manifest.order == order and manifest.parts[0].source == about else None
+
+
 def _corpus_before(directory: Path, order: Order, *, is_append: bool) -> Corpus | None:
     if not (directory / MANIFEST).exists():
         if is_append:
@@ -97,6 +105,8 @@ def _corpus_before(directory: Path, order: Order, *, is_append: bool) -> Corpus 
             f"{directory} was made with another {', '.join(names)}: vectors of two kinds cannot be compared. Use "
             "the same, or another directory"
         )
+    for part in manifest.parts:
+        settle(directory / part.name)  # the last run may have been stopped just before it
     return Corpus(directory)
 
 

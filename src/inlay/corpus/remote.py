@@ -52,7 +52,13 @@ class RemoteSource:
         while places := [place for place in range(len(texts)) if place not in answers]:
             reply = self._ask([texts[place] for place in places], order)
             if reply.status_code == 200:
-                answers |= dict(zip(places, map(_entry_of, reply.json()["data"]), strict=True))
+                body = reply.json()
+                if body.get("fingerprint") != order.fingerprint:
+                    raise ConfigError(
+                        f"{self._url} now serves another model (fingerprint {body.get('fingerprint')}, the corpus has "
+                        f"{order.fingerprint}): have it serve the old one, and the same command goes on"
+                    )
+                answers |= dict(zip(places, map(_entry_of, body["data"]), strict=True))
                 continue
             message, param = _error_of(reply)
             found = _PLACE.fullmatch(param or "")
@@ -94,7 +100,7 @@ class RemoteSource:
                 problem = _error_of(reply)[0]
                 pause = max(pause, float(reply.headers.get("retry-after", 0)))
             time.sleep(pause)
-        raise Refused(f"{self._url} {problem}: start it, or look at its load; the same command goes on from here")
+        raise Refused(f"{self._url} {problem}: start it or look at its load, and repeat the command")
 
     def _read_spec(self, model: str | None) -> ModelSpec:
         reply = self._request("GET", "/v1/models")

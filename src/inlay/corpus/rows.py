@@ -1,7 +1,7 @@
 """Reads rows from txt, jsonl, csv and parquet, one file or a folder of them, and numbers them as a person counts.
 
-In: a path, or `-` for standard input. Out: rows with their place (line or row from 1, the file in front in a
-folder), their text and all their columns, or the reason why there is no text.
+In: a path, or `-` for standard input. Out: rows with their place (the file, and line or row from 1),
+their text and all their columns, or the reason why there is no text.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Row:
     number: int
     text: str = ""
     problem: str | None = None
-    place: str = ""  # as a person would name it: `12`, or `folder/file.txt:12`
+    place: str = ""  # as a person would name it: `file.txt:12`; `12` from a pipe
     values: Mapping[str, Any] = field(default_factory=dict)  # all columns; none for txt
 
 
@@ -49,10 +49,10 @@ def read_rows(path: str, format_: str, column: str, advance: Advance | None = No
         return
     number = 0
     for file in files_of(path):
-        prefix = f"{file.relative_to(path)}:" if Path(path).is_dir() else ""
+        prefix = file.relative_to(path) if Path(path).is_dir() else file.name
         for row in _read_file(file, _resolve_format(file, format_), column, advance):
             number += 1
-            yield replace(row, number=number, place=f"{prefix}{row.number}")
+            yield replace(row, number=number, place=f"{prefix}:{row.number}")
 
 
 def files_of(path: str) -> list[Path]:
@@ -67,7 +67,13 @@ def files_of(path: str) -> list[Path]:
 
 
 def _resolve_format(file: Path, format_: str) -> str:
-    return SUFFIXES.get(file.suffix[1:].lower(), "txt") if format_ == "auto" else _checked(format_)
+    if format_ != "auto":
+        return _checked(format_)
+    suffix = file.suffix[1:].lower()
+    if suffix and suffix not in SUFFIXES:
+        formats = "|".join(FORMATS)
+        raise ConfigError(f"{file} has an ending that tells no format: name one with --input-format {formats}")
+    return SUFFIXES.get(suffix, "txt")
 
 
 def _checked(format_: str) -> str:
@@ -93,18 +99,16 @@ def _read_file(path: Path, format_: str, column: str, advance: Advance | None) -
 
 
 def _read(binary: BinaryIO, format_: str, column: str, name: str) -> Generator[Row, None, None]:
-    file = io.TextIOWrapper(binary, ENCODING, newline="")
-    try:
-        if format_ == "csv":
-            yield from _read_csv(file, column)
-            return
-        for number, line in enumerate(file, start=1):
-            text = line.rstrip("\r\n")
-            yield Row(number, text, place=str(number)) if format_ == "txt" else _read_json(number, text, column)
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{name} is not UTF-8 (at byte {error.start} of a block): convert it first") from error
-    finally:
-        file.detach()
+    if format_ == "csv":
+        yield from _read_csv(binary, column, name)
+        return
+    for number, data in enumerate(binary, start=1):
+        try:
+            line = data.decode(ENCODING if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            yield Row(number, problem=f"is not UTF-8 (at its byte {error.start})", place=str(number))
+            continue
+        yield Row(number, line, place=str(number)) if format_ == "txt" else _read_json(number, line, column)
 
 
 def _read_json(number: int, line: str, column: str) -> Row:
@@ -131,13 +135,14 @@ def _row_of(number: int, values: Mapping[str, Any], column: str) -> Row:
     return Row(number, text, place=place, values=values)
 
 
-def _read_csv(file: io.TextIOWrapper, column: str) -> Iterator[Row]:
+def _read_csv(binary: BinaryIO, column: str, name: str) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_CELL)
+    file = io.TextIOWrapper(binary, ENCODING, newline="")
     reader = csv.reader(file, strict=True)
-    names = next(reader, [])
-    if column not in names:
-        raise ConfigError(_no_column("csv", column, names))
     try:
+        names = next(reader, [])
+        if column not in names:
+            raise ConfigError(_no_column("csv", column, names))
         for number, cells in enumerate(reader, start=1):
             values = dict(zip(names, cells, strict=False))
             if column in values:
@@ -145,7 +150,11 @@ def _read_csv(file: io.TextIOWrapper, column: str) -> Iterator[Row]:
             else:
                 yield Row(number, problem=f"has no column {column!r}", place=str(number), values=values)
     except csv.Error as error:
-        raise ConfigError(f"the csv is broken at line {reader.line_num} ({error}): mend its quotes") from error
+        raise ConfigError(f"{name} is broken at line {reader.line_num} ({error}): mend its quotes") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name} is not UTF-8 (after line {reader.line_num}): convert it first") from error
+    finally:
+        file.detach()
 
 
 def _read_parquet(file: BinaryIO, column: str, path: Path) -> Generator[Row, None, None]:

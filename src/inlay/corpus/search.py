@@ -38,7 +38,8 @@ def search(parts: list[Part], queries: FloatArray, top_k: int, mask: Mask | None
         if mask is not None and not mask[first_row:last_row].any():
             continue
         scores = _scores(vectors, units)  # [q, block]
-        scores *= scales
+        with np.errstate(over="ignore", invalid="ignore"):  # a broken scale; who gives out hits proves them
+            scores *= scales
         if mask is not None:
             scores[:, ~mask[first_row:last_row]] = -np.inf
         for one, row_scores in zip(best, scores, strict=True):
@@ -48,7 +49,7 @@ def search(parts: list[Part], queries: FloatArray, top_k: int, mask: Mask | None
 
 def unit_rows(vectors: FloatArray) -> FloatArray:
     """Rows of length one; those without a length stay zero."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)  # squares would leave float32
     units: FloatArray = np.ascontiguousarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
     return units
 

@@ -14,12 +14,16 @@ import numpy as np
 
 from inlay.corpus.filters import Filters
 from inlay.corpus.index import Index, open_index
-from inlay.corpus.search import Found, search
+from inlay.corpus.search import Found, search, unit_rows
 from inlay.corpus.store import Corpus
 from inlay.errors import InvalidInput
+from inlay.telemetry.logs import Complaints, get_logger
 from inlay.types import FloatArray
 
+log = get_logger("corpus")
+
 MAX_TOP_K = 1000
+SCORE_ERROR = 1e-3  # more than any rounding, float16 included
 
 
 class Hit(NamedTuple):
@@ -37,13 +41,15 @@ class Searcher:
         self.corpus = Corpus(directory)
         self.index: Index | None = open_index(self.corpus)
         self._filters = Filters(self.corpus)
+        self._complaints = Complaints(log)
 
     def search_many(
         self, queries: FloatArray, top_k: int, wanted: Mapping[str, Any] | None = None, *, is_exact: bool = False
     ) -> list[list[Hit]]:
         """For each query [q, width] its best rows; filtered searches, and rows newer than the index, are exact."""
         self.check(queries, top_k)
-        return [self._hits(found) for found in self._find(queries, top_k, wanted, is_exact)]
+        found = self._find(queries, top_k, wanted, is_exact)
+        return [self._hits(query, one) for query, one in zip(unit_rows(queries), found, strict=True)]
 
     def check(self, queries: FloatArray, top_k: int) -> None:
         """`InvalidInput` for what cannot be searched."""
@@ -65,9 +71,21 @@ class Searcher:
         newer = search(parts[self.index.num_parts :], queries, top_k)
         return [_merge(one, other, top_k) for one, other in zip(indexed, newer, strict=True)]
 
-    def _hits(self, found: Found) -> list[Hit]:
-        pairs = zip(found.rows.tolist(), found.scores.tolist(), strict=True)
-        return [Hit(row, score, self.corpus.record(row)) for row, score in pairs]
+    def _hits(self, query: FloatArray, found: Found) -> list[Hit]:
+        """Rows with their records; what does not prove itself, or has another score than its vector, is left out."""
+        hits = []
+        for row, score in zip(found.rows.tolist(), found.scores.tolist(), strict=True):
+            entry, record = self.corpus.entry(row), self.corpus.record(row)
+            if entry is None or record is None or abs(_cosine(query, entry.vector) - score) > SCORE_ERROR:
+                self._complaints.tell("a row is broken and was left out", str(self.corpus.path), ValueError(row))
+            else:
+                hits.append(Hit(row, score, record))
+        return hits
+
+
+def _cosine(query: FloatArray, vector: FloatArray) -> float:
+    (unit,) = unit_rows(vector[None])
+    return float(query @ unit)
 
 
 def _merge(one: Found, other: Found, top_k: int) -> Found:

@@ -51,12 +51,12 @@ class Corpus:
         part = self.part_of(row)
         return part.entry(row - part.first_row)
 
-    def record(self, row: int) -> dict[str, Any]:
-        """Id, text and kept columns of a row."""
+    def record(self, row: int) -> dict[str, Any] | None:
+        """Id, text and kept columns of a row; None when its bytes are not what they were."""
         part = self.part_of(row)
         return part.record(row - part.first_row)
 
-    def records(self) -> Iterator[dict[str, Any]]:
+    def records(self) -> Iterator[dict[str, Any] | None]:
         """All records, in the order of the rows."""
         for part in self.parts:
             yield from part.records()

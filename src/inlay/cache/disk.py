@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import struct
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,8 +19,7 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-import lmdb
-
+from inlay.cache.places import Place, Places
 from inlay.cache.record import NEVER, Record, stride_of
 from inlay.cache.segment import HEADER, Segment
 from inlay.telemetry.logs import get_logger
@@ -29,10 +27,7 @@ from inlay.types import Entry
 
 log = get_logger("cache")
 
-INDEX, SEGMENTS, SUFFIX, COUNTER = "index", "segments", "seg", b"last segment"
-PLACE = struct.Struct("<II")  # segment, slot
-INDEX_KEY = 16  # bytes of the digest that the index keeps; the whole digest is in the record
-SMALLEST_INDEX = 64 << 20  # bytes of address space
+INDEX, SEGMENTS, SUFFIX = "index", "segments", "seg"
 REBUILD_BATCH = 10_000  # entries of one transaction
 FORGOTTEN_AT_A_TIME = 2_000  # entries of dropped segments, with each write
 SEGMENTS_IN_BOUND = 16  # so that dropping the oldest drops a sixteenth
@@ -53,9 +48,7 @@ class DiskTier:
         self._segments: dict[int, Segment] = {}
         self._active: dict[int, tuple[int, int]] = {}  # width → segment being written, its next slot
         self._dropped: deque[tuple[int, Segment, int]] = deque()  # number, file, next slot to take out of the index
-        self._index = lmdb.open(
-            str(path / INDEX), map_size=max(SMALLEST_INDEX, max_bytes), sync=False, metasync=False, readahead=False
-        )
+        self._places = Places(path / INDEX, max_bytes)
         # One thread: the tier keeps its own order, and LMDB's transactions stay on their thread.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="inlay-disk")
 
@@ -81,15 +74,11 @@ class DiskTier:
 
     @property
     def num_entries(self) -> int:
-        with self._index.begin() as transaction:
-            has_counter = transaction.get(COUNTER) is not None
-            return int(transaction.stat()["entries"]) - has_counter
+        return self._places.num_entries
 
     @property
     def is_index_cut_short(self) -> bool:
-        """Is the index's file shorter than the index says? Reading what is missing would kill the process."""
-        needed = (self._index.info()["last_pgno"] + 1) * self._index.stat()["psize"]
-        return (self.path / INDEX / "data.mdb").stat().st_size < int(needed)
+        return self._places.is_cut_short
 
     @property
     def num_bytes(self) -> int:
@@ -98,16 +87,14 @@ class DiskTier:
 
     def read_many(self, keys: list[bytes]) -> dict[bytes, Entry]:
         """The same as `get_many`, on the calling thread."""
-        with self._index.begin() as transaction:
-            places = [transaction.get(key[:INDEX_KEY]) for key in keys]
         found: dict[bytes, Entry] = {}
         now = time.time()
-        for key, place in zip(keys, places, strict=True):
-            record = None if place is None else self._read(*PLACE.unpack(place))
+        for key, place in zip(keys, self._places.find_many(keys), strict=True):
+            record = None if place is None else self._read(place)
             if record is not None and record.digest == key and record.expires > now:
                 found[key] = record.entry
             elif record is None and place is not None:
-                self.errors += self._is_broken(*PLACE.unpack(place))
+                self.errors += self._is_broken(place)
         return found
 
     def write_many(self, entries: Mapping[bytes, Entry]) -> None:
@@ -131,15 +118,10 @@ class DiskTier:
 
     def rebuild(self) -> int:
         """Make the index anew from the segments; the number of entries."""
-        self._forget_index()
-        newest = 0
+        self._places.clear()
         records = self.records()
         while batch := list(islice(records, REBUILD_BATCH)):
-            with self._index.begin(write=True) as transaction:
-                for number, slot, record in batch:
-                    transaction.put(record.digest[:INDEX_KEY], PLACE.pack(number, slot))
-                    newest = max(newest, number)
-                transaction.put(COUNTER, b"%d" % newest)
+            self._places.put_many((record.digest, Place(number, slot)) for number, slot, record in batch)
         return self.num_entries
 
     def check(self) -> tuple[int, int]:
@@ -160,7 +142,7 @@ class DiskTier:
         """Drop everything."""
         for number, _ in self._listed():
             self._drop_segment(number)
-        self._forget_index()
+        self._places.clear()
 
     def _write_some(self, width: int, records: list[Record]) -> list[Record]:
         """Write as many as the active segment takes, and give back the rest."""
@@ -170,9 +152,7 @@ class DiskTier:
         now, later = records[:room], records[room:]
         segment.write(slot, now)
         self._active[width] = (number, slot + len(now))
-        pairs = [(record.digest[:INDEX_KEY], PLACE.pack(number, place)) for place, record in enumerate(now, start=slot)]
-        with self._index.begin(write=True) as transaction, transaction.cursor() as cursor:
-            cursor.putmulti(pairs)
+        self._places.put_many((record.digest, Place(number, at)) for at, record in enumerate(now, start=slot))
         if len(now) == room:
             segment.sync()
             del self._active[width]
@@ -199,13 +179,9 @@ class DiskTier:
     def _new_segment(self, width: int) -> int:
         num_slots = self._num_slots(width)
         self._make_room(HEADER.size + num_slots * stride_of(width))
-        with self._index.begin(write=True) as transaction:
-            number = int(transaction.get(COUNTER, b"0")) + 1
-            while self._file(number).exists():  # the index was lost, and another process counts too
-                number += 1
-            transaction.put(COUNTER, b"%d" % number)
-            self._segments[number] = Segment.create(self._file(number), width, num_slots)
-            self._segments[number].try_lock()
+        number = self._places.take_number(self._newest)
+        self._segments[number] = Segment.create(self._file(number), width, num_slots)
+        self._segments[number].try_lock()
         return number
 
     def _num_slots(self, width: int) -> int:
@@ -240,28 +216,21 @@ class DiskTier:
             number, segment, first = self._dropped.popleft()
             slots = range(first, min(first + budget, segment.num_slots))
             budget -= len(slots)
-            self._forget(number, segment, slots)
+            places = ((segment.read_digest(slot), Place(number, slot)) for slot in slots)
+            self.evictions += self._places.forget_many(places)
             if slots.stop < segment.num_slots:
                 self._dropped.appendleft((number, segment, slots.stop))
             else:
                 segment.close()
 
-    def _forget(self, number: int, segment: Segment, slots: range) -> None:
-        with self._index.begin(write=True) as transaction:
-            for slot in slots:
-                key = segment.read_digest(slot)[:INDEX_KEY]
-                if transaction.get(key) == PLACE.pack(number, slot):
-                    transaction.delete(key)
-                    self.evictions += 1
+    def _read(self, place: Place) -> Record | None:
+        segment = self._open(place.segment)
+        return None if segment is None else segment.read(place.slot)
 
-    def _read(self, number: int, slot: int) -> Record | None:
-        segment = self._open(number)
-        return None if segment is None else segment.read(slot)
-
-    def _is_broken(self, number: int, slot: int) -> bool:
+    def _is_broken(self, place: Place) -> bool:
         """Does a slot hold something that is no record? A segment that was dropped holds nothing."""
-        segment = self._open(number)
-        return segment is not None and slot < segment.num_slots and not segment.is_empty(slot)
+        segment = self._open(place.segment)
+        return segment is not None and place.slot < segment.num_slots and not segment.is_empty(place.slot)
 
     def _open(self, number: int) -> Segment | None:
         """A segment by its number; None when it has gone or is none."""
@@ -271,6 +240,9 @@ class DiskTier:
             except (OSError, ValueError):
                 return None
         return self._segments[number]
+
+    def _newest(self) -> int:
+        return max((number for number, _ in self._listed()), default=0)
 
     def _listed(self) -> list[tuple[int, int]]:
         """Number and size of each segment file, oldest first."""
@@ -285,14 +257,6 @@ class DiskTier:
     def _file(self, number: int) -> Path:
         return self.path / SEGMENTS / f"{number:010d}.{SUFFIX}"
 
-    def _forget_index(self) -> None:
-        """Empty it, but for the counter: a number is never used again, as other processes may have its file open."""
-        with self._index.begin(write=True) as transaction:
-            newest = transaction.get(COUNTER)
-            transaction.drop(self._index.open_db(), delete=False)
-            if newest is not None:
-                transaction.put(COUNTER, newest)
-
     def release(self) -> None:
         """The same as `close`, on the calling thread."""
         for number, _ in self._active.values():
@@ -301,5 +265,4 @@ class DiskTier:
             segment.close()
         self._dropped.clear()
         self._segments.clear()
-        self._index.sync(True)
-        self._index.close()
+        self._places.close()

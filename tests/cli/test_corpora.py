@@ -162,7 +162,7 @@ def test_stdin_a_folder_and_a_csv_are_inputs(tmp_path: Path) -> None:
 
 
 def test_killed_and_interrupted_runs_go_on_where_they_were(tmp_path: Path) -> None:
-    rows = [{"text": f"{text} {n}"} for n, text in enumerate(texts_of(6000))]
+    rows = [{"text": f"{text} {text} {text} {n}"} for n, text in enumerate(texts_of(6000))]  # some seconds of work
     file = write_rows(tmp_path / "a.jsonl", rows)
     command = [sys.executable, "-m", "inlay", "precompute", str(file), "-o", str(tmp_path / "c")]
     progress = tmp_path / "c" / "building" / "progress.json"

@@ -161,6 +161,11 @@ def test_stdin_a_folder_and_a_csv_are_inputs(tmp_path: Path) -> None:
     assert [record["id"] for record in Corpus(tmp_path / "folder").records()] == ["a.txt:1", "b.csv:1"]
 
 
+def heed_interrupts() -> None:
+    """A shell has what it runs in the background ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_killed_and_interrupted_runs_go_on_where_they_were(tmp_path: Path) -> None:
     rows = [{"text": f"{text} {text} {text} {n}"} for n, text in enumerate(texts_of(6000))]  # some seconds of work
     file = write_rows(tmp_path / "a.jsonl", rows)
@@ -168,7 +173,7 @@ def test_killed_and_interrupted_runs_go_on_where_they_were(tmp_path: Path) -> No
     progress = tmp_path / "c" / "building" / "progress.json"
     seen = 0
     for sign in (signal.SIGINT, signal.SIGKILL):
-        running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts)
         for _ in range(600):
             if progress.exists() and json.loads(progress.read_text())["rows_read"] > seen:
                 break

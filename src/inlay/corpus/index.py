@@ -27,7 +27,7 @@ from inlay.types import FloatArray
 log = get_logger("corpus")
 
 INDEX = "index.json"
-HNSW, IVF = "hnsw", "ivf"
+HNSW = "hnsw"  # the other kind is ivf
 HNSW_LINKS, HNSW_BUILD_EFFORT = 32, 200
 TRAINING_ROWS_PER_LIST = 64
 PROBED = 200  # rows that recall is measured with

@@ -17,7 +17,7 @@ from inlay.types import EmbedOptions, Truncate
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-FLOAT32, FLOAT16 = "f32", "f16"
+FLOAT16 = "f16"
 
 
 class Order(Struct, frozen=True, forbid_unknown_fields=True):

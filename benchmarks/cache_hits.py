@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from serving import body_of, free_port, inlay_serve, load, print_table, running
-from shapes import make_checkpoint
 
+from inlay.bench.shapes import SHAPES, make_checkpoint
+
+QWEN3 = "qwen3-embedding-0.6b"
 SHOWN = ("requests/s", "vectors/s", "mean_ms", "p50_ms", "p99_ms")
 
 
@@ -30,7 +32,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         wide = Path(folder) / "wide"
         wide.mkdir()
-        make_checkpoint(wide, ["cached", "text"], num_layers=1)
+        make_checkpoint(wide, {**SHAPES[QWEN3], "num_hidden_layers": 1}, ["cached", "text"])
         with running(["taskset", "-c", "0", *inlay_serve(port, str(wide))], port):
             for model, width in (("demo", 384), ("wide", 1024)):
                 for texts in (1, 256):

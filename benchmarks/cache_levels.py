@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from serving import body_of, free_port, inlay_serve, load, print_table, running
-from shapes import make_checkpoint
 
+from inlay.bench.shapes import SHAPES, make_checkpoint
 from inlay.cache.memory import KEY_OVERHEAD
 
 SEEN, CLIENTS = 500, 10
@@ -55,7 +55,7 @@ def main() -> None:
     try:
         if options.shape is not None:
             (folder / options.shape).mkdir()
-            make_checkpoint(folder / options.shape, WORDS)
+            make_checkpoint(folder / options.shape, SHAPES[options.shape], WORDS)
             model, width = str(folder.resolve() / options.shape), 1024
         rows = measure(folder.resolve(), model, width, seen, new, mixed)
     finally:

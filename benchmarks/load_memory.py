@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from shapes import make_checkpoint
+from inlay.bench.shapes import SHAPES, make_checkpoint
 
 LOAD = r"""
 import re, sys, time
@@ -38,7 +38,7 @@ print(peak() - before, seconds)
 def main() -> None:
     figures = {}
     with tempfile.TemporaryDirectory() as folder:
-        stored = make_checkpoint(Path(folder), [])
+        stored = make_checkpoint(Path(folder), SHAPES["qwen3-embedding-0.6b"])
         print(f"{'dtype':12}{'weights GB':>12}{'peak GB':>10}{'ratio':>8}{'seconds':>9}")
         for dtype, factor in (("bfloat16", 1), ("float32", 2)):
             command = [sys.executable, "-c", LOAD, folder, dtype]

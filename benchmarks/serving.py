@@ -74,12 +74,13 @@ def load(port: int, bodies: list[bytes], connections: int, prefix: list[str] | N
     with tempfile.NamedTemporaryFile(suffix=".jsonl") as schedule:
         schedule.write(b"\n".join(bodies))
         schedule.flush()
-        client = str(Path(__file__).parent / "client.py")
-        command = [*(prefix or []), sys.executable, client, str(port), schedule.name, str(connections)]
+        url = f"http://127.0.0.1:{port}"
+        client = [sys.executable, "-m", "inlay.bench.load", url, schedule.name, str(connections)]
+        command = [*(prefix or []), *client]
         done = subprocess.run(command, check=True, capture_output=True, timeout=CLIENT_SECONDS)
     figures: dict[str, Any] = json.loads(done.stdout)
-    if figures["answered"] != len(bodies):
-        raise SystemExit(f"{figures['answered']} of {len(bodies)} requests were answered: {figures['errors']}")
+    if figures["errors"] or figures["requests"] != len(bodies):
+        raise SystemExit(f"not all of {len(bodies)} requests were answered: {figures['errors']}")
     return figures
 
 

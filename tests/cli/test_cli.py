@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,35 +8,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoints import make_checkpoint
+from command import run_inlay
 from servers import RunningServer
 
 from inlay import Embedder
 from inlay.cli.sglang import translate
 from inlay.errors import ConfigError
 
-Done = subprocess.CompletedProcess[str]
-
-
-def run(*arguments: str, text: str | None = None, cwd: Path | None = None, **env: str) -> Done:
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("INLAY_")}
-    command = [sys.executable, "-m", "inlay", *arguments]
-    return subprocess.run(
-        command, input=text, capture_output=True, text=True, timeout=120, check=False, env={**clean, **env}, cwd=cwd
-    )
-
 
 def test_help_names_the_verbs_and_every_option_with_its_variable() -> None:
-    whole = run("--help").stdout
+    whole = run_inlay("--help").stdout
     assert all(verb in whole for verb in ("serve", "embed", "verify", "models"))
-    serve = " ".join(run("serve", "--help").stdout.split())
+    serve = " ".join(run_inlay("serve", "--help").stdout.split())
     for flag in ("--max-batch-tokens", "--max-queue-tokens", "--max-concurrent-requests", "--context-length"):
         assert flag in serve
         assert "INLAY_" + flag.removeprefix("--").replace("-", "_").upper() in serve
-    assert run("--version").stdout.startswith("inlay ")
+    assert run_inlay("--version").stdout.startswith("inlay ")
 
 
 def test_lines_from_a_pipe_become_jsonl() -> None:
-    done = run("embed", text="first line\nsecond line\n")
+    done = run_inlay("embed", text="first line\nsecond line\n")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0
     assert [row["row"] for row in rows] == [1, 2]
@@ -58,7 +48,7 @@ def test_lines_from_a_pipe_become_jsonl() -> None:
 )
 def test_each_format_gives_the_same_array(tmp_path: Path, name: str, content: str, arguments: list[str]) -> None:
     (tmp_path / name).write_text(content)
-    done = run("embed", str(tmp_path / name), "--output", str(tmp_path / "out.npy"), *arguments)
+    done = run_inlay("embed", str(tmp_path / name), "--output", str(tmp_path / "out.npy"), *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     with Embedder("demo") as embedder:
         assert np.array_equal(np.load(tmp_path / "out.npy"), embedder.embed(["one", "two"]))
@@ -68,7 +58,7 @@ def test_each_format_gives_the_same_array(tmp_path: Path, name: str, content: st
 def test_bad_rows_are_reported_by_number_and_the_others_are_written(tmp_path: Path) -> None:
     rows = ['{"text": "good"}', "not json", '{"text": ""}', '{"other": 1}', '{"text": 5}', '{"text": "last"}']
     (tmp_path / "a.jsonl").write_text("\n".join(rows))
-    done = run("embed", str(tmp_path / "a.jsonl"), "--output", str(tmp_path / "out.npy"))
+    done = run_inlay("embed", str(tmp_path / "a.jsonl"), "--output", str(tmp_path / "out.npy"))
     assert done.returncode == 1
     for number, problem in ((2, "is not JSON"), (3, "is empty"), (4, "no key 'text'"), (5, "type int")):
         assert any(line.startswith(f"row {number}:") and problem in line for line in done.stderr.splitlines())
@@ -84,7 +74,7 @@ def test_marks_that_excel_writes_and_blank_rows_are_understood(tmp_path: Path) -
     with Embedder("demo") as embedder:
         expected = embedder.embed(["one", "two"])
     for name, bad in (("a.csv", "row 2: has no column"), ("a.txt", ""), ("a.jsonl", "row 2: is not JSON")):
-        done = run("embed", str(tmp_path / name), "--output", str(tmp_path / "out.npy"))
+        done = run_inlay("embed", str(tmp_path / name), "--output", str(tmp_path / "out.npy"))
         assert (done.returncode, bad in done.stderr) == (1 if bad else 0, True)
         assert np.array_equal(np.load(tmp_path / "out.npy"), expected)
 
@@ -100,22 +90,22 @@ def test_odd_inputs_and_outputs_are_told_in_a_line(tmp_path: Path) -> None:
         (["same.jsonl", "--output", "same.jsonl"], "is the input"),
         (["same.jsonl", "--output", "dir.npy"], "is a directory"),
     ):
-        done = run("embed", *arguments, cwd=tmp_path)
+        done = run_inlay("embed", *arguments, cwd=tmp_path)
         assert (done.returncode, told in done.stderr, "Traceback" in done.stderr) == (2, True, False)
     piped = subprocess.run(
         [sys.executable, "-m", "inlay", "embed"], input=b"\xff\xfe", capture_output=True, timeout=60, check=False
     )
     assert (piped.returncode, b"row 1: is not UTF-8" in piped.stderr) == (1, True)
-    partly = run("embed", "binary", cwd=tmp_path)
+    partly = run_inlay("embed", "binary", cwd=tmp_path)
     assert (partly.returncode, "row 2: is not UTF-8" in partly.stderr) == (1, True)
-    assert run("embed", "empty.txt", "--output", "out.npy", cwd=tmp_path).returncode == 0
+    assert run_inlay("embed", "empty.txt", "--output", "out.npy", cwd=tmp_path).returncode == 0
     assert np.load(tmp_path / "out.npy").shape == (0, 384)
 
 
 def test_options_come_from_variables_and_from_the_file(tmp_path: Path) -> None:
     tiny = make_checkpoint(tmp_path / "tiny", "qwen3")
     (tmp_path / "inlay.toml").write_text(f'model = "{tiny}"\ndimensions = 33\n')
-    done = run("embed", text="look\n", cwd=tmp_path, INLAY_PROMPT="query")
+    done = run_inlay("embed", text="look\n", cwd=tmp_path, INLAY_PROMPT="query")
     assert len(json.loads(done.stdout)["embedding"]) == 33
     with Embedder(str(tiny)) as embedder:
         expected = embedder.embed("look", prompt="query", dimensions=33)
@@ -146,7 +136,7 @@ def test_options_come_from_variables_and_from_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_remedy(arguments: list[str], status: int, told: str) -> None:
-    done = run(*arguments, text="a\n")
+    done = run_inlay(*arguments, text="a\n")
     assert (done.returncode, "Traceback" in done.stderr) == (status, False)
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("{")]
     assert told in line
@@ -154,13 +144,13 @@ def test_a_mistake_is_one_line_that_names_the_remedy(arguments: list[str], statu
 
 def test_an_unknown_column_is_told_with_those_there_are(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,body\n1,x\n")
-    done = run("embed", str(tmp_path / "a.csv"))
+    done = run_inlay("embed", str(tmp_path / "a.csv"))
     assert done.returncode == 2
     assert "its columns are: id, body" in done.stderr
 
 
 def test_verify_passes_for_the_demo_model_with_its_figures() -> None:
-    done = run("verify", "demo", "--dtype", "float32")
+    done = run_inlay("verify", "demo", "--dtype", "float32")
     assert done.returncode == 0
     assert "FAIL" not in done.stdout
     for check in ("finite", "alone and in a batch", "any order", "sentence-transformers"):
@@ -185,20 +175,20 @@ import inlay.__main__
 def test_cache_looks_after_the_directory_of_a_disk_tier(tmp_path: Path) -> None:
     url = f"disk://{tmp_path}/cache?size=64MiB"
     for _ in range(2):
-        assert run("embed", "--cache", url, text="one\ntwo\n").returncode == 0
+        assert run_inlay("embed", "--cache", url, text="one\ntwo\n").returncode == 0
     directory = str(tmp_path / "cache")
-    assert run("cache", "stats", directory).stdout.startswith("2 entries")
-    assert "2 records are whole, 0 are not" in run("cache", "verify", directory).stdout
-    assert run("cache", "rebuild", directory).stdout == "2 entries\n"
+    assert run_inlay("cache", "stats", directory).stdout.startswith("2 entries")
+    assert "2 records are whole, 0 are not" in run_inlay("cache", "verify", directory).stdout
+    assert run_inlay("cache", "rebuild", directory).stdout == "2 entries\n"
     (segment,) = (tmp_path / "cache" / "segments").iterdir()
     with segment.open("r+b") as file:
         file.seek(200)
         file.write(b"xxxx")
-    damaged = run("cache", "verify", directory)
+    damaged = run_inlay("cache", "verify", directory)
     assert (damaged.returncode, "1 records are whole, 1 are not" in damaged.stdout) == (1, True)
-    assert run("cache", "purge", directory).stdout == "2 entries dropped\n"
-    assert run("cache", "stats", directory).stdout.startswith("0 entries")
-    assert run("cache", "stats", str(tmp_path)).returncode == 2
+    assert run_inlay("cache", "purge", directory).stdout == "2 entries dropped\n"
+    assert run_inlay("cache", "stats", directory).stdout.startswith("0 entries")
+    assert run_inlay("cache", "stats", str(tmp_path)).returncode == 2
 
 
 def test_a_restarted_server_answers_from_its_disk(tmp_path: Path) -> None:
@@ -214,8 +204,8 @@ def test_a_restarted_server_answers_from_its_disk(tmp_path: Path) -> None:
 
 
 def test_models_lists_families_and_shows_checkpoints() -> None:
-    assert "qwen3" in run("models").stdout
-    assert "384" in run("models", "demo").stdout
+    assert "qwen3" in run_inlay("models").stdout
+    assert "384" in run_inlay("models", "demo").stdout
 
 
 def test_a_command_line_for_sglang_starts_inlay() -> None:

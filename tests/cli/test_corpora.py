@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from command import run_inlay
 from corpus.sources import write_rows
 from servers import RunningServer
 
@@ -22,16 +22,7 @@ from inlay.corpus.remote import RemoteSource
 from inlay.corpus.store import Corpus
 from inlay.errors import ConfigError
 
-Done = subprocess.CompletedProcess[str]
 WORDS = "stone ring jewel train rail water river moss bird song light".split()
-
-
-def run(*arguments: str, text: str | None = None, **env: str) -> Done:
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("INLAY_")}
-    command = [sys.executable, "-m", "inlay", *arguments]
-    return subprocess.run(
-        command, input=text, capture_output=True, text=True, timeout=120, check=False, env={**clean, **env}
-    )
 
 
 def texts_of(number: int) -> list[str]:
@@ -52,7 +43,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def corpus(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("corpora") / "c"
-    done = run("precompute", str(file), "-o", str(directory), "--id", "id", "--keep", "even")
+    done = run_inlay("precompute", str(file), "-o", str(directory), "--id", "id", "--keep", "even")
     assert done.returncode == 0, done.stderr
     assert "300 new rows, 300 in all, 0 failed" in done.stderr
     return directory
@@ -69,14 +60,14 @@ def test_a_server_gives_the_same_corpus(corpus: Path, file: Path, tmp_path: Path
     (tmp_path / "a.jsonl").write_text("\n".join(rows))
     with RunningServer("demo", "--max-inputs-per-request", "1000", "--api-key", "secret") as server:
         arguments = ["precompute", str(tmp_path / "a.jsonl"), "-o", str(tmp_path / "c"), "--id", "id", "--keep", "even"]
-        refused = run(*arguments, "--server", server.url)
+        refused = run_inlay(*arguments, "--server", server.url)
         assert refused.returncode != 0
         assert "key" in refused.stderr
-        done = run(*arguments, "--server", server.url, INLAY_API_KEY="secret")
+        done = run_inlay(*arguments, "--server", server.url, INLAY_API_KEY="secret")
         assert done.returncode == 1
         assert "2 failed" in done.stderr
-        found = run("search", str(tmp_path / "c"), "train", "--server", server.url, INLAY_API_KEY="secret")
-        assert found.stdout == run("search", str(corpus), "train").stdout
+        found = run_inlay("search", str(tmp_path / "c"), "train", "--server", server.url, INLAY_API_KEY="secret")
+        assert found.stdout == run_inlay("search", str(corpus), "train").stdout
     assert np.array_equal(vectors_of(tmp_path / "c"), vectors_of(corpus))
     problems = [json.loads(line)["problem"] for line in (tmp_path / "c" / "failed.jsonl").read_text().splitlines()]
     assert "is empty" in problems[0]
@@ -93,23 +84,23 @@ def test_vectors_of_a_model_that_has_changed_behind_the_url_are_not_taken(corpus
 
 
 def test_a_server_that_is_not_there_is_named(tmp_path: Path, file: Path) -> None:
-    done = run("precompute", str(file), "-o", str(tmp_path / "c"), "--server", "http://127.0.0.1:1")
+    done = run_inlay("precompute", str(file), "-o", str(tmp_path / "c"), "--server", "http://127.0.0.1:1")
     assert done.returncode == 1
     assert "http://127.0.0.1:1 cannot be reached" in done.stderr
 
 
 def test_search_prints_the_best_rows(corpus: Path) -> None:
     query = texts_of(300)[7]
-    lines = run("search", str(corpus), query, "-k", "3").stdout.splitlines()
+    lines = run_inlay("search", str(corpus), query, "-k", "3").stdout.splitlines()
     assert len(lines) == 3
     assert lines[0].startswith("1.0000  d7  ")
-    (line,) = run("search", str(corpus), query, "-k", "1", "--json", "--filter", "even=true").stdout.splitlines()
+    (line,) = run_inlay("search", str(corpus), query, "-k", "1", "--json", "--filter", "even=true").stdout.splitlines()
     assert json.loads(line)["even"] is True
 
 
 def test_searching_with_another_model_is_refused(corpus: Path) -> None:
     dtype = "bfloat16" if Corpus(corpus).order.fingerprint == _fingerprint("float32") else "float32"
-    done = run("search", str(corpus), "train", "--dtype", dtype)
+    done = run_inlay("search", str(corpus), "train", "--dtype", dtype)
     assert done.returncode == 1
     assert "vectors of different models cannot be compared" in " ".join(done.stderr.split())
 
@@ -120,20 +111,20 @@ def _fingerprint(dtype: str) -> str:
 
 
 def test_an_index_tells_its_recall_and_is_searched(corpus: Path) -> None:
-    exact = run("search", str(corpus), "train", "-k", "3").stdout
-    done = run("index", str(corpus))
+    exact = run_inlay("search", str(corpus), "train", "-k", "3").stdout
+    done = run_inlay("index", str(corpus))
     assert float(done.stdout.split("recall@10 ")[1].split()[0]) >= 0.95
-    assert run("search", str(corpus), "train", "-k", "3").stdout == exact
-    assert run("search", str(corpus), "train", "-k", "3", "--exact").stdout == exact
-    assert run("index", str(corpus), "--kind", "tree").returncode == 2
+    assert run_inlay("search", str(corpus), "train", "-k", "3").stdout == exact
+    assert run_inlay("search", str(corpus), "train", "-k", "3", "--exact").stdout == exact
+    assert run_inlay("index", str(corpus), "--kind", "tree").returncode == 2
 
 
 @pytest.mark.parametrize("url", ["qdrant://{}/q?collection=c", "milvus://{}/m.db?collection=c"])
 def test_a_corpus_is_exported_and_searched_there(corpus: Path, tmp_path: Path, url: str) -> None:
     url = url.format(tmp_path)
-    assert run("export", str(corpus), "--to", url).returncode == 0
-    there = run("search", str(corpus), "train", "-k", "5", "--in", url)
-    here = run("search", str(corpus), "train", "-k", "5", "--exact")
+    assert run_inlay("export", str(corpus), "--to", url).returncode == 0
+    there = run_inlay("search", str(corpus), "train", "-k", "5", "--in", url)
+    here = run_inlay("search", str(corpus), "train", "-k", "5", "--exact")
     assert [line.split()[1] for line in there.stdout.splitlines()] == [
         line.split()[1] for line in here.stdout.splitlines()
     ]
@@ -142,21 +133,21 @@ def test_a_corpus_is_exported_and_searched_there(corpus: Path, tmp_path: Path, u
 def test_verify_reads_every_file_of_a_corpus(corpus: Path, tmp_path: Path) -> None:
     copy = tmp_path / "c"
     shutil.copytree(corpus, copy)
-    assert run("cache", "verify", str(copy)).stdout == "300 rows in 1 parts, 0 files are broken\n"
+    assert run_inlay("cache", "verify", str(copy)).stdout == "300 rows in 1 parts, 0 files are broken\n"
     path = copy / "part-0001" / "records.jsonl"
     path.write_bytes(path.read_bytes().replace(b"stone", b"scone", 1))
-    done = run("cache", "verify", str(copy))
+    done = run_inlay("cache", "verify", str(copy))
     assert done.returncode == 1
     assert "records.jsonl is not what was written" in done.stdout
 
 
 def test_stdin_a_folder_and_a_csv_are_inputs(tmp_path: Path) -> None:
-    piped = run("precompute", "-", "-o", str(tmp_path / "piped"), text="one\ntwo\n")
+    piped = run_inlay("precompute", "-", "-o", str(tmp_path / "piped"), text="one\ntwo\n")
     assert piped.returncode == 0
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "a.txt").write_text("one\n")
     (tmp_path / "docs" / "b.csv").write_text("text\ntwo\n")
-    assert run("precompute", str(tmp_path / "docs"), "-o", str(tmp_path / "folder")).returncode == 0
+    assert run_inlay("precompute", str(tmp_path / "docs"), "-o", str(tmp_path / "folder")).returncode == 0
     assert np.array_equal(vectors_of(tmp_path / "piped"), vectors_of(tmp_path / "folder"))
     assert [record["id"] for record in Corpus(tmp_path / "folder").records()] == ["a.txt:1", "b.csv:1"]
 
@@ -205,7 +196,7 @@ def test_killed_and_interrupted_runs_go_on_where_they_were(tmp_path: Path) -> No
 )
 def test_mistakes_are_one_line_that_names_them(tmp_path: Path, arguments: list[str], message: str) -> None:
     (tmp_path / "a.txt").write_text("one\n")
-    done = run(*(argument.format(tmp_path) for argument in arguments))
+    done = run_inlay(*(argument.format(tmp_path) for argument in arguments))
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,0 +1,1 @@
+"""The measuring stick: the engine against its ceiling, a server under load, one result against another."""

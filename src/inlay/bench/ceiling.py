@@ -1,0 +1,93 @@
+"""What the device could do: the model's own matrix products and nothing else, through the vendor's library.
+
+In: the sizes of a model's products and a number of rows. Out: tokens a second that they alone would allow.
+On a CPU these are oneDNN's products with prepacked weights, in int8 with unsigned activations; on a GPU
+torch's. Each size has one weight, so it may stay in the processor's cache: a ceiling is never too low.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from inlay.models.forward import Linear
+from inlay.models.registry import forward_class
+from inlay.types import ModelSpec
+
+Sizes = Mapping[tuple[int, int], int]  # (width in, width out) → how many products of a pass have it
+REPEATS = 5
+INT8 = "int8"
+HALVES_AND_FULL = ("bfloat16", "float32")
+
+
+def product_sizes(spec: ModelSpec) -> Sizes:
+    """The products of one pass."""
+    with torch.device("meta"):
+        model = forward_class(spec.family)(spec.config, torch.bfloat16)
+    linears = [module for module in model.modules() if isinstance(module, Linear)]
+    return Counter((linear.weight.shape[1], linear.weight.shape[0]) for linear in linears)
+
+
+class Ceiling:
+    """The products of one dtype on one device, made once and timed for any number of rows."""
+
+    def __init__(self, sizes: Sizes, dtype: str, device: str) -> None:
+        self._sizes = sizes
+        self._dtype = dtype
+        self._device = torch.device(device)
+        self._products = {size: self._make(*size) for size in sizes}
+
+    @torch.inference_mode()
+    def tokens_per_second(self, rows: int) -> float:
+        """Rows divided by the time of all products."""
+        seconds = sum(self._seconds(size, rows) * count for size, count in self._sizes.items())
+        return rows / seconds
+
+    def _seconds(self, size: tuple[int, int], rows: int) -> float:
+        x = self._activations(rows, size[0])
+        product = self._products[size]
+        product(x)  # the kernel is made here
+        taken = []
+        for _ in range(REPEATS):
+            self._wait()
+            began = time.perf_counter()
+            product(x)
+            self._wait()
+            taken.append(time.perf_counter() - began)
+        return statistics.median(taken)
+
+    def _activations(self, rows: int, width: int) -> torch.Tensor:
+        if self._dtype == INT8:
+            return torch.randint(0, 255, (rows, width), dtype=torch.uint8)
+        return torch.randn(rows, width, device=self._device).to(getattr(torch, self._dtype))
+
+    def _make(self, width_in: int, width_out: int) -> Callable[[torch.Tensor], Any]:
+        if self._dtype == INT8:
+            return _int8_product(width_in, width_out)
+        weight = torch.randn(width_out, width_in, device=self._device).to(getattr(torch, self._dtype))
+        if self._device.type != "cpu":
+            return lambda x: torch.nn.functional.linear(x, weight)
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+        return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+
+def _int8_product(width_in: int, width_out: int) -> Callable[[torch.Tensor], Any]:
+    weight = torch.randint(-127, 127, (width_out, width_in), dtype=torch.int8)
+    packed = torch.ops.onednn.qlinear_prepack(weight, None)
+    scales, zeros = torch.rand(width_out), torch.zeros(width_out, dtype=torch.int32)
+    rest: tuple[Any, ...] = (packed, scales, zeros, None, 1.0, 0, torch.bfloat16, "none", [], "")
+    return lambda x: torch.ops.onednn.qlinear_pointwise(x, 1.0, 128, *rest)
+
+
+def computed_dtypes(device: str) -> tuple[str, ...]:
+    """The dtypes that have a ceiling on a device."""
+    return (INT8, *HALVES_AND_FULL) if device == "cpu" else HALVES_AND_FULL

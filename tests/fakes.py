@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -81,9 +82,10 @@ class FakeRunner:
         self.events.append(f"collect {launched.num_tokens}")
         if self.is_asynchronous:
             self._run(launched)
-        rows = [np.full(WIDTH, float(sequence.ids.sum())) for sequence in launched.sequences]
-        for row, sequence in zip(rows, launched.sequences, strict=True):
-            if INFINITE in sequence.ids:
+        parts = [launched.ids[start:end] for start, end in pairwise(launched.offsets)]
+        rows = [np.full(WIDTH, float(ids.sum())) for ids in parts]
+        for row, ids in zip(rows, parts, strict=True):
+            if INFINITE in ids:
                 row[0] = np.inf
         return np.array(rows, dtype=np.float32)
 

@@ -25,7 +25,7 @@ def sequence_of(ids: list[int], index: int = 0) -> Sequence:
 def run_packed(runner: Runner, lists: list[list[int]]) -> FloatArray:
     """Unit vectors of all lists in one batch, in the order given."""
     batch = pack([sequence_of(ids, index) for index, ids in enumerate(lists)])
-    vectors = runner.collect(runner.launch(batch))
+    vectors = runner.collect(runner.launch(batch))[batch.rows]
     placed = np.empty_like(vectors)
     placed[[sequence.item.index for sequence in batch.sequences]] = vectors
     return placed / np.linalg.norm(placed, axis=1, keepdims=True)

@@ -147,9 +147,10 @@ class Batch:
     """Sequences packed end to end, without padding. Filled by `engine.batch`."""
 
     sequences: list[Sequence]
+    rows: IntArray  # the place in the batch of each sequence; those with equal ids share one
     ids: IntArray  # [T]
     positions: IntArray  # [T], restarting at 0 with each sequence
-    offsets: IntArray  # [B + 1], where each sequence begins; the last is T
+    offsets: IntArray  # [B + 1], where each place begins; the last is T
 
     @property
     def num_tokens(self) -> int:

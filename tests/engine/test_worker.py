@@ -95,9 +95,19 @@ def test_in_a_failed_batch_only_the_guilty_fails(worker: DeviceWorker) -> None:
 def test_out_of_memory_halves_the_batch_until_it_fits() -> None:
     runner = FakeRunner(max_tokens=4)
     worker = make_worker(runner)
-    items = embed(worker, [[1, 2]] * 8)
+    items = embed(worker, [[1, number] for number in range(20, 28)])
     assert all(item.error is None for item in items)
     assert [len(batch) for batch in runner.batches] == [8, 4, 2, 2, 4, 2, 2]
+    worker.close()
+
+
+def test_equal_sequences_of_a_batch_run_once() -> None:
+    runner = FakeRunner()
+    worker = make_worker(runner)
+    items = embed(worker, [[1, 2], [4], [1, 2], [1, 2]])
+    assert "launch 3" in runner.events
+    assert [item.vector[0] for item in items] == [3.0, 4.0, 3.0, 3.0]
+    assert [item.num_tokens for item in items] == [2, 1, 2, 2]
     worker.close()
 
 

@@ -24,6 +24,7 @@ from inlay.engine.scheduler import Scheduler
 from inlay.engine.stats import EngineStats
 from inlay.engine.tokenizer import Tokenizer
 from inlay.errors import ModelError
+from inlay.ops.native import load_kernels
 from inlay.telemetry.logs import get_logger
 from inlay.types import Batch, Item, ModelSpec, Sequence, Truncate
 
@@ -72,6 +73,7 @@ def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engi
         device=str(choice.device),
         dtype=choice.dtype_name,
         because=choice.reason,
+        kernels=_kernels(choice),
         max_batch_tokens=max_batch_tokens,
         tokenizer_threads=num_threads,
         max_tokens=spec.max_tokens,
@@ -86,6 +88,20 @@ def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engi
         queue=queue,
         loop=DeviceLoop(runner, queue, probe, stats),
     )
+
+
+def _kernels(choice: Choice) -> str:
+    """What runs beside the matrix products; on a CPU without compiled kernels also a warning."""
+    if choice.device.type != "cpu":
+        return "torch"
+    kernels = load_kernels()
+    if kernels is None:
+        log.warning(
+            "there are no compiled kernels for this processor: embedding is slower than it could be; "
+            "install Inlay where there is a C++ compiler"
+        )
+        return "torch"
+    return kernels.name
 
 
 def _probe(runner: Runner, tokenizer: Tokenizer, choice: Choice) -> Batch:

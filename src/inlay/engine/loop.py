@@ -107,7 +107,7 @@ class DeviceLoop:
         self.is_broken = False
         seconds = self.beat - flying.began
         self._stats.record(len(sequences), flying.batch.num_tokens, seconds)
-        self._fill(sequences, vectors, seconds)
+        self._fill(sequences, vectors[flying.batch.rows], seconds)
         hand_back_all(sequences)
 
     def _fill(self, sequences: list[Sequence], vectors: FloatArray, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""From hidden states to one vector a sequence."""
+"""From hidden states to one vector a sequence. Last and first rows are found by length, never by a token id."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from inlay.ops.layout import Layout
 from inlay.types import Pooling
 
 
-def pool(hidden: Tensor, layout: Layout, pooling: Pooling) -> Tensor:
-    """hidden [T, width] → [B, width] in float32. Last and first are found by length, never by a token id."""
-    starts = layout.cu_seqlens[:-1].long()
-    ends = layout.cu_seqlens[1:].long()
-    if pooling is Pooling.CLS:
-        return hidden[starts].float()
-    if pooling is Pooling.LAST:
-        return hidden[ends - 1].float()
-    return torch.stack([hidden[start:end].float().mean(dim=0) for start, end in pairwise(layout.offsets)])
+def pooled_rows(layout: Layout, pooling: Pooling) -> Tensor | None:
+    """The row that is each sequence's vector, [B]; None where all its rows make it."""
+    if pooling is Pooling.MEAN:
+        return None
+    return layout.cu_seqlens[:-1].long() if pooling is Pooling.CLS else layout.cu_seqlens[1:].long() - 1
+
+
+def mean_of_rows(hidden: Tensor, layout: Layout) -> Tensor:
+    """hidden [T, width] in float32 → the mean of each sequence, [B, width]."""
+    return torch.stack([hidden[start:end].mean(dim=0) for start, end in pairwise(layout.offsets)])

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from inlay.engine.device import Choice
-from inlay.engine.pooling import pool
+from inlay.engine.pooling import mean_of_rows, pooled_rows
 from inlay.errors import ModelError, OutOfMemory
 from inlay.models.fingerprint import fingerprint
-from inlay.models.forward import ForwardPass
+from inlay.models.forward import ForwardPass, Packed
 from inlay.models.registry import forward_class
 from inlay.models.weights import load_weights, weight_files
 from inlay.ops.layout import Layout
-from inlay.types import Batch, FloatArray, IntArray, ModelSpec
+from inlay.types import Batch, FloatArray, IntArray, ModelSpec, Pooling
 
 # What torch's allocators say on devices where running out is a plain RuntimeError.
 _ALLOCATION = ("can't allocate memory", "not enough memory", "out of memory")
@@ -42,8 +42,13 @@ class Runner:
         """Start a batch; on a CPU it is also done when this returns. [B, width]."""
         with self._naming_out_of_memory():
             layout = Layout.of(batch.offsets, self.device)
-            hidden = self._model(self._to_device(batch.ids), self._to_device(batch.positions), layout)
-            return pool(hidden, layout, self.spec.pooling)
+            pooled = pooled_rows(layout, self.spec.pooling)
+            sees_all = self.spec.pooling is Pooling.LAST or not self._model.IS_CAUSAL
+            packed = Packed(self._to_device(batch.positions), layout, pooled if sees_all else None)
+            hidden: Tensor = self._model(self._to_device(batch.ids), packed)
+            if pooled is None:
+                return mean_of_rows(hidden, layout)
+            return hidden if sees_all else hidden[pooled]
 
     def collect(self, launched: Tensor) -> FloatArray:
         """Wait for a batch. [B, width]; a row with infinities or NaN is the caller's to refuse."""
@@ -83,4 +88,5 @@ def _build(spec: ModelSpec, choice: Choice) -> tuple[ForwardPass, list[Path]]:
         except (TypeError, ValueError, RuntimeError) as error:
             raise ModelError(f"{spec.path / 'config.json'} does not describe a model: {error}") from error
     load_weights(model, files, choice.device)
+    model.prepare()
     return model.eval(), files

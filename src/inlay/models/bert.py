@@ -6,34 +6,27 @@ head that checkpoints may carry are not used for embeddings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, relu
 
-from inlay.models.forward import ForwardPass, LayerNorm, Linear, Table, require, require_divisor
+from inlay.models.forward import ForwardPass, LayerNorm, Linear, Packed, Part, Table, join, require, require_divisor
 from inlay.models.registry import family_of
+from inlay.ops.activation import ACTIVATIONS, activate, finished
 from inlay.ops.attention import attention
-from inlay.ops.layout import Layout
-
-_TANH_GELU = partial(gelu, approximate="tanh")
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": gelu,
-    "gelu_new": _TANH_GELU,
-    "gelu_pytorch_tanh": _TANH_GELU,
-    "relu": relu,
-}
+from inlay.ops.convert import converted
+from inlay.ops.rows import Rows
 
 
-class Layer(nn.Module):
+class Layer(Part):
     def __init__(self, config: Mapping[str, Any], dtype: torch.dtype) -> None:
         super().__init__()
         width, inner, eps = config["hidden_size"], config["intermediate_size"], config["layer_norm_eps"]
-        self.head_dim = width // config["num_attention_heads"]
-        self.activation = ACTIVATIONS[config.get("hidden_act", "gelu")]
+        self.dtype = dtype
+        self.heads = config["num_attention_heads"]
+        self.function = config.get("hidden_act", "gelu")
         self.query = Linear(width, width, dtype, has_bias=True)
         self.key = Linear(width, width, dtype, has_bias=True)
         self.value = Linear(width, width, dtype, has_bias=True)
@@ -43,17 +36,35 @@ class Layer(nn.Module):
         self.down = Linear(inner, width, dtype, has_bias=True)
         self.down_norm = LayerNorm(width, eps)
 
-    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        x = hidden.to(self.query.weight.dtype)
-        q, k, v = (p(x).unflatten(-1, (-1, self.head_dim)) for p in (self.query, self.key, self.value))
-        mixed = self.mixed(attention(q, k, v, layout, is_causal=False).flatten(1))
-        hidden = self.mixed_norm(hidden + mixed)
-        normed: Tensor = self.down_norm(hidden + self.down(self.activation(self.up(hidden))))
-        return normed
+    def prepare(self) -> None:
+        self.qkv_product = join(self.query, self.key, self.value)
+        self.mixed_product = join(self.mixed)
+        self.up_product = join(self.up)
+        self.down_product = join(self.down)
+
+    @property
+    def takes(self) -> torch.dtype:
+        return self.qkv_product.takes
+
+    def forward(
+        self, hidden: Tensor, x: Rows, packed: Packed, following: torch.dtype, *, is_last: bool
+    ) -> tuple[Tensor, Rows]:
+        """hidden [T, width], and the same as the first product takes it → the same for the layer that follows."""
+        qkv = finished(self.qkv_product(x), self.dtype)
+        q, k, v = qkv.view(len(qkv), 3, self.heads, -1).unbind(1)
+        queries = packed.layout
+        if is_last:
+            q, hidden, queries = packed.only_pooled(q), packed.only_pooled(hidden), packed.queries()
+        seen = attention(q, k, v, queries, packed.layout, is_causal=False).flatten(1)
+        mixed = self.mixed_product(converted(seen, self.mixed_product.takes))
+        x = self.mixed_norm(hidden, mixed, self.up_product.takes)
+        inner = activate(self.up_product(x), self.function, self.down_product.takes)
+        return hidden, self.down_norm(hidden, self.down_product(inner), following)
 
 
 class Bert(ForwardPass):
     PREFIXES: ClassVar[tuple[str, ...]] = ("bert.", "roberta.")
+    IS_CAUSAL: ClassVar[bool] = False
     IGNORED: ClassVar[tuple[str, ...]] = ("pooler.", "embeddings.position_ids", "cls.", "lm_head.")
     RENAMES: ClassVar[Mapping[str, str]] = {
         "embeddings.LayerNorm.": "embeddings_norm.",
@@ -84,11 +95,13 @@ class Bert(ForwardPass):
         self.embeddings_norm = LayerNorm(width, config["layer_norm_eps"])
         self.layers = nn.ModuleList(Layer(config, dtype) for _ in range(config["num_hidden_layers"]))
 
-    def forward(self, ids: Tensor, positions: Tensor, layout: Layout) -> Tensor:
-        hidden: Tensor = self.word_table(ids) + self.position_table(positions + self.first_position)
-        hidden = self.embeddings_norm(hidden + self.token_type_table.weight[0].float())  # [T, width]
-        for layer in self.layers:
-            hidden = layer(hidden, layout)
+    def forward(self, ids: Tensor, packed: Packed) -> Tensor:
+        hidden: Tensor = self.word_table(ids) + self.position_table(packed.positions + self.first_position)
+        hidden += self.token_type_table.weight[0].float()  # [T, width]
+        following = [*(layer.takes for layer in self.layers), torch.float32]
+        x = self.embeddings_norm(hidden, None, following[0])
+        for layer, to in zip(self.layers, following[1:], strict=True):
+            hidden, x = layer(hidden, x, packed, to, is_last=layer is self.layers[-1])
         return hidden
 
 

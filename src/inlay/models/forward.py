@@ -1,13 +1,15 @@
 """What every forward pass is: a module that turns packed token ids into hidden states.
 
 Modules are built without memory and then take over the mapped weights, so attribute names are the
-checkpoint's own, after `RENAMES`. Parameters that must stay in float32 (norms) are made so here.
+checkpoint's own, after `RENAMES`. Parameters that must stay in float32 (norms) are made so here. `prepare` then
+turns the weights into products, in the layout that the device wants.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -15,12 +17,13 @@ from torch import Tensor, nn
 
 from inlay.errors import ModelError
 from inlay.ops.layout import Layout
-from inlay.ops.linear import linear
-from inlay.ops.norm import layer_norm, rms_norm
+from inlay.ops.linear import Product, make_product
+from inlay.ops.norm import add_layer_norm, add_rms_norm
+from inlay.ops.rows import Rows
 
 
 class Linear(nn.Module):
-    """y = x Wᵀ (+ b)."""
+    """The weights of y = x Wᵀ (+ b), until `join` makes a product of them."""
 
     def __init__(self, width_in: int, width_out: int, dtype: torch.dtype, *, has_bias: bool) -> None:
         super().__init__()
@@ -29,8 +32,18 @@ class Linear(nn.Module):
         if has_bias:
             self.bias = nn.Parameter(torch.empty(width_out, dtype=dtype), requires_grad=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
+
+def join(*linears: Linear) -> Product:
+    """One product that gives the results of all side by side. They let go of their weights."""
+    weights = [linear.weight.data for linear in linears]
+    biases = [linear.bias.data for linear in linears if linear.bias is not None]
+    product = make_product(
+        torch.cat(weights) if len(weights) > 1 else weights[0], torch.cat(biases) if biases else None
+    )
+    for linear in linears:
+        del linear.weight
+        linear.bias = None
+    return product
 
 
 class Table(nn.Module):
@@ -44,25 +57,58 @@ class Table(nn.Module):
         return nn.functional.embedding(ids, self.weight).float()
 
 
+class Part(nn.Module, ABC):
+    """A part of a layer that has products of its own."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Join the loaded weights of its own linears into products."""
+
+
 class RMSNorm(nn.Module):
+    """See `ops.norm.add_rms_norm`."""
+
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.empty(width, dtype=torch.float32), requires_grad=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, self.eps)
+    def forward(self, hidden: Tensor, delta: Rows | None, to: torch.dtype) -> Rows:
+        return add_rms_norm(hidden, delta, self.weight, self.eps, to)
 
 
 class LayerNorm(nn.Module):
+    """See `ops.norm.add_layer_norm`."""
+
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.empty(width, dtype=torch.float32), requires_grad=False)
         self.bias = nn.Parameter(torch.empty(width, dtype=torch.float32), requires_grad=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return layer_norm(x, self.weight, self.bias, self.eps)
+    def forward(self, hidden: Tensor, delta: Rows | None, to: torch.dtype) -> Rows:
+        return add_layer_norm(hidden, delta, self.weight, self.bias, self.eps, to)
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Where the rows of a packed batch come from, and which of them are wanted in the end."""
+
+    positions: Tensor  # [T], each sequence from 0
+    layout: Layout
+    pooled: Tensor | None  # [B], the one row of each sequence that is wanted, which sees all others; None: all rows
+
+    def only_pooled(self, x: Tensor) -> Tensor:
+        return x if self.pooled is None else x[self.pooled]
+
+    def only_pooled_rows(self, x: Rows) -> Rows:
+        if self.pooled is None:
+            return x
+        return Rows(x.values[self.pooled], None if x.scales is None else x.scales[self.pooled], x.bias)
+
+    def queries(self) -> Layout:
+        """The rows that are wanted, by sequence."""
+        return self.layout if self.pooled is None else self.layout.of_one_row_each()
 
 
 class ForwardPass(nn.Module, ABC):
@@ -71,14 +117,21 @@ class ForwardPass(nn.Module, ABC):
     PREFIXES: ClassVar[tuple[str, ...]] = ()  # wrappers' names for the whole model, cut from tensor names
     RENAMES: ClassVar[Mapping[str, str]] = {}  # parts of tensor names → parts of attribute names
     IGNORED: ClassVar[tuple[str, ...]] = ()  # beginnings of tensor names that no vector depends on
+    IS_CAUSAL: ClassVar[bool]  # does a token see only those before it
 
     @abstractmethod
     def __init__(self, config: Mapping[str, Any], dtype: torch.dtype) -> None:
         super().__init__()
 
+    def prepare(self) -> None:
+        """Turn the loaded weights into products. Called once, before the first `forward`."""
+        for module in self.modules():
+            if isinstance(module, Part):
+                module.prepare()
+
     @abstractmethod
-    def forward(self, ids: Tensor, positions: Tensor, layout: Layout) -> Tensor:
-        """ids [T], positions [T] (each sequence from 0) → hidden states [T, width] in float32."""
+    def forward(self, ids: Tensor, packed: Packed) -> Tensor:
+        """ids [T] → hidden states in float32: [B, width] of the pooled rows, or [T, width] of all."""
 
     @classmethod
     def attribute_name(cls, tensor_name: str) -> str | None:

@@ -1,7 +1,8 @@
 """Qwen3 as an embedding model: decoder layers, causal, without a head (Qwen team 2025).
 
 Each layer adds attention and a SwiGLU to the residual stream, which stays in float32: some channels
-grow so large that half precision would lose what later layers add.
+grow so large that half precision would lose what later layers add. What a layer adds last is added by the norm
+that comes next. In the last layer only the pooled rows go on behind the keys and values.
 """
 
 from __future__ import annotations
@@ -11,38 +12,63 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
 from inlay.errors import ModelError
-from inlay.models.forward import ForwardPass, Linear, RMSNorm, Table, require, require_divisor
+from inlay.models.forward import ForwardPass, Linear, Packed, Part, RMSNorm, Table, join, require, require_divisor
+from inlay.ops.activation import silu_product
 from inlay.ops.attention import attention
-from inlay.ops.layout import Layout
-from inlay.ops.rotary import RotaryTable, rotate
+from inlay.ops.convert import converted
+from inlay.ops.rotary import RotaryTable, rotate_heads
+from inlay.ops.rows import Rows
 
 
-class Attention(nn.Module):
+class Attention(Part):
     def __init__(self, config: Mapping[str, Any], dtype: torch.dtype) -> None:
         super().__init__()
         self.head_dim = head_dim_of(config)
-        heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+        self.heads, self.kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
         width, eps = config["hidden_size"], config["rms_norm_eps"]
-        self.q_proj = Linear(width, heads * self.head_dim, dtype, has_bias=False)
-        self.k_proj = Linear(width, kv_heads * self.head_dim, dtype, has_bias=False)
-        self.v_proj = Linear(width, kv_heads * self.head_dim, dtype, has_bias=False)
-        self.o_proj = Linear(heads * self.head_dim, width, dtype, has_bias=False)
+        self.q_proj = Linear(width, self.heads * self.head_dim, dtype, has_bias=False)
+        self.k_proj = Linear(width, self.kv_heads * self.head_dim, dtype, has_bias=False)
+        self.v_proj = Linear(width, self.kv_heads * self.head_dim, dtype, has_bias=False)
+        self.o_proj = Linear(self.heads * self.head_dim, width, dtype, has_bias=False)
         self.q_norm = RMSNorm(self.head_dim, eps)
         self.k_norm = RMSNorm(self.head_dim, eps)
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], layout: Layout) -> Tensor:
-        x = x.to(self.q_proj.weight.dtype)
-        q, k, v = (p(x).unflatten(-1, (-1, self.head_dim)) for p in (self.q_proj, self.k_proj, self.v_proj))
-        q = rotate(self.q_norm(q), *rotary).to(v.dtype)  # the norm comes before the rotation
-        k = rotate(self.k_norm(k), *rotary).to(v.dtype)
-        mixed: Tensor = self.o_proj(attention(q, k, v, layout, is_causal=True).flatten(1))
-        return mixed
+    def prepare(self) -> None:
+        self.qkv = join(self.q_proj, self.k_proj, self.v_proj)
+        self.takes = self.qkv.takes
+        self.o = join(self.o_proj)
+
+    def forward(self, x: Rows, tables: tuple[Tensor, Tensor], packed: Packed) -> Rows:
+        heads, norms = (self.heads, self.kv_heads, self.head_dim), (self.q_norm.weight, self.k_norm.weight)
+        q, k, v = rotate_heads(self.qkv(x), heads, norms, self.q_norm.eps, tables, packed.positions)
+        mixed = attention(q, k, v, packed.layout, packed.layout, is_causal=True)
+        return self.o(converted(mixed.flatten(1), self.o.takes))
 
 
-class MLP(nn.Module):
+class LastAttention(Attention):
+    """Keys and values of every row, queries of the pooled rows alone."""
+
+    def prepare(self) -> None:
+        self.q = join(self.q_proj)
+        self.kv = join(self.k_proj, self.v_proj)
+        self.takes = self.kv.takes
+        self.o = join(self.o_proj)
+
+    def forward(self, x: Rows, tables: tuple[Tensor, Tensor], packed: Packed) -> Rows:
+        norms, eps = (self.q_norm.weight, self.k_norm.weight), self.q_norm.eps
+        positions = packed.only_pooled(packed.positions)
+        q, _, _ = rotate_heads(
+            self.q(packed.only_pooled_rows(x)), (self.heads, 0, self.head_dim), norms, eps, tables, positions
+        )
+        _, k, v = rotate_heads(self.kv(x), (0, self.kv_heads, self.head_dim), norms, eps, tables, packed.positions)
+        # A pooled row is the last of its sequence, so it sees every key.
+        mixed = attention(q, k, v, packed.queries(), packed.layout, is_causal=packed.pooled is None)
+        return self.o(converted(mixed.flatten(1), self.o.takes))
+
+
+class MLP(Part):
     def __init__(self, config: Mapping[str, Any], dtype: torch.dtype) -> None:
         super().__init__()
         width, inner = config["hidden_size"], config["intermediate_size"]
@@ -50,30 +76,40 @@ class MLP(nn.Module):
         self.up_proj = Linear(width, inner, dtype, has_bias=False)
         self.down_proj = Linear(inner, width, dtype, has_bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.to(self.gate_proj.weight.dtype)
-        down: Tensor = self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
-        return down
+    def prepare(self) -> None:
+        self.gate_up = join(self.gate_proj, self.up_proj)
+        self.down = join(self.down_proj)
+
+    def forward(self, x: Rows) -> Rows:
+        return self.down(silu_product(self.gate_up(x), self.down.takes))
 
 
 class Layer(nn.Module):
-    def __init__(self, config: Mapping[str, Any], dtype: torch.dtype) -> None:
+    def __init__(self, config: Mapping[str, Any], dtype: torch.dtype, *, is_last: bool) -> None:
         super().__init__()
         width, eps = config["hidden_size"], config["rms_norm_eps"]
+        self.is_last = is_last
         self.input_layernorm = RMSNorm(width, eps)
-        self.self_attn = Attention(config, dtype)
+        self.self_attn = (LastAttention if is_last else Attention)(config, dtype)
         self.post_attention_layernorm = RMSNorm(width, eps)
         self.mlp = MLP(config, dtype)
 
-    def forward(self, hidden: Tensor, rotary: tuple[Tensor, Tensor], layout: Layout) -> Tensor:
-        hidden = hidden + self.self_attn(self.input_layernorm(hidden), rotary, layout)
-        summed: Tensor = hidden + self.mlp(self.post_attention_layernorm(hidden))
-        return summed
+    def forward(
+        self, hidden: Tensor, delta: Rows | None, tables: tuple[Tensor, Tensor], packed: Packed
+    ) -> tuple[Tensor, Rows]:
+        """hidden [T, width], less what the layer before has to add to it → the same of this layer."""
+        x = self.input_layernorm(hidden, delta, self.self_attn.takes)
+        mixed = self.self_attn(x, tables, packed)
+        if self.is_last:
+            hidden = packed.only_pooled(hidden)
+        x = self.post_attention_layernorm(hidden, mixed, self.mlp.gate_up.takes)
+        return hidden, self.mlp(x)
 
 
 class Qwen3(ForwardPass):
     PREFIXES: ClassVar[tuple[str, ...]] = ("model.",)
     IGNORED: ClassVar[tuple[str, ...]] = ("lm_head.",)
+    IS_CAUSAL: ClassVar[bool] = True
 
     def __init__(self, config: Mapping[str, Any], dtype: torch.dtype) -> None:
         super().__init__(config, dtype)
@@ -89,16 +125,18 @@ class Qwen3(ForwardPass):
             raise ModelError(f"config.json: rope_theta must be positive, not {theta}")
         self.rotary = RotaryTable(config["max_position_embeddings"], head_dim_of(config), theta)
         self.embed_tokens = Table(config["vocab_size"], config["hidden_size"], dtype)
-        self.layers = nn.ModuleList(Layer(config, dtype) for _ in range(config["num_hidden_layers"]))
+        num_layers = config["num_hidden_layers"]
+        self.layers = nn.ModuleList(Layer(config, dtype, is_last=n == num_layers - 1) for n in range(num_layers))
         self.norm = RMSNorm(config["hidden_size"], config["rms_norm_eps"])
 
-    def forward(self, ids: Tensor, positions: Tensor, layout: Layout) -> Tensor:
-        rotary = self.rotary.at(positions)
-        hidden = self.embed_tokens(ids)  # [T, width]
+    def forward(self, ids: Tensor, packed: Packed) -> Tensor:
+        tables = self.rotary.on(ids.device)
+        hidden: Tensor = self.embed_tokens(ids)  # [T, width]
+        delta: Rows | None = None
         for layer in self.layers:
-            hidden = layer(hidden, rotary, layout)
-        normed: Tensor = self.norm(hidden)
-        return normed
+            hidden, delta = layer(hidden, delta, tables, packed)
+        normed: Rows = self.norm(hidden, delta, torch.float32)
+        return normed.values
 
 
 def head_dim_of(config: Mapping[str, Any]) -> int:

@@ -1,32 +1,53 @@
 """Softmax attention over a packed batch: each sequence sees itself and nothing else.
 
-Two kernels behind one function. CUDA in half precision uses torch's varlen flash attention; everything
-else goes through grouped matrix products in query blocks, which skip the keys above the diagonal and
-keep memory bounded for long inputs. Sequences of equal length that lie side by side share one product.
+Behind one function: torch's varlen flash attention on CUDA in half precision, the compiled kernel on a CPU, and
+for everything else grouped matrix products in query blocks, which skip the keys above the diagonal and keep memory
+bounded for long inputs. There, sequences of equal length that lie side by side share one product.
 """
 
 from __future__ import annotations
 
 import inspect
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from inlay.ops.layout import Layout
+from inlay.ops.native import kernels_for
 
 QUERY_BLOCK = 256  # rows of one score block; above 128 the products run at full speed
 SCORE_ELEMENTS = 1 << 24  # scores alive at once: 64 MiB in float32
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, is_causal: bool) -> Tensor:
-    """q [T, heads, head_dim], k and v [T, kv_heads, head_dim] → [T, heads, head_dim]; scale 1/√head_dim.
+def attention(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, *, is_causal: bool) -> Tensor:
+    """q [Tq, heads, head_dim], k and v [T, kv_heads, head_dim] → [Tq, heads, head_dim]; scale 1/√head_dim.
 
-    With fewer kv_heads than heads, each serves heads / kv_heads neighbouring query heads.
+    With fewer kv_heads than heads, each serves heads / kv_heads neighbouring query heads. `queries` says which
+    rows of q belong to each sequence of `keys`: all positions, or only its last ones.
     """
     if q.is_cuda and q.dtype in (torch.float16, torch.bfloat16):
-        return _varlen(q, k, v, layout, is_causal)
-    return attend_in_blocks(q, k, v, layout, is_causal=is_causal)
+        return _varlen(q, k, v, queries, keys, is_causal)
+    if (kernels := kernels_for(q)) is not None:
+        return kernels.attention(q, k, v, (queries.host, keys.host), is_causal=is_causal)
+    if queries is keys:
+        return attend_in_blocks(q, k, v, keys, is_causal=is_causal)
+    return attend_one_by_one(q, k, v, queries, keys, is_causal=is_causal)
+
+
+def attend_one_by_one(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, *, is_causal: bool) -> Tensor:
+    """The same sequence by sequence: plain, and what the others are compared with."""
+    out = torch.empty_like(q)
+    group = q.shape[1] // k.shape[1]
+    for (q_start, q_end), (start, end) in zip(pairwise(queries.offsets), pairwise(keys.offsets), strict=True):
+        own_k, own_v = (x[start:end].transpose(0, 1).repeat_interleave(group, dim=0) for x in (k, v))
+        scores = q[q_start:q_end].transpose(0, 1) @ own_k.mT * q.shape[-1] ** -0.5  # [heads, queries, keys]
+        if is_causal:
+            _hide_future(scores, (end - start) - (q_end - q_start))
+        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(v.dtype)
+        out[q_start:q_end] = (weights @ own_v).transpose(0, 1)
+    return out
 
 
 def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, is_causal: bool) -> Tensor:
@@ -72,7 +93,7 @@ def _hide_future(scores: Tensor, start: int) -> None:
     scores.masked_fill_(future, float("-inf"))
 
 
-def _varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout, is_causal: bool) -> Tensor:
+def _varlen(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, is_causal: bool) -> Tensor:
     """torch's varlen flash attention; its arguments differ between torch 2.10 and 2.13."""
     from torch.nn.attention.varlen import varlen_attn
 
@@ -90,5 +111,5 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout, is_causal: bool) ->
             k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
     if "num_splits" in known:
         arguments["num_splits"] = 1  # the same sums whatever else is in the batch
-    cu_seqlens, longest = layout.cu_seqlens, layout.max_length
-    return cast(Tensor, varlen_attn(q, k, v, cu_seqlens, cu_seqlens, longest, longest, **arguments))
+    lengths = (queries.cu_seqlens, keys.cu_seqlens, queries.max_length, keys.max_length)
+    return cast(Tensor, varlen_attn(q, k, v, *lengths, **arguments))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,14 +22,19 @@ class Layout:
     """Sequence b holds the rows offsets[b] to offsets[b + 1] of every packed tensor."""
 
     offsets: list[int]  # [B + 1], on the host
+    host: Tensor  # the same, [B + 1] int64
     cu_seqlens: Tensor  # [B + 1] int32, on the device
     max_length: int
 
     @classmethod
     def of(cls, offsets: IntArray, device: torch.device) -> Layout:
-        host = [int(offset) for offset in offsets]
-        lengths = [end - start for start, end in pairwise(host)]
-        return cls(host, torch.tensor(host, dtype=torch.int32, device=device), max(lengths))
+        listed: list[int] = offsets.tolist()
+        longest = max(end - start for start, end in pairwise(listed))
+        return cls(listed, torch.from_numpy(offsets), torch.tensor(listed, dtype=torch.int32, device=device), longest)
+
+    def of_one_row_each(self) -> Layout:
+        """One row of every sequence, in their order."""
+        return Layout.of(np.arange(len(self.offsets), dtype=np.int64), self.cu_seqlens.device)
 
     def runs(self) -> Iterator[tuple[int, int, int]]:
         """Neighbours of equal length, as (first row, number of sequences, length)."""

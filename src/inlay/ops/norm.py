@@ -1,16 +1,35 @@
-"""Normalisation over the last axis, always in float32: half precision loses small differences here."""
+"""Residual sums with the normalisation after them, always in float32: half precision loses small differences here."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x / √(mean(x²) + eps) · weight (Zhang & Sennrich 2019); float32 out."""
-    return F.rms_norm(x.float(), weight.shape, weight, eps)
+from inlay.ops.native import kernels_for
+from inlay.ops.rows import Rows
 
 
-def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """(x − mean) / √(var + eps) · weight + bias (Ba et al. 2016); float32 out."""
-    return F.layer_norm(x.float(), weight.shape, weight, bias, eps)
+def add_rms_norm(hidden: Tensor, delta: Rows | None, weight: Tensor, eps: float, to: torch.dtype) -> Rows:
+    """hidden [T, width] += delta, in place; then x / √(mean(x²) + eps) · weight (Zhang & Sennrich 2019)."""
+    if (kernels := kernels_for(hidden, to, *_dtypes_of(delta))) is not None:
+        return kernels.add_rms_norm(hidden, delta, weight, eps, to)
+    if delta is not None:
+        hidden += delta.full()
+    return Rows.of(F.rms_norm(hidden, weight.shape, weight, eps), to)
+
+
+def add_layer_norm(
+    hidden: Tensor, delta: Rows | None, weight: Tensor, bias: Tensor, eps: float, to: torch.dtype
+) -> Rows:
+    """hidden [T, width] = norm(hidden + delta), in place: (x − mean) / √(var + eps) · weight + bias."""
+    if (kernels := kernels_for(hidden, to, *_dtypes_of(delta))) is not None:
+        return kernels.add_layer_norm(hidden, delta, weight, bias, eps, to)
+    if delta is not None:
+        hidden += delta.full()
+    hidden.copy_(F.layer_norm(hidden, weight.shape, weight, bias, eps))
+    return Rows.of(hidden, to)
+
+
+def _dtypes_of(delta: Rows | None) -> tuple[torch.dtype, ...]:
+    return () if delta is None else (delta.values.dtype,)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from inlay.ops.native import kernels_for
+from inlay.ops.rows import Rows
 
 
 class RotaryTable:
@@ -17,22 +21,48 @@ class RotaryTable:
         self._shape = (num_positions, head_dim, theta)
         self._tables: tuple[Tensor, Tensor] | None = None
 
-    def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines for positions [T], each [T, 1, head_dim / 2] in float32."""
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Cosines and sines, each [positions, head_dim / 2] in float32."""
         if self._tables is None:
-            self._tables = self._compute(positions.device)
-        cos, sin = self._tables
-        return cos[positions], sin[positions]
+            self._tables = self._compute(device)
+        return self._tables
 
     def _compute(self, device: torch.device) -> tuple[Tensor, Tensor]:
         num_positions, head_dim, theta = self._shape
         exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
         positions = torch.arange(num_positions, dtype=torch.float32, device=device)
-        angles = positions[:, None, None] * (1.0 / theta**exponents)  # [positions, 1, head_dim / 2]
+        angles = positions[:, None] * (1.0 / theta**exponents)
         return angles.cos(), angles.sin()
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate_heads(
+    qkv: Rows,
+    heads: tuple[int, int, int],
+    weights: tuple[Tensor, Tensor],
+    eps: float,
+    tables: tuple[Tensor, Tensor],
+    positions: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of qkv [T, (heads + 2 · kv_heads) · head_dim]; qkv may be overwritten.
+
+    `heads` is (heads, kv_heads, head_dim). Queries and keys are normalised head by head, with `weights`, and
+    then rotated by their positions [T]. Out: [T, heads, head_dim] and twice [T, kv_heads, head_dim].
+    """
+    num_heads, kv_heads, head_dim = heads
+    parts = [num_heads, kv_heads, kv_heads]
+    shape = (len(positions), -1, head_dim)
+    if (kernels := kernels_for(qkv.values)) is not None:
+        kernels.rotate_heads(qkv, heads, weights, eps, tables, positions)
+        q, k, v = torch.split(qkv.values.view(shape), parts, dim=1)
+        return q, k, v
+    q, k, v = torch.split(qkv.full().view(shape), parts, dim=1)
+    cos, sin = (table[positions][:, None] for table in tables)  # [T, 1, head_dim / 2]
+    rotated = (_rotate(F.rms_norm(x, (head_dim,), w, eps), cos, sin) for x, w in zip((q, k), weights, strict=True))
+    q, k, v = (x.to(qkv.values.dtype) for x in (*rotated, v))
+    return q, k, v
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair (x[i], x[i + head_dim / 2]) of x [T, heads, head_dim] by its position's angle."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)

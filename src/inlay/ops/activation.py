@@ -1,0 +1,47 @@
+"""The nonlinear step between the two products of a layer's second half."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.functional import gelu, relu, silu
+
+from inlay.ops.native import kernels_for
+from inlay.ops.rows import Rows
+
+_TANH_GELU = partial(gelu, approximate="tanh")
+NONE = "none"
+# Name → number in the kernels, and the reference.
+ACTIVATIONS: dict[str, tuple[int, Callable[[Tensor], Tensor]]] = {
+    NONE: (0, lambda x: x),
+    "gelu": (1, gelu),
+    "gelu_new": (2, _TANH_GELU),
+    "gelu_pytorch_tanh": (2, _TANH_GELU),
+    "relu": (3, relu),
+}
+
+
+def activate(x: Rows, function: str, to: torch.dtype) -> Rows:
+    """function(x) for each value; `none` only applies what x still wants."""
+    number, reference = ACTIVATIONS[function]
+    if (kernels := kernels_for(x.values, to)) is not None:
+        return kernels.activate(x, number, to)
+    return Rows.of(reference(x.full()), to)
+
+
+def finished(x: Rows, to: torch.dtype) -> Tensor:
+    """x with all that it still wants, in a dtype."""
+    if x.scales is None and x.bias is None and x.values.dtype == to:
+        return x.values
+    return activate(x, NONE, to).values
+
+
+def silu_product(x: Rows, to: torch.dtype) -> Rows:
+    """x [T, 2 · width] → silu(first half) · second half (Shazeer 2020)."""
+    if (kernels := kernels_for(x.values, to)) is not None:
+        return kernels.silu_product(x, to)
+    gate, up = x.full().chunk(2, dim=-1)
+    return Rows.of(silu(gate) * up, to)

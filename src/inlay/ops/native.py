@@ -1,0 +1,161 @@
+"""The compiled kernels: finds the build for this processor and calls it on tensors.
+
+In: CPU tensors whose rows are contiguous. Out: tensors; each method is the kernel of the op of that name, and
+says nothing that the op does not. The library knows no torch: it gets addresses, and torch's own threads through
+`torch_parallel_for` of torch's stable C interface. Where none was built, or the processor has no AVX2, there is none.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from inlay.ops.rows import Rows
+
+FLOAT32, BFLOAT16, BYTES = 0, 1, 2
+CODES = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.uint8: BYTES}
+_INTEGER, _FLAG, _REAL, _ADDRESS = ctypes.c_int64, ctypes.c_int32, ctypes.c_float, ctypes.c_void_p
+_ROWS_IN = (_ADDRESS, _ADDRESS, _FLAG)
+_ROWS_OUT = (_ADDRESS, _ADDRESS, _FLAG)
+SIGNATURES = {
+    "add_rms_norm": (_INTEGER, _INTEGER, _ADDRESS, *_ROWS_IN, _ADDRESS, _REAL, *_ROWS_OUT),
+    "add_layer_norm": (_INTEGER, _INTEGER, _ADDRESS, *_ROWS_IN, *(_ADDRESS,) * 3, _REAL, *_ROWS_OUT),
+    "convert": (_INTEGER, _INTEGER, _ADDRESS, _FLAG, *_ROWS_OUT),
+    "silu_product": (_INTEGER, _INTEGER, *_ROWS_IN, *_ROWS_OUT),
+    "activate": (_INTEGER, _INTEGER, *_ROWS_IN, _ADDRESS, _FLAG, *_ROWS_OUT),
+    "rotate_heads": (*(_INTEGER,) * 4, *_ROWS_IN, _ADDRESS, _ADDRESS, _REAL, *(_ADDRESS,) * 3),
+    "attention": (
+        *(_INTEGER,) * 4,
+        *(_ADDRESS, _INTEGER, _ADDRESS, _ADDRESS, _INTEGER, _FLAG),
+        *(_ADDRESS,) * 5,
+        *(_INTEGER, _FLAG, _REAL, _ADDRESS),
+    ),
+}
+
+
+class Kernels:
+    """One build of the kernels."""
+
+    def __init__(self, name: str, library: ctypes.CDLL, threads: ctypes.CDLL) -> None:
+        self.name = name
+        library.inlay_use_threads.argtypes = (_ADDRESS, _INTEGER)
+        library.inlay_use_threads(ctypes.cast(threads.torch_parallel_for, _ADDRESS), torch.get_num_threads())
+        self._calls = {}
+        for function, signature in SIGNATURES.items():
+            call = getattr(library, f"inlay_{function}")
+            call.argtypes, call.restype = signature, None
+            self._calls[function] = call
+
+    def add_rms_norm(self, hidden: Tensor, delta: Rows | None, weight: Tensor, eps: float, to: torch.dtype) -> Rows:
+        out = _empty(hidden.shape, to)
+        self._calls["add_rms_norm"](
+            *hidden.shape, hidden.data_ptr(), *_incoming(delta), weight.data_ptr(), eps, *_outgoing(out)
+        )
+        return out
+
+    def add_layer_norm(
+        self, hidden: Tensor, delta: Rows | None, weight: Tensor, bias: Tensor, eps: float, to: torch.dtype
+    ) -> Rows:
+        out = Rows(hidden) if to == hidden.dtype else _empty(hidden.shape, to)
+        parameters = (_address(delta.bias if delta else None), weight.data_ptr(), bias.data_ptr(), eps)
+        self._calls["add_layer_norm"](*hidden.shape, hidden.data_ptr(), *_incoming(delta), *parameters, *_outgoing(out))
+        return out
+
+    def convert(self, x: Tensor, to: torch.dtype) -> Rows:
+        out = _empty(x.shape, to)
+        self._calls["convert"](*x.shape, x.data_ptr(), CODES[x.dtype], *_outgoing(out))
+        return out
+
+    def silu_product(self, x: Rows, to: torch.dtype) -> Rows:
+        rows, width = x.values.shape
+        out = _empty((rows, width // 2), to)
+        self._calls["silu_product"](rows, width // 2, *_incoming(x), *_outgoing(out))
+        return out
+
+    def activate(self, x: Rows, function: int, to: torch.dtype) -> Rows:
+        out = _empty(x.values.shape, to)
+        self._calls["activate"](*x.values.shape, *_incoming(x), _address(x.bias), function, *_outgoing(out))
+        return out
+
+    def rotate_heads(
+        self,
+        qkv: Rows,
+        heads: tuple[int, int, int],
+        weights: tuple[Tensor, Tensor],
+        eps: float,
+        tables: tuple[Tensor, Tensor],
+        positions: Tensor,
+    ) -> None:
+        addresses = (table.data_ptr() for table in (*tables, positions))
+        self._calls["rotate_heads"](
+            len(positions), *heads, *_incoming(qkv), *(weight.data_ptr() for weight in weights), eps, *addresses
+        )
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, offsets: tuple[Tensor, Tensor], *, is_causal: bool) -> Tensor:
+        rows, heads, width = q.shape
+        out = torch.empty(rows, heads, width, dtype=q.dtype)
+        self._calls["attention"](
+            len(offsets[0]) - 1,
+            heads,
+            k.shape[1],
+            width,
+            *(q.data_ptr(), q.stride(0), k.data_ptr(), v.data_ptr(), k.stride(0), CODES[q.dtype]),
+            *(offsets[0].data_ptr(), offsets[1].data_ptr(), None, None, None),
+            *(0, is_causal, width**-0.5, out.data_ptr()),
+        )
+        return out
+
+
+def kernels_for(x: Tensor, *dtypes: torch.dtype) -> Kernels | None:
+    """The kernels, if they know this tensor's device and dtype, and the other dtypes of the op."""
+    is_known = x.device.type == "cpu" and all(dtype in CODES for dtype in (x.dtype, *dtypes))
+    return load_kernels() if is_known else None
+
+
+@cache
+def load_kernels() -> Kernels | None:
+    """The best build that this processor runs; None where there is none."""
+    return next(runnable_kernels(), None)
+
+
+def runnable_kernels() -> Iterator[Kernels]:
+    """All builds that are there and that this processor runs, the best first."""
+    threads = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    for name in _runnable():
+        found = find_spec(f"inlay.ops._kernels_{name}")
+        if found is not None and found.origin is not None and threads.exists():
+            yield Kernels(name, ctypes.CDLL(found.origin), ctypes.CDLL(str(threads)))
+
+
+def _runnable() -> list[str]:
+    capability = torch.backends.cpu.get_cpu_capability()
+    builds = []
+    if capability == "AVX512":
+        builds = ["avx512_bf16", "avx512"] if torch.cpu._is_avx512_bf16_supported() else ["avx512"]
+    return [*builds, "avx2"] if capability in ("AVX2", "AVX512") else []
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Rows:
+    rows, width = shape
+    scales = torch.empty(rows, dtype=torch.float32) if dtype == torch.uint8 else None
+    return Rows(torch.empty(rows, width, dtype=dtype), scales)
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _incoming(x: Rows | None) -> tuple[int | None, int | None, int]:
+    if x is None:
+        return None, None, FLOAT32
+    return x.values.data_ptr(), _address(x.scales), CODES[x.values.dtype]
+
+
+def _outgoing(out: Rows) -> tuple[int | None, int | None, int]:
+    return out.values.data_ptr(), _address(out.scales), CODES[out.values.dtype]

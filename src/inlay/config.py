@@ -69,7 +69,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dtype: Annotated[
         str,
         _option(
-            "auto, float32, bfloat16 or float16; auto takes what the processor is fast in.",
+            "auto, float32, bfloat16, float16 or int8; auto takes what the processor is fast in.",
             SERVE,
             EMBED,
             VERIFY,
@@ -77,6 +77,19 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             BENCH,
         ),
     ] = "auto"
+    int8_cosine: Annotated[
+        float,
+        _option(
+            "With --dtype int8: least mean cosine to bfloat16; products stay in bfloat16 until it holds.",
+            SERVE,
+            EMBED,
+            VERIFY,
+            SEARCH,
+            BENCH,
+            ge=0,
+            le=1,
+        ),
+    ] = 0.999
     context_length: Annotated[
         Annotated[int, Meta(ge=3)] | None,
         _option("Longest input; default: the model's own.", *ENGINE, unit="tokens"),

@@ -46,7 +46,8 @@ class RowResults:
 class EngineArguments(TypedDict, total=False):
     """How a model is run. What is left out is chosen for the machine."""
 
-    dtype: str  # auto, float32, bfloat16 or float16
+    dtype: str  # auto, float32, bfloat16, float16 or int8
+    int8_cosine: float  # least mean cosine of int8 to bfloat16
     device: str  # auto, cpu, cuda, cuda:N or mps
     cache: str | Sequence[str]  # none, a tier's URL such as memory://512MiB, or a list of them
     context_length: int | None  # tokens; default: the model's own

@@ -8,7 +8,7 @@ import torch
 from command import run_inlay
 
 from inlay import Embedder
-from inlay.bench.ceiling import Ceiling, computed_dtypes, product_sizes
+from inlay.bench.ceiling import Ceiling, Products, computed_dtypes, product_sizes
 from inlay.bench.engine import default_rows, parse_row
 from inlay.bench.shapes import SHAPES, make_checkpoint, shape_config
 from inlay.errors import ConfigError
@@ -68,7 +68,9 @@ def test_the_ceiling_counts_every_product_of_the_model(demo_path: Path) -> None:
     sizes = product_sizes(read_spec(demo_path, "demo"))
     assert sizes == {(384, 384): 24, (384, 1536): 6, (1536, 384): 6}
     for dtype in computed_dtypes("cpu"):
-        assert Ceiling({(64, 64): 1}, dtype, "cpu").tokens_per_second(16) > 0
+        assert Products({(64, 64): 1}, dtype, "cpu").tokens_per_second(16) > 0
+    with Ceiling({(64, 64): 1}, "float32", "cpu") as ceiling:
+        assert ceiling.tokens_per_second(16) > 0
 
 
 def test_bench_engine_prints_a_card_a_table_and_json_last(tmp_path: Path) -> None:

@@ -14,10 +14,14 @@ from inlay.ops.convert import converted
 from inlay.ops.native import Kernels, runnable_kernels
 from inlay.ops.norm import add_layer_norm, add_rms_norm
 from inlay.ops.rotary import RotaryTable, rotate_heads
-from inlay.ops.rows import Rows
+from inlay.ops.rows import Form, Rows
 
-FULL, HALF, BYTES = torch.float32, torch.bfloat16, torch.uint8
-NEAR = {FULL: 2e-6, HALF: 8e-3, BYTES: 8e-3}  # of the largest value; half a step of the dtype for the last two
+FULL, HALF, BYTES = Form(torch.float32), Form(torch.bfloat16), Form(torch.uint8)
+NEAR = {
+    torch.float32: 2e-6,
+    torch.bfloat16: 8e-3,
+    torch.uint8: 8e-3,
+}  # of the largest value; half a step of the dtype for the last two
 WIDTHS = [1, 7, 16, 48, 129]
 
 
@@ -27,16 +31,16 @@ def of_reference(monkeypatch: pytest.MonkeyPatch, op: Callable[..., Any], *argum
         return op(*arguments)
 
 
-def incoming(width: int, dtype: torch.dtype, *, scaled: bool, biased: bool) -> Rows:
+def incoming(width: int, dtype: Form, *, scaled: bool, biased: bool) -> Rows:
     generator = torch.Generator().manual_seed(width)
-    values = torch.randn(9, width, generator=generator).to(dtype)
+    values = torch.randn(9, width, generator=generator).to(dtype.dtype)
     scales = torch.rand(9, generator=generator) + 0.5 if scaled else None
     return Rows(values, scales, torch.randn(width, generator=generator) if biased else None)
 
 
-def assert_near(found: Rows, expected: Rows, dtype: torch.dtype) -> None:
-    assert found.values.dtype == expected.values.dtype == dtype
-    bound = NEAR[dtype] * expected.full().abs().max().item()
+def assert_near(found: Rows, expected: Rows, dtype: Form) -> None:
+    assert found.values.dtype == expected.values.dtype == dtype.dtype
+    bound = NEAR[dtype.dtype] * expected.full().abs().max().item()
     torch.testing.assert_close(found.full(), expected.full(), rtol=0, atol=bound)
 
 
@@ -52,9 +56,7 @@ def test_the_builds_of_this_processor_are_there() -> None:
 @pytest.mark.parametrize("to", [FULL, HALF, BYTES])
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scaled", [False, True])
-def test_norms(
-    build: Kernels | None, monkeypatch: pytest.MonkeyPatch, to: torch.dtype, width: int, scaled: bool
-) -> None:
+def test_norms(build: Kernels | None, monkeypatch: pytest.MonkeyPatch, to: Form, width: int, scaled: bool) -> None:
     torch.manual_seed(1)
     hidden, weight, bias = torch.randn(9, width), torch.rand(width) + 0.5, torch.randn(width)
     for delta in (None, *(incoming(width, dtype, scaled=scaled, biased=False) for dtype in (HALF, FULL))):
@@ -72,9 +74,7 @@ def test_norms(
 @pytest.mark.parametrize("to", [FULL, HALF, BYTES])
 @pytest.mark.parametrize("dtype", [FULL, HALF])
 @pytest.mark.parametrize("width", WIDTHS)
-def test_activations(
-    build: Kernels | None, monkeypatch: pytest.MonkeyPatch, to: torch.dtype, dtype: torch.dtype, width: int
-) -> None:
+def test_activations(build: Kernels | None, monkeypatch: pytest.MonkeyPatch, to: Form, dtype: Form, width: int) -> None:
     for scaled in (False, True):
         for name in ACTIVATIONS:
             x = incoming(width, dtype, scaled=scaled, biased=scaled)
@@ -95,7 +95,7 @@ def test_activations_hold_at_the_ends_of_the_range(
 @pytest.mark.parametrize("dtype", [FULL, HALF])
 @pytest.mark.parametrize(("heads", "kv_heads", "width"), [(4, 2, 16), (3, 1, 10), (0, 2, 64), (2, 0, 128)])
 def test_heads_are_normalised_and_rotated(
-    build: Kernels | None, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, heads: int, kv_heads: int, width: int
+    build: Kernels | None, monkeypatch: pytest.MonkeyPatch, dtype: Form, heads: int, kv_heads: int, width: int
 ) -> None:
     torch.manual_seed(2)
     positions, weights = torch.tensor([0, 1, 2, 31, 0, 7, 8, 9, 5]), (torch.rand(width) + 0.5, torch.rand(width) + 0.5)
@@ -130,5 +130,5 @@ def test_bytes_are_the_same_whatever_made_them(monkeypatch: pytest.MonkeyPatch, 
 
 def test_what_is_finished_is_not_copied() -> None:
     x = torch.randn(3, 4)
-    assert finished(Rows(x), FULL) is x
+    assert finished(Rows(x), torch.float32) is x
     assert converted(x, FULL).values is x

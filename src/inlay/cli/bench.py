@@ -37,7 +37,7 @@ def engine(
         Text, typer.Option(help="BATCHxLENGTH in tokens, or mixed: 8x128,1x2048,mixed.  [default: a grid]")
     ] = None,
     seconds: Annotated[float, typer.Option(min=0, help="How long to measure a row; at least three runs.")] = 3.0,
-    longest: Annotated[float, typer.Option(min=0, help="Skip rows that would take longer (seconds).")] = 60.0,
+    longest: Annotated[float, typer.Option(min=0, help="Skip rows that would take longer (seconds).")] = 120.0,
     plot: Plot = None,
 ) -> None:
     """Latency and tokens/s by length and batch, against what the processor could do."""
@@ -67,12 +67,15 @@ def _measure_engine(
         _print_card(started.card)
         spec, most = started.worker.spec, started.max_batch_tokens
         sizes = product_sizes(spec)
-        bench = EngineBench(started.worker, Ceiling(sizes, spec.dtype, started.device), most)
-        measured = list(bench.measure(rows or default_rows(spec.max_tokens), seconds, longest))
+        with Ceiling(sizes, spec.dtype, started.device) as ceiling:
+            bench = EngineBench(started.worker, ceiling, most)
+            measured = list(bench.measure(rows or default_rows(spec.max_tokens), seconds, longest))
         note_peak(started)
         started.worker.close()
-    dtypes = computed_dtypes(started.device)
-    limits = {name: Ceiling(sizes, name, started.device).tokens_per_second(most) for name in dtypes}
+    limits = {}
+    for name in computed_dtypes(started.device):
+        with Ceiling(sizes, name, started.device) as ceiling:
+            limits[name] = ceiling.tokens_per_second(most)
     about: dict[str, dict[str, float]] = {
         "start_seconds": started.start,
         "memory_gib": started.memory,

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from inlay.errors import ConfigError
+from inlay.ops.int8 import can_multiply_bytes
 
-AUTO = "auto"
+AUTO, INT8 = "auto", "int8"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _ALIASES = {"half": "float16", "fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "float": "float32"}
 AMPERE = (8, 0)  # the first compute capability with bf16
@@ -23,16 +24,31 @@ class Choice:
     """A device and a dtype, and why they were taken."""
 
     device: torch.device
-    dtype: torch.dtype
+    dtype: torch.dtype  # of what is not int8
     dtype_name: str
     reason: str
+
+    @property
+    def is_int8(self) -> bool:
+        return self.dtype_name == INT8
 
 
 def choose(device: str, dtype: str) -> Choice:
     """`auto` or a name for each; `ConfigError` when this machine or Inlay does not have it."""
     chosen = _choose_device(device)
+    if dtype == INT8:
+        return _choose_int8(chosen)
     name, reason = _choose_dtype(chosen, dtype)
     return Choice(chosen, DTYPES[name], name, reason)
+
+
+def _choose_int8(device: torch.device) -> Choice:
+    if device.type != "cpu":
+        raise ConfigError(f"--dtype int8 is for processors, and the device is {device}: use bfloat16, or --device cpu")
+    if not can_multiply_bytes():
+        raise ConfigError("--dtype int8 needs a processor with VNNI and torch with oneDNN: use auto")
+    name, reason = _choose_dtype(device, AUTO)
+    return Choice(device, DTYPES[name], INT8, f"asked for; the rest in {name}: {reason}")
 
 
 def _choose_device(asked: str) -> torch.device:
@@ -56,7 +72,7 @@ def _choose_dtype(device: torch.device, asked: str) -> tuple[str, str]:
     if asked in DTYPES:
         return asked, "asked for"
     if asked != AUTO:
-        raise ConfigError(f"--dtype {asked}: use auto, {', '.join(DTYPES)}")
+        raise ConfigError(f"--dtype {asked}: use auto, {', '.join([*DTYPES, INT8])}")
     if device.type == "cuda":
         if torch.cuda.get_device_capability(device) >= AMPERE:
             return "bfloat16", "the GPU computes in bfloat16"

@@ -20,6 +20,7 @@ from inlay.engine.intake import Intake
 from inlay.engine.loop import BatchRunner, DeviceLoop
 from inlay.engine.queue import SequenceQueue
 from inlay.engine.runner import Runner
+from inlay.engine.sample import PROBE, SAMPLE
 from inlay.engine.scheduler import Scheduler
 from inlay.engine.stats import EngineStats
 from inlay.engine.tokenizer import Tokenizer
@@ -31,12 +32,6 @@ from inlay.types import Batch, Item, ModelSpec, Sequence, Truncate
 log = get_logger("engine")
 
 BATCH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}  # enough rows for full speed, short enough to wait for
-PROBE = [
-    "The quick brown fox jumps over the lazy dog.",
-    "Embeddings turn text into vectors, so that near in meaning becomes near in space.",
-    "def add(a: int, b: int) -> int:\n    return a + b",
-    "今天天气很好。 Une phrase en français. Ein deutscher Satz.",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +50,12 @@ def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engi
     choice = choose(settings.device, settings.dtype)
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(Tokenizer, spec.path)  # beside the weights: it takes as long
-        runner = Runner(spec, choice)
+        runner = Runner(
+            spec,
+            choice,
+            lambda: _sequences(SAMPLE, reading.result(), spec),
+            settings.int8_cosine,
+        )
         tokenizer = reading.result()
     if tokenizer.num_ids > spec.vocab_rows:
         log.warning(
@@ -67,6 +67,15 @@ def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engi
     num_threads = settings.tokenizer_threads or max(1, min(4, (os.cpu_count() or 2) // 2))
     max_batch_tokens = settings.max_batch_tokens or BATCH_TOKENS[choice.device.type]
     probe = _probe(runner, tokenizer, choice)
+    if runner.report is not None:
+        log.info(
+            "model quantised",
+            model=spec.name,
+            mean_cosine=round(runner.report.mean_cosine, 5),
+            worst_cosine=round(runner.report.worst_cosine, 5),
+            products=len(runner.report.errors),
+            kept=list(runner.report.kept),
+        )
     log.info(
         "model loaded",
         model=spec.name,
@@ -106,16 +115,7 @@ def _kernels(choice: Choice) -> str:
 
 def _probe(runner: Runner, tokenizer: Tokenizer, choice: Choice) -> Batch:
     """Run a first batch: it warms the kernels up, and shows a dtype that overflows before a client does."""
-    sequences = [
-        Sequence(
-            Item(index, text, Truncate.END, runner.spec.max_tokens),
-            tokenizer.cut(np.minimum(ids, runner.spec.vocab_rows - 1), runner.spec.max_tokens, Truncate.END),
-            arrived=time.monotonic(),
-            done=lambda items: None,
-        )
-        for index, (text, ids) in enumerate(zip(PROBE, tokenizer.encode_many(PROBE), strict=True))
-    ]
-    batch = pack(sequences)
+    batch = pack(_sequences(PROBE, tokenizer, runner.spec))
     vectors = runner.collect(runner.launch(batch))
     if not np.isfinite(vectors).all():
         if choice.dtype_name == "float32":
@@ -127,3 +127,16 @@ def _probe(runner: Runner, tokenizer: Tokenizer, choice: Choice) -> Batch:
             "Use --dtype bfloat16 or float32."
         )
     return batch
+
+
+def _sequences(texts: list[str], tokenizer: Tokenizer, spec: ModelSpec) -> list[Sequence]:
+    """Texts with ids that the model has rows for."""
+    return [
+        Sequence(
+            Item(index, text, Truncate.END, spec.max_tokens),
+            tokenizer.cut(np.minimum(ids, spec.vocab_rows - 1), spec.max_tokens, Truncate.END),
+            arrived=time.monotonic(),
+            done=lambda items: None,
+        )
+        for index, (text, ids) in enumerate(zip(texts, tokenizer.encode_many(texts), strict=True))
+    ]

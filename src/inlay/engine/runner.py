@@ -6,7 +6,7 @@ return before the device is done (CUDA); `collect` waits. Knows nothing of queue
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,28 +14,56 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from inlay.engine.batch import pack
 from inlay.engine.device import Choice
 from inlay.engine.pooling import mean_of_rows, pooled_rows
 from inlay.errors import ModelError, OutOfMemory
 from inlay.models.fingerprint import fingerprint
 from inlay.models.forward import ForwardPass, Packed
+from inlay.models.quantise import QuantisationReport, quantise
 from inlay.models.registry import forward_class
 from inlay.models.weights import load_weights, weight_files
 from inlay.ops.layout import Layout
-from inlay.types import Batch, FloatArray, IntArray, ModelSpec, Pooling
+from inlay.types import Batch, FloatArray, IntArray, ModelSpec, Pooling, Sequence
 
+LEAST_COSINE = 0.999  # of int8 to the float dtype, in the mean over the sample
 # What torch's allocators say on devices where running out is a plain RuntimeError.
 _ALLOCATION = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 class Runner:
-    """A model on its device."""
+    """A model on its device. For int8 it needs `sample`: the texts to measure it on."""
 
-    def __init__(self, spec: ModelSpec, choice: Choice) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        choice: Choice,
+        sample: Callable[[], list[Sequence]] = list,
+        least_cosine: float = LEAST_COSINE,
+    ) -> None:
         self.device = choice.device
         self.is_asynchronous = choice.device.type == "cuda"
+        self.report: QuantisationReport | None = None
+        self.spec = replace(spec, dtype=choice.dtype_name)
         self._model, files = _build(spec, choice)
-        self.spec = replace(spec, dtype=choice.dtype_name, fingerprint=fingerprint(spec, files, choice.dtype_name))
+        made_of: list[str] = []
+        if choice.is_int8:
+            sequences = sample()
+            self.report = self._quantise(sequences, choice.dtype, least_cosine)
+            made_of = [str(choice.dtype), *(sequence.ids.tobytes().hex() for sequence in sequences), *self.report.kept]
+        else:
+            self._model.prepare()
+        self.spec = replace(self.spec, fingerprint=fingerprint(spec, files, choice.dtype_name, made_of))
+
+    @torch.inference_mode()
+    def _quantise(self, sample: list[Sequence], dtype: torch.dtype, least_cosine: float) -> QuantisationReport:
+        def run(texts: Iterable[int]) -> Tensor:
+            batch = pack([sample[text] for text in texts])
+            vectors = self.launch(batch)[torch.from_numpy(batch.rows)]
+            places = {id(sequence): place for place, sequence in enumerate(batch.sequences)}
+            return vectors[[places[id(sample[text])] for text in texts]]
+
+        return quantise(self._model, run, len(sample), dtype, least_cosine)
 
     @torch.inference_mode()
     def launch(self, batch: Batch) -> Tensor:
@@ -88,5 +116,4 @@ def _build(spec: ModelSpec, choice: Choice) -> tuple[ForwardPass, list[Path]]:
         except (TypeError, ValueError, RuntimeError) as error:
             raise ModelError(f"{spec.path / 'config.json'} does not describe a model: {error}") from error
     load_weights(model, files, choice.device)
-    model.prepare()
     return model.eval(), files

@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from inlay.models.forward import ForwardPass, LayerNorm, Linear, Packed, Part, Table, join, require, require_divisor
+from inlay.models.forward import ForwardPass, LayerNorm, Linear, Packed, Part, Table, require, require_divisor
 from inlay.models.registry import family_of
 from inlay.ops.activation import ACTIVATIONS, activate, finished
 from inlay.ops.attention import attention
 from inlay.ops.convert import converted
-from inlay.ops.rows import Rows
+from inlay.ops.rows import FULL, Form, Rows
 
 
 class Layer(Part):
@@ -36,30 +36,28 @@ class Layer(Part):
         self.down = Linear(inner, width, dtype, has_bias=True)
         self.down_norm = LayerNorm(width, eps)
 
-    def prepare(self) -> None:
-        self.qkv_product = join(self.query, self.key, self.value)
-        self.mixed_product = join(self.mixed)
-        self.up_product = join(self.up)
-        self.down_product = join(self.down)
+    def shares(self) -> Mapping[str, tuple[Linear, ...]]:
+        qkv = (self.query, self.key, self.value)
+        return {"qkv": qkv, "mixed": (self.mixed,), "up": (self.up,), "down": (self.down,)}
 
     @property
-    def takes(self) -> torch.dtype:
-        return self.qkv_product.takes
+    def takes(self) -> Form:
+        return self.products["qkv"].takes
 
     def forward(
-        self, hidden: Tensor, x: Rows, packed: Packed, following: torch.dtype, *, is_last: bool
+        self, hidden: Tensor, x: Rows, packed: Packed, following: Form, *, is_last: bool
     ) -> tuple[Tensor, Rows]:
         """hidden [T, width], and the same as the first product takes it → the same for the layer that follows."""
-        qkv = finished(self.qkv_product(x), self.dtype)
+        mixed, up, down = self.products["mixed"], self.products["up"], self.products["down"]
+        qkv = finished(self.products["qkv"](x), self.dtype)
         q, k, v = qkv.view(len(qkv), 3, self.heads, -1).unbind(1)
         queries = packed.layout
         if is_last:
             q, hidden, queries = packed.only_pooled(q), packed.only_pooled(hidden), packed.queries()
         seen = attention(q, k, v, queries, packed.layout, is_causal=False).flatten(1)
-        mixed = self.mixed_product(converted(seen, self.mixed_product.takes))
-        x = self.mixed_norm(hidden, mixed, self.up_product.takes)
-        inner = activate(self.up_product(x), self.function, self.down_product.takes)
-        return hidden, self.down_norm(hidden, self.down_product(inner), following)
+        x = self.mixed_norm(hidden, mixed(converted(seen, mixed.takes)), up.takes)
+        inner = activate(up(x), self.function, down.takes)
+        return hidden, self.down_norm(hidden, down(inner), following)
 
 
 class Bert(ForwardPass):
@@ -98,7 +96,7 @@ class Bert(ForwardPass):
     def forward(self, ids: Tensor, packed: Packed) -> Tensor:
         hidden: Tensor = self.word_table(ids) + self.position_table(packed.positions + self.first_position)
         hidden += self.token_type_table.weight[0].float()  # [T, width]
-        following = [*(layer.takes for layer in self.layers), torch.float32]
+        following = [*(layer.takes for layer in self.layers), FULL]
         x = self.embeddings_norm(hidden, None, following[0])
         for layer, to in zip(self.layers, following[1:], strict=True):
             hidden, x = layer(hidden, x, packed, to, is_last=layer is self.layers[-1])

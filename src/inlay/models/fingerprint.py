@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,11 +22,15 @@ CHUNK = 32 << 20  # bytes hashed by one task
 DIGITS = 32
 
 
-def fingerprint(spec: ModelSpec, weight_files: Iterable[Path], dtype: str) -> str:
-    """SHA-256 over length-prefixed fields; weights as the digests of fixed chunks, hashed on all cores."""
+def fingerprint(spec: ModelSpec, weight_files: Iterable[Path], dtype: str, quantisation: Sequence[str] = ()) -> str:
+    """SHA-256 over length-prefixed fields; weights as the digests of fixed chunks, hashed on all cores.
+
+    `quantisation` is all that int8 adds to the dtype: what it was measured on, and the products kept out of it.
+    """
     fields = [
         str(family_of(spec.family).forward_version).encode(),
         dtype.encode(),
+        *(choice.encode() for choice in quantisation),
         spec.pooling.encode(),
         msgspec.json.encode(spec.config, order="sorted"),
         hashlib.sha256((spec.path / "tokenizer.json").read_bytes()).digest(),

@@ -8,7 +8,7 @@ turns the weights into products, in the layout that the device wants.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from inlay.errors import ModelError
 from inlay.ops.layout import Layout
-from inlay.ops.linear import Product, make_product
+from inlay.ops.linear import Product, Weights, make_product
 from inlay.ops.norm import add_layer_norm, add_rms_norm
-from inlay.ops.rows import Rows
+from inlay.ops.rows import Form, Rows
 
 
 class Linear(nn.Module):
-    """The weights of y = x Wᵀ (+ b), until `join` makes a product of them."""
+    """The weights of y = x Wᵀ (+ b), until a product is made of them."""
 
     def __init__(self, width_in: int, width_out: int, dtype: torch.dtype, *, has_bias: bool) -> None:
         super().__init__()
@@ -33,17 +33,19 @@ class Linear(nn.Module):
             self.bias = nn.Parameter(torch.empty(width_out, dtype=dtype), requires_grad=False)
 
 
-def join(*linears: Linear) -> Product:
-    """One product that gives the results of all side by side. They let go of their weights."""
-    weights = [linear.weight.data for linear in linears]
-    biases = [linear.bias.data for linear in linears if linear.bias is not None]
-    product = make_product(
-        torch.cat(weights) if len(weights) > 1 else weights[0], torch.cat(biases) if biases else None
+MakeProduct = Callable[[str, Weights], Product]  # from a name and weights
+
+
+def weights_of(*linears: Linear) -> Weights:
+    """The weights of linears that share their input. They let go of them."""
+    weights = Weights(
+        tuple(linear.weight.data for linear in linears),
+        tuple(linear.bias.data for linear in linears if linear.bias is not None),
     )
     for linear in linears:
         del linear.weight
         linear.bias = None
-    return product
+    return weights
 
 
 class Table(nn.Module):
@@ -60,9 +62,13 @@ class Table(nn.Module):
 class Part(nn.Module, ABC):
     """A part of a layer that has products of its own."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.products: dict[str, Product] = {}  # filled by `ForwardPass.prepare`
+
     @abstractmethod
-    def prepare(self) -> None:
-        """Join the loaded weights of its own linears into products."""
+    def shares(self) -> Mapping[str, tuple[Linear, ...]]:
+        """Its products, each by a name, with the linears that it joins."""
 
 
 class RMSNorm(nn.Module):
@@ -73,7 +79,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
         self.weight = nn.Parameter(torch.empty(width, dtype=torch.float32), requires_grad=False)
 
-    def forward(self, hidden: Tensor, delta: Rows | None, to: torch.dtype) -> Rows:
+    def forward(self, hidden: Tensor, delta: Rows | None, to: Form) -> Rows:
         return add_rms_norm(hidden, delta, self.weight, self.eps, to)
 
 
@@ -86,7 +92,7 @@ class LayerNorm(nn.Module):
         self.weight = nn.Parameter(torch.empty(width, dtype=torch.float32), requires_grad=False)
         self.bias = nn.Parameter(torch.empty(width, dtype=torch.float32), requires_grad=False)
 
-    def forward(self, hidden: Tensor, delta: Rows | None, to: torch.dtype) -> Rows:
+    def forward(self, hidden: Tensor, delta: Rows | None, to: Form) -> Rows:
         return add_layer_norm(hidden, delta, self.weight, self.bias, self.eps, to)
 
 
@@ -123,11 +129,16 @@ class ForwardPass(nn.Module, ABC):
     def __init__(self, config: Mapping[str, Any], dtype: torch.dtype) -> None:
         super().__init__()
 
-    def prepare(self) -> None:
+    def parts(self) -> Iterator[Part]:
+        """In the order in which they run."""
+        return (module for module in self.modules() if isinstance(module, Part))
+
+    def prepare(self, make: MakeProduct = lambda name, weights: make_product(weights)) -> None:
         """Turn the loaded weights into products. Called once, before the first `forward`."""
-        for module in self.modules():
-            if isinstance(module, Part):
-                module.prepare()
+        for path, part in self.named_modules():
+            if isinstance(part, Part):
+                for name, linears in part.shares().items():
+                    part.products[name] = make(f"{path}.{name}", weights_of(*linears))
 
     @abstractmethod
     def forward(self, ids: Tensor, packed: Packed) -> Tensor:

@@ -14,17 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from inlay.errors import ModelError
-from inlay.models.forward import ForwardPass, Linear, Packed, Part, RMSNorm, Table, join, require, require_divisor
+from inlay.models.forward import ForwardPass, Linear, Packed, Part, RMSNorm, Table, require, require_divisor
 from inlay.ops.activation import silu_product
 from inlay.ops.attention import attention
 from inlay.ops.convert import converted
 from inlay.ops.rotary import RotaryTable, rotate_heads
-from inlay.ops.rows import Rows
+from inlay.ops.rows import FULL, Form, Rows
 
 
 class Attention(Part):
     def __init__(self, config: Mapping[str, Any], dtype: torch.dtype) -> None:
         super().__init__()
+        self.dtype = dtype
         self.head_dim = head_dim_of(config)
         self.heads, self.kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
         width, eps = config["hidden_size"], config["rms_norm_eps"]
@@ -35,37 +36,47 @@ class Attention(Part):
         self.q_norm = RMSNorm(self.head_dim, eps)
         self.k_norm = RMSNorm(self.head_dim, eps)
 
-    def prepare(self) -> None:
-        self.qkv = join(self.q_proj, self.k_proj, self.v_proj)
-        self.takes = self.qkv.takes
-        self.o = join(self.o_proj)
+    def shares(self) -> Mapping[str, tuple[Linear, ...]]:
+        return {"qkv": (self.q_proj, self.k_proj, self.v_proj), "o": (self.o_proj,)}
+
+    @property
+    def takes(self) -> Form:
+        return self.products["qkv"].takes
 
     def forward(self, x: Rows, tables: tuple[Tensor, Tensor], packed: Packed) -> Rows:
         heads, norms = (self.heads, self.kv_heads, self.head_dim), (self.q_norm.weight, self.k_norm.weight)
-        q, k, v = rotate_heads(self.qkv(x), heads, norms, self.q_norm.eps, tables, packed.positions)
+        q, k, v = rotate_heads(self.products["qkv"](x), heads, norms, self.q_norm.eps, tables, packed.positions)
         mixed = attention(q, k, v, packed.layout, packed.layout, is_causal=True)
-        return self.o(converted(mixed.flatten(1), self.o.takes))
+        o = self.products["o"]
+        return o(converted(mixed.flatten(1), o.takes))
 
 
 class LastAttention(Attention):
     """Keys and values of every row, queries of the pooled rows alone."""
 
-    def prepare(self) -> None:
-        self.q = join(self.q_proj)
-        self.kv = join(self.k_proj, self.v_proj)
-        self.takes = self.kv.takes
-        self.o = join(self.o_proj)
+    def shares(self) -> Mapping[str, tuple[Linear, ...]]:
+        return {"q": (self.q_proj,), "kv": (self.k_proj, self.v_proj), "o": (self.o_proj,)}
+
+    @property
+    def takes(self) -> Form:
+        """Never bytes: the two products may want them multiplied differently."""
+        return Form(self.dtype)
 
     def forward(self, x: Rows, tables: tuple[Tensor, Tensor], packed: Packed) -> Rows:
         norms, eps = (self.q_norm.weight, self.k_norm.weight), self.q_norm.eps
         positions = packed.only_pooled(packed.positions)
-        q, _, _ = rotate_heads(
-            self.q(packed.only_pooled_rows(x)), (self.heads, 0, self.head_dim), norms, eps, tables, positions
-        )
-        _, k, v = rotate_heads(self.kv(x), (0, self.kv_heads, self.head_dim), norms, eps, tables, packed.positions)
+        q_rows = self._project("q", packed.only_pooled_rows(x))
+        q, _, _ = rotate_heads(q_rows, (self.heads, 0, self.head_dim), norms, eps, tables, positions)
+        kv_rows = self._project("kv", x)
+        _, k, v = rotate_heads(kv_rows, (0, self.kv_heads, self.head_dim), norms, eps, tables, packed.positions)
         # A pooled row is the last of its sequence, so it sees every key.
         mixed = attention(q, k, v, packed.queries(), packed.layout, is_causal=packed.pooled is None)
-        return self.o(converted(mixed.flatten(1), self.o.takes))
+        o = self.products["o"]
+        return o(converted(mixed.flatten(1), o.takes))
+
+    def _project(self, name: str, x: Rows) -> Rows:
+        product = self.products[name]
+        return product(converted(x.values, product.takes))
 
 
 class MLP(Part):
@@ -76,12 +87,16 @@ class MLP(Part):
         self.up_proj = Linear(width, inner, dtype, has_bias=False)
         self.down_proj = Linear(inner, width, dtype, has_bias=False)
 
-    def prepare(self) -> None:
-        self.gate_up = join(self.gate_proj, self.up_proj)
-        self.down = join(self.down_proj)
+    def shares(self) -> Mapping[str, tuple[Linear, ...]]:
+        return {"gate_up": (self.gate_proj, self.up_proj), "down": (self.down_proj,)}
+
+    @property
+    def takes(self) -> Form:
+        return self.products["gate_up"].takes
 
     def forward(self, x: Rows) -> Rows:
-        return self.down(silu_product(self.gate_up(x), self.down.takes))
+        gate_up, down = self.products["gate_up"], self.products["down"]
+        return down(silu_product(gate_up(x), down.takes))
 
 
 class Layer(nn.Module):
@@ -102,7 +117,7 @@ class Layer(nn.Module):
         mixed = self.self_attn(x, tables, packed)
         if self.is_last:
             hidden = packed.only_pooled(hidden)
-        x = self.post_attention_layernorm(hidden, mixed, self.mlp.gate_up.takes)
+        x = self.post_attention_layernorm(hidden, mixed, self.mlp.takes)
         return hidden, self.mlp(x)
 
 
@@ -135,7 +150,7 @@ class Qwen3(ForwardPass):
         delta: Rows | None = None
         for layer in self.layers:
             hidden, delta = layer(hidden, delta, tables, packed)
-        normed: Rows = self.norm(hidden, delta, torch.float32)
+        normed: Rows = self.norm(hidden, delta, FULL)
         return normed.values
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from inlay.ops.native import kernels_for
-from inlay.ops.rows import Rows
+from inlay.ops.rows import Form, Rows
 
 
-def converted(x: Tensor, to: torch.dtype) -> Rows:
-    """x [T, width] as rows of a dtype; x itself if it has that already."""
-    if x.dtype == to:
+def converted(x: Tensor, to: Form) -> Rows:
+    """x [T, width] in the form that a product takes; x itself if it has that already."""
+    if x.dtype == to.dtype:
         return Rows(x)
-    if (kernels := kernels_for(x, to)) is not None:
+    if (kernels := kernels_for(x, to.dtype)) is not None:
         return kernels.convert(x, to)
     return Rows.of(x, to)

@@ -8,13 +8,14 @@ so in float32 fewer rows are filled up to that number.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inlay.ops.rows import Rows
+from inlay.ops.rows import Form, Rows
 
 SMALLEST_GEMM = 16  # rows; measured: from here on MKL's float32 results are bitwise the same for any number
 
@@ -23,15 +24,31 @@ class Product(Protocol):
     """x [T, in] → [T, out]."""
 
     @property
-    def takes(self) -> torch.dtype:
-        """What x must be in; bytes for int8."""
+    def takes(self) -> Form:
+        """What x must be in."""
         ...
 
     def __call__(self, x: Rows) -> Rows: ...
 
 
-def make_product(weight: Tensor, bias: Tensor | None) -> Product:
-    """The fastest product of weight [out, in] and bias [out] on their device; the weight may be let go afterwards."""
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Of products that share their input, side by side; put together only when they are used."""
+
+    parts: tuple[Tensor, ...]  # each [out, in]
+    biases: tuple[Tensor, ...] = ()  # of each part, or of none
+
+    def joined(self) -> Tensor:
+        """[all outs, in]; a copy where there are several parts."""
+        return torch.cat(self.parts) if len(self.parts) > 1 else self.parts[0]
+
+    def bias(self) -> Tensor | None:
+        return torch.cat(self.biases) if self.biases else None
+
+
+def make_product(weights: Weights) -> Product:
+    """The fastest product on the weights' device in their dtype; it keeps nothing of them but what it needs."""
+    weight, bias = weights.joined(), weights.bias()
     if weight.device.type == "cpu" and can_pack(weight.dtype):
         return PackedProduct(weight, bias)
     return PlainProduct(weight, bias)
@@ -48,7 +65,7 @@ class PackedProduct:
     """oneDNN's, with the weight in its own layout."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self.takes = weight.dtype
+        self.takes = Form(weight.dtype)
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, None)
         self._bias = bias
 
@@ -61,13 +78,13 @@ class PlainProduct:
     """torch's own dispatch: MKL, cuBLAS and others."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self.takes = weight.dtype
+        self.takes = Form(weight.dtype)
         self._weight = weight
         self._bias = bias
 
     def __call__(self, x: Rows) -> Rows:
         rows = len(x.values)
-        if rows < SMALLEST_GEMM and x.values.device.type == "cpu" and self.takes == torch.float32:
+        if rows < SMALLEST_GEMM and x.values.device.type == "cpu" and self.takes.dtype == torch.float32:
             filled = F.pad(x.values, (0, 0, 0, SMALLEST_GEMM - rows))
             return Rows(F.linear(filled, self._weight, self._bias)[:rows])
         return Rows(F.linear(x.values, self._weight, self._bias))

@@ -16,13 +16,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from inlay.ops.rows import Rows
+from inlay.ops.rows import Form, Rows
 
 FLOAT32, BFLOAT16, BYTES = 0, 1, 2
 CODES = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.uint8: BYTES}
 _INTEGER, _FLAG, _REAL, _ADDRESS = ctypes.c_int64, ctypes.c_int32, ctypes.c_float, ctypes.c_void_p
 _ROWS_IN = (_ADDRESS, _ADDRESS, _FLAG)
-_ROWS_OUT = (_ADDRESS, _ADDRESS, _FLAG)
+_ROWS_OUT = (_ADDRESS, _ADDRESS, _ADDRESS, _FLAG)
 SIGNATURES = {
     "add_rms_norm": (_INTEGER, _INTEGER, _ADDRESS, *_ROWS_IN, _ADDRESS, _REAL, *_ROWS_OUT),
     "add_layer_norm": (_INTEGER, _INTEGER, _ADDRESS, *_ROWS_IN, *(_ADDRESS,) * 3, _REAL, *_ROWS_OUT),
@@ -52,35 +52,37 @@ class Kernels:
             call.argtypes, call.restype = signature, None
             self._calls[function] = call
 
-    def add_rms_norm(self, hidden: Tensor, delta: Rows | None, weight: Tensor, eps: float, to: torch.dtype) -> Rows:
+    def add_rms_norm(self, hidden: Tensor, delta: Rows | None, weight: Tensor, eps: float, to: Form) -> Rows:
         out = _empty(hidden.shape, to)
         self._calls["add_rms_norm"](
-            *hidden.shape, hidden.data_ptr(), *_incoming(delta), weight.data_ptr(), eps, *_outgoing(out)
+            *hidden.shape, hidden.data_ptr(), *_incoming(delta), weight.data_ptr(), eps, *_outgoing(out, to)
         )
         return out
 
     def add_layer_norm(
-        self, hidden: Tensor, delta: Rows | None, weight: Tensor, bias: Tensor, eps: float, to: torch.dtype
+        self, hidden: Tensor, delta: Rows | None, weight: Tensor, bias: Tensor, eps: float, to: Form
     ) -> Rows:
-        out = Rows(hidden) if to == hidden.dtype else _empty(hidden.shape, to)
+        out = Rows(hidden) if to.dtype == hidden.dtype else _empty(hidden.shape, to)
         parameters = (_address(delta.bias if delta else None), weight.data_ptr(), bias.data_ptr(), eps)
-        self._calls["add_layer_norm"](*hidden.shape, hidden.data_ptr(), *_incoming(delta), *parameters, *_outgoing(out))
+        self._calls["add_layer_norm"](
+            *hidden.shape, hidden.data_ptr(), *_incoming(delta), *parameters, *_outgoing(out, to)
+        )
         return out
 
-    def convert(self, x: Tensor, to: torch.dtype) -> Rows:
+    def convert(self, x: Tensor, to: Form) -> Rows:
         out = _empty(x.shape, to)
-        self._calls["convert"](*x.shape, x.data_ptr(), CODES[x.dtype], *_outgoing(out))
+        self._calls["convert"](*x.shape, x.data_ptr(), CODES[x.dtype], *_outgoing(out, to))
         return out
 
-    def silu_product(self, x: Rows, to: torch.dtype) -> Rows:
+    def silu_product(self, x: Rows, to: Form) -> Rows:
         rows, width = x.values.shape
         out = _empty((rows, width // 2), to)
-        self._calls["silu_product"](rows, width // 2, *_incoming(x), *_outgoing(out))
+        self._calls["silu_product"](rows, width // 2, *_incoming(x), *_outgoing(out, to))
         return out
 
-    def activate(self, x: Rows, function: int, to: torch.dtype) -> Rows:
+    def activate(self, x: Rows, function: int, to: Form) -> Rows:
         out = _empty(x.values.shape, to)
-        self._calls["activate"](*x.values.shape, *_incoming(x), _address(x.bias), function, *_outgoing(out))
+        self._calls["activate"](*x.values.shape, *_incoming(x), _address(x.bias), function, *_outgoing(out, to))
         return out
 
     def rotate_heads(
@@ -141,10 +143,9 @@ def _runnable() -> list[str]:
     return [*builds, "avx2"] if capability in ("AVX2", "AVX512") else []
 
 
-def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Rows:
-    rows, width = shape
-    scales = torch.empty(rows, dtype=torch.float32) if dtype == torch.uint8 else None
-    return Rows(torch.empty(rows, width, dtype=dtype), scales)
+def _empty(shape: tuple[int, ...], to: Form) -> Rows:
+    scales = torch.empty(shape[0], dtype=torch.float32) if to.is_bytes else None
+    return Rows(torch.empty(shape, dtype=to.dtype), scales)
 
 
 def _address(tensor: Tensor | None) -> int | None:
@@ -157,5 +158,5 @@ def _incoming(x: Rows | None) -> tuple[int | None, int | None, int]:
     return x.values.data_ptr(), _address(x.scales), CODES[x.values.dtype]
 
 
-def _outgoing(out: Rows) -> tuple[int | None, int | None, int]:
-    return out.values.data_ptr(), _address(out.scales), CODES[out.values.dtype]
+def _outgoing(out: Rows, to: Form) -> tuple[int | None, int | None, int | None, int]:
+    return out.values.data_ptr(), _address(out.scales), _address(to.multipliers), CODES[to.dtype]

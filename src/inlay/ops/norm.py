@@ -7,23 +7,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inlay.ops.native import kernels_for
-from inlay.ops.rows import Rows
+from inlay.ops.rows import Form, Rows
 
 
-def add_rms_norm(hidden: Tensor, delta: Rows | None, weight: Tensor, eps: float, to: torch.dtype) -> Rows:
+def add_rms_norm(hidden: Tensor, delta: Rows | None, weight: Tensor, eps: float, to: Form) -> Rows:
     """hidden [T, width] += delta, in place; then x / √(mean(x²) + eps) · weight (Zhang & Sennrich 2019)."""
-    if (kernels := kernels_for(hidden, to, *_dtypes_of(delta))) is not None:
+    if (kernels := kernels_for(hidden, to.dtype, *_dtypes_of(delta))) is not None:
         return kernels.add_rms_norm(hidden, delta, weight, eps, to)
     if delta is not None:
         hidden += delta.full()
     return Rows.of(F.rms_norm(hidden, weight.shape, weight, eps), to)
 
 
-def add_layer_norm(
-    hidden: Tensor, delta: Rows | None, weight: Tensor, bias: Tensor, eps: float, to: torch.dtype
-) -> Rows:
+def add_layer_norm(hidden: Tensor, delta: Rows | None, weight: Tensor, bias: Tensor, eps: float, to: Form) -> Rows:
     """hidden [T, width] = norm(hidden + delta), in place: (x − mean) / √(var + eps) · weight + bias."""
-    if (kernels := kernels_for(hidden, to, *_dtypes_of(delta))) is not None:
+    if (kernels := kernels_for(hidden, to.dtype, *_dtypes_of(delta))) is not None:
         return kernels.add_layer_norm(hidden, delta, weight, bias, eps, to)
     if delta is not None:
         hidden += delta.full()

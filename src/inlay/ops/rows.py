@@ -16,6 +16,21 @@ LARGEST_BYTE = 127.0
 
 
 @dataclass(frozen=True, slots=True)
+class Form:
+    """What a product takes: a dtype, and for bytes what each column is multiplied by beforehand."""
+
+    dtype: torch.dtype
+    multipliers: Tensor | None = None  # [width]; the weights hold their inverse
+
+    @property
+    def is_bytes(self) -> bool:
+        return self.dtype == torch.uint8
+
+
+FULL = Form(torch.float32)
+
+
+@dataclass(frozen=True, slots=True)
 class Rows:
     """Values [rows, width]; each stands for value · scale + bias, and a byte for byte − 128."""
 
@@ -33,11 +48,11 @@ class Rows:
         return x if self.bias is None else x + self.bias.float()
 
     @classmethod
-    def of(cls, x: Tensor, to: torch.dtype) -> Rows:
+    def of(cls, x: Tensor, to: Form) -> Rows:
         """Plain rows in a dtype; to bytes symmetrically, by the largest magnitude of each row."""
-        if to != torch.uint8:
-            return cls(x.to(to))
-        x = x.float()
+        if not to.is_bytes:
+            return cls(x.to(to.dtype))
+        x = x.float() if to.multipliers is None else x.float() * to.multipliers
         largest = x.abs().amax(dim=1)
         inverse = torch.where(largest > 0, LARGEST_BYTE / largest, 0.0)
         values = (x * inverse[:, None]).round() + ZERO_POINT

@@ -6,9 +6,9 @@ using namespace inlay;
 
 // x [rows, 2 · width]: out = silu(first half) · second half (Shazeer 2020).
 INLAY_EXPORT void inlay_silu_product(int64_t rows, int64_t width, const void* x, const float* scales, int32_t dtype,
-                                     void* out, float* out_scales, int32_t out_dtype) {
+                                     void* out, float* out_scales, const float* multipliers, int32_t out_dtype) {
   Input in{x, scales, 2 * width, static_cast<Dtype>(dtype)};
-  Output to{out, out_scales, width, static_cast<Dtype>(out_dtype)};
+  Output to{out, out_scales, multipliers, width, static_cast<Dtype>(out_dtype)};
   each_row(rows, width, [&](int64_t row) {
     float* place = to.place(row);
     Vec scale = Vec::all(in.scale(row));
@@ -43,9 +43,9 @@ void activate(int64_t rows, int64_t width, const Input& in, const float* bias, c
 
 // out = function(x + bias); functions: 0 none, 1 gelu, 2 gelu by tanh, 3 relu.
 INLAY_EXPORT void inlay_activate(int64_t rows, int64_t width, const void* x, const float* scales, int32_t dtype,
-                                 const float* bias, int32_t function, void* out, float* out_scales, int32_t out_dtype) {
+                                 const float* bias, int32_t function, void* out, float* out_scales, const float* multipliers, int32_t out_dtype) {
   Input in{x, scales, width, static_cast<Dtype>(dtype)};
-  Output to{out, out_scales, width, static_cast<Dtype>(out_dtype)};
+  Output to{out, out_scales, multipliers, width, static_cast<Dtype>(out_dtype)};
   switch (function) {
     case 1: return activate(rows, width, in, bias, to, gelu);
     case 2: return activate(rows, width, in, bias, to, gelu_tanh);

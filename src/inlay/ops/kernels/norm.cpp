@@ -38,10 +38,10 @@ using namespace inlay;
 
 // hidden [rows, width] += delta (where there is one); out = hidden / √(mean(hidden²) + eps) · weight.
 INLAY_EXPORT void inlay_add_rms_norm(int64_t rows, int64_t width, float* hidden, const void* delta, const float* scales,
-                                     int32_t delta_dtype, const float* weight, float eps, void* out, float* out_scales,
+                                     int32_t delta_dtype, const float* weight, float eps, void* out, float* out_scales, const float* multipliers,
                                      int32_t out_dtype) {
   Input in{delta, scales, width, static_cast<Dtype>(delta_dtype)};
-  Output to{out, out_scales, width, static_cast<Dtype>(out_dtype)};
+  Output to{out, out_scales, multipliers, width, static_cast<Dtype>(out_dtype)};
   each_row(rows, width, [&](int64_t row) {
     float* x = hidden + row * width;
     if (delta != nullptr) add(x, in, row, nullptr, width);
@@ -57,10 +57,10 @@ INLAY_EXPORT void inlay_add_rms_norm(int64_t rows, int64_t width, float* hidden,
 // hidden [rows, width] = layer norm of (hidden + delta + delta_bias), in float32, and the same in the dtype of out.
 INLAY_EXPORT void inlay_add_layer_norm(int64_t rows, int64_t width, float* hidden, const void* delta,
                                        const float* scales, int32_t delta_dtype, const float* delta_bias,
-                                       const float* weight, const float* bias, float eps, void* out, float* out_scales,
+                                       const float* weight, const float* bias, float eps, void* out, float* out_scales, const float* multipliers,
                                        int32_t out_dtype) {
   Input in{delta, scales, width, static_cast<Dtype>(delta_dtype)};
-  Output to{out, out_scales, width, static_cast<Dtype>(out_dtype)};
+  Output to{out, out_scales, multipliers, width, static_cast<Dtype>(out_dtype)};
   each_row(rows, width, [&](int64_t row) {
     float* x = hidden + row * width;
     if (delta != nullptr) add(x, in, row, delta_bias, width);
@@ -75,10 +75,10 @@ INLAY_EXPORT void inlay_add_layer_norm(int64_t rows, int64_t width, float* hidde
 }
 
 // out = x, in another dtype.
-INLAY_EXPORT void inlay_convert(int64_t rows, int64_t width, const void* x, int32_t dtype, void* out, float* out_scales,
+INLAY_EXPORT void inlay_convert(int64_t rows, int64_t width, const void* x, int32_t dtype, void* out, float* out_scales, const float* multipliers,
                                 int32_t out_dtype) {
   Input in{x, nullptr, width, static_cast<Dtype>(dtype)};
-  Output to{out, out_scales, width, static_cast<Dtype>(out_dtype)};
+  Output to{out, out_scales, multipliers, width, static_cast<Dtype>(out_dtype)};
   each_row(rows, width, [&](int64_t row) {
     float* place = to.place(row);
     with_row(in, row, [&](auto* from) {

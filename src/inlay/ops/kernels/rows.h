@@ -40,7 +40,8 @@ inline float* scratch(size_t floats) {
 // Where finished rows go. A row is computed in float32 in `place` and then written by `finish`.
 struct Output {
   void* data;
-  float* scales;  // [rows], for BYTES: value = (byte − 128) · scale
+  float* scales;             // [rows], for BYTES: value · multiplier = (byte − 128) · scale
+  const float* multipliers;  // [width] or null; for BYTES alone
   int64_t width;
   Dtype dtype;
 
@@ -56,13 +57,17 @@ struct Output {
     }
   }
   void quantise(int64_t row, const float* from) const {
+    auto value = [&](int64_t i, int n) {
+      Vec x = Vec::load(from + i, n);
+      return multipliers == nullptr ? x : x * Vec::load(multipliers + i, n);
+    };
     Vec most = Vec::all(0.0f);
-    each_vector(width, [&](int64_t i, int n) { most = max(most, abs(Vec::load(from + i, n))); });
+    each_vector(width, [&](int64_t i, int n) { most = max(most, abs(value(i, n))); });
     float largest = most.max();
     float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
     scales[row] = largest / 127.0f;
     uint8_t* to = static_cast<uint8_t*>(data) + row * width;
-    each_vector(width, [&](int64_t i, int n) { (Vec::load(from + i, n) * Vec::all(inverse)).store_bytes(to + i, n); });
+    each_vector(width, [&](int64_t i, int n) { (value(i, n) * Vec::all(inverse)).store_bytes(to + i, n); });
   }
 };
 

@@ -1,0 +1,74 @@
+"""The int8 product (W8A8): weights with a scale a channel, activations with a scale a row, sums in whole numbers.
+
+In: rows of bytes. Out: rows in a float dtype that still want the scales of their rows, and the bias. The sums are
+exact, so a row's result is the same bits whatever comes with it. oneDNN's fast kernels want unsigned activations
+(zero point 128) and VNNI: without, they would add pairs of products in 16 bits, which overflow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inlay.ops.convert import converted
+from inlay.ops.linear import Weights
+from inlay.ops.rows import ZERO_POINT, Form, Rows
+
+SMALLEST = 1e-6  # activations and weights below do not set a multiplier
+
+
+@dataclass(frozen=True, slots=True)
+class QuantisedWeight:
+    """weight / multipliers [out, in] as int8 · scale of the channel."""
+
+    values: Tensor  # [out, in] int8
+    scales: Tensor  # [out] float32
+    multipliers: Tensor | None = None  # [in], of the activations
+
+    @classmethod
+    def of(cls, weight: Tensor, multipliers: Tensor | None = None) -> QuantisedWeight:
+        """Symmetric, by the largest magnitude of each channel."""
+        rows = converted(weight, Form(torch.uint8, None if multipliers is None else 1 / multipliers))
+        if rows.scales is None:
+            raise ValueError(f"a weight of {weight.dtype} is quantised already")
+        return cls((rows.values ^ ZERO_POINT).view(torch.int8), rows.scales, multipliers)
+
+
+def smoothing(activations: Tensor, weights: Weights) -> Tensor:
+    """Multipliers [in] of the activations [T, in] that share out what is hard between them and the weights.
+
+    √(largest weight of the column / largest activation): SmoothQuant (Xiao et al. 2023) with α = 0.5.
+    """
+    columns = torch.stack([part.abs().amax(dim=0) for part in weights.parts]).amax(dim=0).float()
+    largest = activations.abs().amax(dim=0).float().clamp_min(SMALLEST)
+    return torch.sqrt(columns.clamp_min(SMALLEST) / largest)
+
+
+def can_multiply_bytes() -> bool:
+    """Does torch have the product, and the processor the instruction?"""
+    return torch._C._has_mkldnn and hasattr(torch.ops.onednn, "qlinear_pointwise") and torch.cpu._is_vnni_supported()
+
+
+class Int8Product:
+    """oneDNN's, with the weight in its own layout."""
+
+    def __init__(self, weight: QuantisedWeight, bias: Tensor | None, out: torch.dtype) -> None:
+        self.takes = Form(torch.uint8, weight.multipliers)
+        self._weight = torch.ops.onednn.qlinear_prepack(weight.values, None)
+        self._bias = None if bias is None else bias.float()
+        zeros = torch.zeros(len(weight.scales), dtype=torch.int32)
+        self._rest: tuple[Any, ...] = (weight.scales, zeros, None, 1.0, 0, out, "none", [], "")
+
+    def __call__(self, x: Rows) -> Rows:
+        y = torch.ops.onednn.qlinear_pointwise(x.values, 1.0, ZERO_POINT, self._weight, *self._rest)
+        return Rows(y, x.scales, self._bias)
+
+
+def make_int8_product(weights: Weights, out: torch.dtype, multipliers: Tensor | None = None) -> Int8Product:
+    """The product of weights that are not quantised yet, part by part."""
+    parts = [QuantisedWeight.of(part, multipliers) for part in weights.parts]
+    values, scales = torch.cat([part.values for part in parts]), torch.cat([part.scales for part in parts])
+    return Int8Product(QuantisedWeight(values, scales, multipliers), weights.bias(), out)

@@ -1,0 +1,151 @@
+"""int8 is measured on the weights at hand: on real ones, and on ones that are made to break it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from running import make_runner, run_alone, run_packed, sequence_of
+from safetensors.torch import load_file, save_file
+from scipy.stats import spearmanr
+
+from inlay import Embedder
+from inlay.bench.shapes import SHAPES, make_checkpoint
+from inlay.engine.device import choose
+from inlay.engine.runner import Runner, _build
+from inlay.errors import ConfigError, ModelError
+from inlay.models.spec import read_spec
+from inlay.ops.int8 import can_multiply_bytes, make_int8_product
+from inlay.types import Sequence
+
+needs_vnni = pytest.mark.skipif(not can_multiply_bytes(), reason="the processor has no VNNI")
+SMALL_QWEN3 = {
+    **SHAPES["qwen3-embedding-0.6b"],
+    "vocab_size": 160,
+    "hidden_size": 256,
+    "intermediate_size": 768,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+}
+
+
+def lists_of(seed: int) -> list[list[int]]:
+    generator = np.random.default_rng(seed)
+    return [generator.integers(0, 160, length).tolist() for length in generator.integers(5, 60, 20)]
+
+
+def sample() -> list[Sequence]:
+    return [sequence_of(ids) for ids in lists_of(1)]
+
+
+def make_int8(path: Path, least_cosine: float = 0.999) -> Runner:
+    return Runner(read_spec(path, "x"), choose("cpu", "int8"), sample, least_cosine)
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Massive activations in two channels of two layers, as trained Qwen3 models have them.
+
+    Two inner channels of the MLP grow by a factor of 3,600 and write to one residual channel each, which later
+    norms turn down. The other channels matter as before, and a scale for the whole row loses them.
+    """
+    path = tmp_path_factory.mktemp("planted")
+    make_checkpoint(path, SMALL_QWEN3)
+    (file,) = path.glob("model-*.safetensors")
+    weights = load_file(file)
+    for name, weight in weights.items():
+        if name.endswith("down_proj.weight"):
+            weight *= 1.5
+    for inner, residual in ((7, 3), (100, 40)):
+        for layer in (0, 1):
+            for name in ("up_proj", "gate_proj"):
+                weights[f"layers.{layer}.mlp.{name}.weight"][inner] *= 60
+            down = weights[f"layers.{layer}.mlp.down_proj.weight"]
+            kept = down[residual, inner].clone()
+            down[:, inner] = 0
+            down[residual, inner] = kept
+        for name in (
+            "norm",
+            *(f"layers.{n}.{kind}_layernorm" for n in (1, 2, 3) for kind in ("input", "post_attention")),
+        ):
+            weights[f"{name}.weight"][residual] = 1e-4
+    save_file(weights, file, {"format": "pt"})
+    return path
+
+
+@needs_vnni
+def test_massive_activations_ruin_plain_int8_and_not_ours(planted: Path) -> None:
+    half, lists = make_runner(planted, "bfloat16"), lists_of(2)
+    expected = run_packed(half, lists)
+    half._model, _ = _build(half.spec, choose("cpu", "bfloat16"))
+    half._model.prepare(lambda name, weights: make_int8_product(weights, torch.bfloat16))
+    plain = (run_packed(half, lists) * expected).sum(axis=1)
+    ours = make_int8(planted)
+    found = (run_packed(ours, lists) * expected).sum(axis=1)
+    assert plain.mean() < 0.9
+    assert found.mean() >= 0.999
+    assert {"layers.0.mlp.down", "layers.1.mlp.down"} <= set(ours.report.kept)
+    assert len(ours.report.kept) < len(ours.report.errors) / 2
+
+
+@needs_vnni
+def test_the_report_says_what_was_measured_and_the_fingerprint_holds_it(
+    planted: Path, checkpoint: Callable[[str], Path]
+) -> None:
+    strict, lax = make_int8(planted), make_int8(planted, 0.99)
+    assert strict.report.mean_cosine >= 0.999
+    assert strict.report.worst_cosine <= strict.report.mean_cosine
+    assert len(lax.report.kept) <= len(strict.report.kept)
+    assert len(strict.report.errors) == 4 * 3 + 5
+    prints = {make_runner(planted, "bfloat16").spec.fingerprint, strict.spec.fingerprint}
+    assert len(prints) == 2
+    assert (strict.report.kept == lax.report.kept) == (strict.spec.fingerprint == lax.spec.fingerprint)
+    assert make_int8(planted).spec.fingerprint == strict.spec.fingerprint
+    assert strict.spec.dtype == "int8"
+
+
+@needs_vnni
+def test_a_bound_that_cannot_be_met_is_refused(planted: Path) -> None:
+    with pytest.raises(ModelError, match=r"999999 is asked for: use --dtype bfloat16, or .* --int8-cosine"):
+        make_int8(planted, 0.999999)
+
+
+@needs_vnni
+@pytest.mark.parametrize("family", ["qwen3", "bert"])
+def test_int8_gives_the_same_bits_alone_and_in_any_batch(checkpoint: Callable[[str], Path], family: str) -> None:
+    runner, lists = make_int8(checkpoint(family), 0.9), lists_of(3)
+    alone = run_alone(runner, lists)
+    assert np.array_equal(run_packed(runner, lists), alone)
+    assert np.array_equal(run_packed(runner, lists[::-1]), alone[::-1])
+
+
+@needs_vnni
+def test_on_real_weights_int8_is_as_good_as_float32(shared: Path) -> None:
+    """STS-B dev: Spearman within 0.1 point, mean cosine at least 0.999."""
+    rows = list(csv.reader((shared / "stsb-dev" / "stsb-en-dev.csv").read_text().splitlines()))
+    texts, scores = [row[0] for row in rows] + [row[1] for row in rows], [float(row[2]) for row in rows]
+    with Embedder("demo", dtype="float32") as embedder:
+        full = embedder.embed(texts)
+    with Embedder("demo", dtype="int8") as embedder:
+        small = embedder.embed(texts)
+
+    def spearman(vectors: np.ndarray) -> float:
+        return float(spearmanr((vectors[: len(rows)] * vectors[len(rows) :]).sum(axis=1), scores).statistic)
+
+    assert abs(spearman(small) - spearman(full)) < 0.001
+    assert (small * full).sum(axis=1).mean() >= 0.999
+
+
+def test_int8_is_refused_where_it_would_be_wrong_or_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    with pytest.raises(ConfigError, match="VNNI"):
+        choose("cpu", "int8")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ConfigError, match="--device cpu"):
+        choose("cuda", "int8")

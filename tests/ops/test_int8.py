@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from inlay.ops.convert import converted
+from inlay.ops.int8 import Int8Product, QuantisedWeight, can_multiply_bytes, make_int8_product, smoothing
+from inlay.ops.linear import Weights
+from inlay.ops.rows import Rows
+
+pytestmark = pytest.mark.skipif(not can_multiply_bytes(), reason="the processor has no VNNI")
+
+
+def exact(x: Rows, weight: QuantisedWeight) -> torch.Tensor:
+    """The sums in whole numbers, then the scales."""
+    sums = (x.values.long() - 128) @ weight.values.long().T
+    return sums.double() * weight.scales.double()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 15, 16, 17, 100])
+@pytest.mark.parametrize(("width_in", "width_out"), [(1024, 4096), (3072, 1024), (48, 96), (33, 7)])
+def test_the_sums_are_exact(rows: int, width_in: int, width_out: int) -> None:
+    torch.manual_seed(0)
+    weight = QuantisedWeight.of(torch.randn(width_out, width_in))
+    x = Rows(torch.randint(1, 256, (rows, width_in), dtype=torch.uint8), torch.ones(rows))
+    found = Int8Product(weight, None, torch.float32)(x).values
+    torch.testing.assert_close(found.double(), exact(x, weight), rtol=2e-7, atol=1e-9)
+
+
+def test_the_largest_values_do_not_overflow() -> None:
+    weight = QuantisedWeight(torch.full((16, 4096), 127, dtype=torch.int8), torch.ones(16))
+    x = Rows(torch.full((4, 4096), 255, dtype=torch.uint8), torch.ones(4))
+    assert (Int8Product(weight, None, torch.float32)(x).values == 127 * 127 * 4096).all()
+
+
+@pytest.mark.parametrize("out", [torch.bfloat16, torch.float32])
+def test_a_row_gets_the_same_bits_alone_and_among_others(out: torch.dtype) -> None:
+    torch.manual_seed(0)
+    product = make_int8_product(Weights((torch.randn(256, 512), torch.randn(64, 512))), out)
+    x = converted(torch.randn(70, 512), product.takes)
+    whole = product(x).values
+    for row in (0, 1, 33, 69):
+        assert torch.equal(product(Rows(x.values[row : row + 1], x.scales[row : row + 1])).values[0], whole[row])
+
+
+def test_weights_are_held_to_half_a_step() -> None:
+    weight = torch.randn(50, 333) * torch.logspace(-6, 6, 50)[:, None]
+    weight[7] = 0.0
+    quantised = QuantisedWeight.of(weight)
+    missed = (quantised.values * quantised.scales[:, None] - weight).abs()
+    assert (missed <= weight.abs().amax(dim=1, keepdim=True) / 254 * 1.0001).all()
+
+
+def test_a_product_with_a_bias_and_smoothing_comes_near_the_float_product() -> None:
+    torch.manual_seed(0)
+    x, bias = torch.randn(40, 256), torch.randn(100)
+    x[:, 5] *= 300.0  # an outlier channel, as trained models have them
+    weights = Weights((torch.randn(60, 256), torch.randn(40, 256)), (bias[:60], bias[60:]))
+    expected = x @ weights.joined().T + bias
+    errors = []
+    for multipliers in (None, smoothing(x, weights)):
+        product = make_int8_product(weights, torch.float32, multipliers)
+        errors.append(((product(converted(x, product.takes)).full() - expected).norm() / expected.norm()).item())
+    plain, smoothed = errors
+    assert smoothed < 0.02
+    assert smoothed < plain

@@ -17,6 +17,7 @@ from torch import Tensor
 from inlay.engine.batch import pack
 from inlay.engine.device import Choice
 from inlay.engine.pooling import mean_of_rows, pooled_rows
+from inlay.engine.prefix import PrefixStore, SharedBatch
 from inlay.errors import ModelError, OutOfMemory
 from inlay.models.fingerprint import fingerprint
 from inlay.models.forward import ForwardPass, Packed
@@ -45,6 +46,7 @@ class Runner:
         self.is_asynchronous = choice.device.type == "cuda"
         self.report: QuantisationReport | None = None
         self.spec = replace(spec, dtype=choice.dtype_name)
+        self._prefixes: PrefixStore | None = None
         self._model, files = _build(spec, choice)
         made_of: list[str] = []
         if choice.is_int8:
@@ -53,7 +55,14 @@ class Runner:
             made_of = [str(choice.dtype), *(sequence.ids.tobytes().hex() for sequence in sequences), *self.report.kept]
         else:
             self._model.prepare()
+        self._prefixes = self._make_prefix_store(choice)
         self.spec = replace(self.spec, fingerprint=fingerprint(spec, files, choice.dtype_name, made_of))
+
+    def _make_prefix_store(self, choice: Choice) -> PrefixStore | None:
+        """Only where the last row is the vector, as others need the prefix's rows too; and not yet on a GPU."""
+        if choice.device.type != "cpu" or not self._model.IS_CAUSAL or self.spec.pooling is not Pooling.LAST:
+            return None
+        return PrefixStore(self._model.key_value_bytes(choice.dtype), self.device)
 
     @torch.inference_mode()
     def _quantise(self, sample: list[Sequence], dtype: torch.dtype, least_cosine: float) -> QuantisationReport:
@@ -69,6 +78,8 @@ class Runner:
     def launch(self, batch: Batch) -> Tensor:
         """Start a batch; on a CPU it is also done when this returns. [B, width]."""
         with self._naming_out_of_memory():
+            if self._prefixes is not None and (shared := self._prefixes.share(batch)) is not None:
+                return self._run_shared(shared, self._prefixes)
             layout = Layout.of(batch.offsets, self.device)
             pooled = pooled_rows(layout, self.spec.pooling)
             sees_all = self.spec.pooling is Pooling.LAST or not self._model.IS_CAUSAL
@@ -77,6 +88,13 @@ class Runner:
             if pooled is None:
                 return mean_of_rows(hidden, layout)
             return hidden if sees_all else hidden[pooled]
+
+    def _run_shared(self, shared: SharedBatch, prefixes: PrefixStore) -> Tensor:
+        layout, pooled = Layout.of(shared.offsets, self.device), self._to_device(shared.pooled)
+        packed = Packed(self._to_device(shared.positions), layout, pooled, shared.lookback)
+        hidden: Tensor = self._model(self._to_device(shared.ids), packed)
+        prefixes.keep(shared.new)
+        return hidden
 
     def collect(self, launched: Tensor) -> FloatArray:
         """Wait for a batch. [B, width]; a row with infinities or NaN is the caller's to refuse."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from inlay.errors import ModelError
+from inlay.models.lookback import Lookback
 from inlay.ops.layout import Layout
 from inlay.ops.linear import Product, Weights, make_product
 from inlay.ops.norm import add_layer_norm, add_rms_norm
@@ -103,6 +104,7 @@ class Packed:
     positions: Tensor  # [T], each sequence from 0
     layout: Layout
     pooled: Tensor | None  # [B], the one row of each sequence that is wanted, which sees all others; None: all rows
+    lookback: Lookback | None = None  # what comes before the rows of each sequence
 
     def only_pooled(self, x: Tensor) -> Tensor:
         return x if self.pooled is None else x[self.pooled]
@@ -114,7 +116,13 @@ class Packed:
 
     def queries(self) -> Layout:
         """The rows that are wanted, by sequence."""
-        return self.layout if self.pooled is None else self.layout.of_one_row_each()
+        return self.layout if self.pooled is None else Layout.of_one_row_each(self.pooled)
+
+    def keys(self, layer: int, k: Tensor, v: Tensor, *, only_pooled: bool = False) -> tuple[Tensor, Tensor, Layout]:
+        """All keys and values that the queries of a layer may see, and where they lie."""
+        if self.lookback is None:
+            return k, v, self.layout
+        return self.lookback.join(layer, k, v, only_pooled=only_pooled)
 
 
 class ForwardPass(nn.Module, ABC):
@@ -143,6 +151,10 @@ class ForwardPass(nn.Module, ABC):
     @abstractmethod
     def forward(self, ids: Tensor, packed: Packed) -> Tensor:
         """ids [T] → hidden states in float32: [B, width] of the pooled rows, or [T, width] of all."""
+
+    def key_value_bytes(self, dtype: torch.dtype) -> int:
+        """Of one token in all layers; for causal models."""
+        raise NotImplementedError(f"{type(self).__name__} keeps no keys and values")
 
     @classmethod
     def attribute_name(cls, tensor_name: str) -> str | None:

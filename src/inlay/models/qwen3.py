@@ -18,13 +18,15 @@ from inlay.models.forward import ForwardPass, Linear, Packed, Part, RMSNorm, Tab
 from inlay.ops.activation import silu_product
 from inlay.ops.attention import attention
 from inlay.ops.convert import converted
+from inlay.ops.layout import Layout
 from inlay.ops.rotary import RotaryTable, rotate_heads
 from inlay.ops.rows import FULL, Form, Rows
 
 
 class Attention(Part):
-    def __init__(self, config: Mapping[str, Any], dtype: torch.dtype) -> None:
+    def __init__(self, config: Mapping[str, Any], dtype: torch.dtype, layer: int) -> None:
         super().__init__()
+        self.layer = layer
         self.dtype = dtype
         self.head_dim = head_dim_of(config)
         self.heads, self.kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
@@ -46,7 +48,8 @@ class Attention(Part):
     def forward(self, x: Rows, tables: tuple[Tensor, Tensor], packed: Packed) -> Rows:
         heads, norms = (self.heads, self.kv_heads, self.head_dim), (self.q_norm.weight, self.k_norm.weight)
         q, k, v = rotate_heads(self.products["qkv"](x), heads, norms, self.q_norm.eps, tables, packed.positions)
-        mixed = attention(q, k, v, packed.layout, packed.layout, is_causal=True)
+        k, v, keys = packed.keys(self.layer, k, v)
+        mixed = attention(q, k, v, packed.layout, keys, is_causal=True)
         o = self.products["o"]
         return o(converted(mixed.flatten(1), o.takes))
 
@@ -67,12 +70,18 @@ class LastAttention(Attention):
         positions = packed.only_pooled(packed.positions)
         q_rows = self._project("q", packed.only_pooled_rows(x))
         q, _, _ = rotate_heads(q_rows, (self.heads, 0, self.head_dim), norms, eps, tables, positions)
-        kv_rows = self._project("kv", x)
-        _, k, v = rotate_heads(kv_rows, (0, self.kv_heads, self.head_dim), norms, eps, tables, packed.positions)
         # A pooled row is the last of its sequence, so it sees every key.
-        mixed = attention(q, k, v, packed.queries(), packed.layout, is_causal=packed.pooled is None)
+        k, v, keys = self.remember(x, tables, packed)
+        mixed = attention(q, k, v, packed.queries(), keys, is_causal=packed.pooled is None)
         o = self.products["o"]
         return o(converted(mixed.flatten(1), o.takes))
+
+    def remember(self, x: Rows, tables: tuple[Tensor, Tensor], packed: Packed) -> tuple[Tensor, Tensor, Layout]:
+        """Keys and values alone, with those before them."""
+        heads, norms = (0, self.kv_heads, self.head_dim), (self.q_norm.weight, self.k_norm.weight)
+        kv_rows = self._project("kv", x)
+        _, k, v = rotate_heads(kv_rows, heads, norms, self.q_norm.eps, tables, packed.positions)
+        return packed.keys(self.layer, k, v, only_pooled=packed.pooled is not None)
 
     def _project(self, name: str, x: Rows) -> Rows:
         product = self.products[name]
@@ -100,12 +109,12 @@ class MLP(Part):
 
 
 class Layer(nn.Module):
-    def __init__(self, config: Mapping[str, Any], dtype: torch.dtype, *, is_last: bool) -> None:
+    def __init__(self, config: Mapping[str, Any], dtype: torch.dtype, number: int) -> None:
         super().__init__()
         width, eps = config["hidden_size"], config["rms_norm_eps"]
-        self.is_last = is_last
+        self.is_last = number == config["num_hidden_layers"] - 1
         self.input_layernorm = RMSNorm(width, eps)
-        self.self_attn = (LastAttention if is_last else Attention)(config, dtype)
+        self.self_attn = (LastAttention if self.is_last else Attention)(config, dtype, number)
         self.post_attention_layernorm = RMSNorm(width, eps)
         self.mlp = MLP(config, dtype)
 
@@ -140,9 +149,13 @@ class Qwen3(ForwardPass):
             raise ModelError(f"config.json: rope_theta must be positive, not {theta}")
         self.rotary = RotaryTable(config["max_position_embeddings"], head_dim_of(config), theta)
         self.embed_tokens = Table(config["vocab_size"], config["hidden_size"], dtype)
-        num_layers = config["num_hidden_layers"]
-        self.layers = nn.ModuleList(Layer(config, dtype, is_last=n == num_layers - 1) for n in range(num_layers))
+        self.layers = nn.ModuleList(Layer(config, dtype, number) for number in range(config["num_hidden_layers"]))
         self.norm = RMSNorm(config["hidden_size"], config["rms_norm_eps"])
+        self.key_values: int = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * head_dim_of(config)
+
+    def key_value_bytes(self, dtype: torch.dtype) -> int:
+        size: int = self.key_values * dtype.itemsize
+        return size
 
     def forward(self, ids: Tensor, packed: Packed) -> Tensor:
         tables = self.rotary.on(ids.device)

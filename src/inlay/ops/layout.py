@@ -32,9 +32,10 @@ class Layout:
         longest = max(end - start for start, end in pairwise(listed))
         return cls(listed, torch.from_numpy(offsets), torch.tensor(listed, dtype=torch.int32, device=device), longest)
 
-    def of_one_row_each(self) -> Layout:
-        """One row of every sequence, in their order."""
-        return Layout.of(np.arange(len(self.offsets), dtype=np.int64), self.cu_seqlens.device)
+    @classmethod
+    def of_one_row_each(cls, rows: Tensor) -> Layout:
+        """So many sequences of one row."""
+        return cls.of(np.arange(len(rows) + 1, dtype=np.int64), rows.device)
 
     def runs(self) -> Iterator[tuple[int, int, int]]:
         """Neighbours of equal length, as (first row, number of sequences, length)."""

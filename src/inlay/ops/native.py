@@ -33,8 +33,7 @@ SIGNATURES = {
     "attention": (
         *(_INTEGER,) * 4,
         *(_ADDRESS, _INTEGER, _ADDRESS, _ADDRESS, _INTEGER, _FLAG),
-        *(_ADDRESS,) * 5,
-        *(_INTEGER, _FLAG, _REAL, _ADDRESS),
+        *(_ADDRESS, _ADDRESS, _FLAG, _REAL, _ADDRESS),
     ),
 }
 
@@ -108,8 +107,7 @@ class Kernels:
             k.shape[1],
             width,
             *(q.data_ptr(), q.stride(0), k.data_ptr(), v.data_ptr(), k.stride(0), CODES[q.dtype]),
-            *(offsets[0].data_ptr(), offsets[1].data_ptr(), None, None, None),
-            *(0, is_causal, width**-0.5, out.data_ptr()),
+            *(offsets[0].data_ptr(), offsets[1].data_ptr(), is_causal, width**-0.5, out.data_ptr()),
         )
         return out
 

@@ -17,16 +17,13 @@ struct Problem {
   int64_t heads, kv_heads, width;
   const void *q, *k, *v;
   int64_t q_stride, kv_stride;
-  const int64_t *q_offsets, *k_offsets;              // [sequences + 1]
-  const int64_t *past_k, *past_v, *past_lengths;     // [sequences]: addresses and rows of earlier tokens, or null
-  int64_t past_stride;
+  const int64_t *q_offsets, *k_offsets;  // [sequences + 1]
   bool is_causal;
   float scale;
   void* out;  // [queries, heads · width]
 
-  int64_t past(int64_t b) const { return past_lengths == nullptr ? 0 : past_lengths[b]; }
   int64_t queries(int64_t b) const { return q_offsets[b + 1] - q_offsets[b]; }
-  int64_t keys(int64_t b) const { return past(b) + k_offsets[b + 1] - k_offsets[b]; }
+  int64_t keys(int64_t b) const { return k_offsets[b + 1] - k_offsets[b]; }
 };
 
 struct Task {
@@ -86,18 +83,10 @@ void pack_value(const T* from, int64_t width, int64_t num_keys, int64_t key, E* 
 
 template <class E, class T>
 void pack(const Problem& p, const Task& task, int64_t limit, int64_t padded, int64_t num_keys, E* keys, E* values) {
-  int64_t column = task.head * p.width, past = p.past(task.sequence), first = p.k_offsets[task.sequence];
+  int64_t first = p.k_offsets[task.sequence];
   for (int64_t key = 0; key < limit; ++key) {
-    const T *k, *v;
-    if (key < past) {
-      int64_t place = key * p.past_stride + column;
-      k = reinterpret_cast<const T*>(p.past_k[task.sequence]) + place;
-      v = reinterpret_cast<const T*>(p.past_v[task.sequence]) + place;
-    } else {
-      int64_t place = (first + key - past) * p.kv_stride + column;
-      k = static_cast<const T*>(p.k) + place;
-      v = static_cast<const T*>(p.v) + place;
-    }
+    int64_t place = (first + key) * p.kv_stride + task.head * p.width;
+    const T *k = static_cast<const T*>(p.k) + place, *v = static_cast<const T*>(p.v) + place;
     pack_key<E, T>(k, p.width, padded, key, keys);
     pack_value<E, T>(v, p.width, num_keys, key, values);
   }
@@ -190,14 +179,13 @@ std::vector<Task> tasks_of(const Problem& p, int64_t sequences) {
 
 using namespace inlay;
 
-// Queries are the last of their sequence's positions: q_offsets count them, k_offsets the keys that lie in k and v.
+// Queries are the last of their sequence's positions: q_offsets count them, k_offsets the keys.
 INLAY_EXPORT void inlay_attention(int64_t sequences, int64_t heads, int64_t kv_heads, int64_t width, const void* q,
                                   int64_t q_stride, const void* k, const void* v, int64_t kv_stride, int32_t dtype,
-                                  const int64_t* q_offsets, const int64_t* k_offsets, const int64_t* past_k,
-                                  const int64_t* past_v, const int64_t* past_lengths, int64_t past_stride,
-                                  int32_t is_causal, float scale, void* out) {
-  Problem problem{heads,     kv_heads, width,  q,      k,            v,           q_stride,       kv_stride, q_offsets,
-                  k_offsets, past_k,   past_v, past_lengths, past_stride, is_causal != 0, scale,     out};
+                                  const int64_t* q_offsets, const int64_t* k_offsets, int32_t is_causal, float scale,
+                                  void* out) {
+  Problem problem{heads,     kv_heads,  width,     q,     k,  v, q_stride, kv_stride,
+                  q_offsets, k_offsets, is_causal != 0, scale, out};
   std::vector<Task> tasks = tasks_of(problem, sequences);
   std::atomic<size_t> next{0};
   struct Work {

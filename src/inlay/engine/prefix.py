@@ -1,0 +1,153 @@
+"""Finds what sequences begin with in common, and keeps its keys and values, so that it runs once.
+
+In: a batch. Out: a `SharedBatch` that holds only the tokens that are left to run, or None where nothing is shared.
+A prefix is token ids, never text: at least `SHORTEST` that two sequences have in common, waiting together or one
+after the other. The store is bounded; the prefix that was not used for longest goes first. Kept for each beginning
+(the first `SHORTEST` ids) is one prefix, the longest that was found; others use as much of it as they share.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+
+import numpy as np
+import torch
+
+from inlay.models.lookback import Gather, LayerKeyValues, SharedPrefixes
+from inlay.ops.layout import Layout
+from inlay.types import Batch, IntArray
+
+SHORTEST = 16  # tokens
+STORE_BYTES = 64 << 20
+MOST_SEEN = 1024  # beginnings remembered that came once
+LARGEST_SHARE = 4  # a prefix may take a quarter of the store
+
+
+@dataclass(slots=True)
+class Prefix:
+    """Token ids, and their keys and values once they have run."""
+
+    ids: IntArray
+    layers: list[LayerKeyValues] = field(default_factory=list)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(k.nbytes + v.nbytes for k, v in self.layers)
+
+    def cut(self, length: int) -> list[LayerKeyValues]:
+        """Of its first tokens."""
+        return [(k[:length], v[:length]) for k, v in self.layers]
+
+
+@dataclass(frozen=True, slots=True)
+class SharedBatch:
+    """What is left to run: new prefixes first, then of each sequence the tokens behind its prefix."""
+
+    ids: IntArray  # [T]
+    positions: IntArray  # [T]
+    offsets: IntArray  # [segments + 1]: new prefixes and sequences
+    pooled: IntArray  # [B], the last row of each sequence
+    lookback: SharedPrefixes
+    new: list[Prefix]
+
+
+class PrefixStore:
+    """Prefixes by their beginnings. Belongs to the device thread."""
+
+    def __init__(self, bytes_per_token: int, device: torch.device) -> None:
+        self._kept: OrderedDict[bytes, Prefix] = OrderedDict()
+        self._seen: OrderedDict[bytes, IntArray] = OrderedDict()
+        self._longest = STORE_BYTES // LARGEST_SHARE // bytes_per_token
+        self._device = device
+
+    def share(self, batch: Batch) -> SharedBatch | None:
+        """Cut from a batch what is kept or can be shared."""
+        lists = [batch.ids[start:end] for start, end in pairwise(batch.offsets.tolist())]
+        beginnings: dict[bytes, list[int]] = {}
+        for place, ids in enumerate(lists):
+            if len(ids) > SHORTEST:
+                beginnings.setdefault(ids[:SHORTEST].tobytes(), []).append(place)
+        prefixes: dict[int, Prefix] = {}
+        new: list[Prefix] = []
+        for beginning, places in beginnings.items():
+            prefix = self._prefix_of(beginning, [lists[place] for place in places])
+            if prefix is not None:
+                prefixes.update(dict.fromkeys(places, prefix))
+                new += [] if prefix.layers else [prefix]
+        return self._cut(lists, prefixes, new) if prefixes else None
+
+    def keep(self, prefixes: Sequence[Prefix]) -> None:
+        """Keep new prefixes, which have run."""
+        for prefix in prefixes:
+            self._kept[prefix.ids[:SHORTEST].tobytes()] = prefix
+        while sum(prefix.nbytes for prefix in self._kept.values()) > STORE_BYTES:
+            self._kept.popitem(last=False)
+
+    def _prefix_of(self, beginning: bytes, lists: list[IntArray]) -> Prefix | None:
+        """The kept prefix of a beginning, or a longer one that several sequences share."""
+        kept = self._kept.get(beginning)
+        seen = self._seen.pop(beginning, None)
+        self._seen[beginning] = lists[-1][: self._longest + 1]
+        if len(self._seen) > MOST_SEEN:
+            self._seen.popitem(last=False)
+        shared = _common([*lists, *([] if seen is None else [seen])], self._longest)
+        if kept is not None:
+            self._kept.move_to_end(beginning)
+            if shared is None or len(shared) <= len(kept.ids):
+                return kept
+        return None if shared is None else Prefix(shared)
+
+    def _cut(self, lists: list[IntArray], prefixes: dict[int, Prefix], new: list[Prefix]) -> SharedBatch:
+        kept = [prefix for prefix in {id(p): p for p in prefixes.values()}.values() if prefix.layers]
+        lengths = {place: _shared_length(prefix.ids, lists[place]) for place, prefix in prefixes.items()}
+        firsts = [0] * len(new) + [lengths.get(place, 0) for place in range(len(lists))]
+        segments = [prefix.ids for prefix in new] + [ids[lengths.get(place, 0) :] for place, ids in enumerate(lists)]
+        offsets = np.array([0, *accumulate(map(len, segments))], dtype=np.int64)
+        starts = dict(zip(map(id, kept), accumulate([0, *(len(prefix.ids) for prefix in kept)]), strict=False))
+        num_kept = sum(len(prefix.ids) for prefix in kept)
+        starts |= {id(prefix): num_kept + int(offsets[number]) for number, prefix in enumerate(new)}
+        own = [np.arange(start, end) + num_kept for start, end in pairwise(offsets.tolist())]
+        for place, prefix in prefixes.items():
+            first = starts[id(prefix)] + np.arange(lengths[place])
+            own[len(new) + place] = np.concatenate([first, own[len(new) + place]])
+        return SharedBatch(
+            ids=np.concatenate(segments),
+            positions=np.concatenate(
+                [np.arange(first, first + len(ids)) for first, ids in zip(firsts, segments, strict=True)]
+            ),
+            offsets=offsets,
+            pooled=offsets[len(new) + 1 :] - 1,
+            lookback=SharedPrefixes(
+                kept=[prefix.layers for prefix in kept],
+                every=self._gather(own),
+                pooled=self._gather(own[len(new) :]),
+                new=[
+                    (slice(int(offsets[number]), int(offsets[number + 1])), prefix.layers)
+                    for number, prefix in enumerate(new)
+                ],
+            ),
+            new=new,
+        )
+
+    def _gather(self, rows: list[IntArray]) -> Gather:
+        offsets = np.array([0, *accumulate(map(len, rows))], dtype=np.int64)
+        return Gather(torch.from_numpy(np.concatenate(rows)), Layout.of(offsets, self._device))
+
+
+def _shared_length(prefix: IntArray, ids: IntArray) -> int:
+    """How many tokens of a prefix a sequence begins with; it keeps at least one of its own."""
+    most = min(len(prefix), len(ids) - 1)
+    differ = np.flatnonzero(prefix[:most] != ids[:most])
+    return int(differ[0]) if len(differ) else most
+
+
+def _common(lists: list[IntArray], most: int) -> IntArray | None:
+    """What several sequences begin with; None for one, or where it is too short."""
+    if len(lists) < 2 or most < SHORTEST:
+        return None
+    first = lists[0][:most]
+    length = min(_shared_length(first, ids) for ids in lists)
+    return None if length < SHORTEST else first[:length].copy()

@@ -1,0 +1,71 @@
+"""Keys and values that come before a batch's own rows: of a prefix that sequences share, or of a long input's start.
+
+In: the keys and values of the rows that run, layer by layer. Out: all that each sequence's queries see, and where it
+lies. A row's keys and values depend on the tokens up to it alone, so what is kept is what would be computed again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inlay.ops.layout import Layout
+
+LayerKeyValues = tuple[Tensor, Tensor]  # each [tokens, kv_heads, head_dim]
+
+
+class Lookback(Protocol):
+    """What a batch looks back at beside its own rows."""
+
+    def join(self, layer: int, k: Tensor, v: Tensor, *, only_pooled: bool) -> tuple[Tensor, Tensor, Layout]:
+        """All keys and values, sequence by sequence; with `only_pooled`, of those that have a pooled row."""
+        ...
+
+
+class Pieces:
+    """The one sequence of a long input, piece by piece; holds one layer at a time."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._layer = -1
+        self._filled = 0
+
+    def join(self, layer: int, k: Tensor, v: Tensor, *, only_pooled: bool) -> tuple[Tensor, Tensor, Layout]:
+        if layer != self._layer:
+            self._layer, self._filled = layer, 0
+            self._k, self._v = (x.new_empty((self._length, *x.shape[1:])) for x in (k, v))
+        end = self._filled + len(k)
+        self._k[self._filled : end] = k
+        self._v[self._filled : end] = v
+        self._filled = end
+        return self._k[:end], self._v[:end], Layout.of(np.array([0, end], dtype=np.int64), k.device)
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """Which rows make the keys of each sequence: of the kept prefixes one after the other, then of the batch."""
+
+    rows: Tensor  # [keys]
+    layout: Layout
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPrefixes:
+    """Prefixes that several sequences begin with: kept ones, and new ones that run as sequences of this batch."""
+
+    kept: list[list[LayerKeyValues]]  # prefix by prefix, layer by layer
+    every: Gather  # for all sequences, the new prefixes among them
+    pooled: Gather  # for those that have a vector
+    new: list[tuple[slice, list[LayerKeyValues]]]  # rows of each new prefix, and where its layers are kept
+
+    def join(self, layer: int, k: Tensor, v: Tensor, *, only_pooled: bool) -> tuple[Tensor, Tensor, Layout]:
+        for rows, layers in self.new:
+            layers.append((k[rows].clone(), v[rows].clone()))
+        gather = self.pooled if only_pooled else self.every
+        all_k = torch.cat([*(layers[layer][0] for layers in self.kept), k])
+        all_v = torch.cat([*(layers[layer][1] for layers in self.kept), v])
+        return all_k[gather.rows], all_v[gather.rows], gather.layout

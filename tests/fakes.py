@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -71,12 +71,26 @@ class FakeRunner:
         self.gate = threading.Event()
         self.gate.set()
         self.is_broken = False
+        self.longest_whole = 1 << 30
+        self.between = threading.Semaphore(0)  # with a longest_whole: released once for each piece that may run
 
     def launch(self, batch: Batch) -> Batch:
         self.events.append(f"launch {batch.num_tokens}")
         if not self.is_asynchronous:
             self._run(batch)
         return batch
+
+    def is_divisible(self, batch: Batch) -> bool:
+        return len(batch.sequences) == 1 and batch.num_tokens > self.longest_whole
+
+    def launch_in_pieces(self, batch: Batch) -> Generator[None, None, Batch]:
+        for number in range(3):
+            self.events.append(f"piece {number}")
+            self.between.acquire(timeout=30)
+            if POISON in batch.ids:
+                raise ValueError("poison")
+            yield
+        return self.launch(batch)
 
     def collect(self, launched: Batch) -> FloatArray:
         self.events.append(f"collect {launched.num_tokens}")

@@ -323,3 +323,71 @@ def wait_until(is_so: object, seconds: float = 20) -> None:
     while not is_so():  # type: ignore[operator]
         assert time.monotonic() < end, "it did not come about"
         time.sleep(0.002)
+
+
+def long_worker() -> tuple[FakeRunner, DeviceWorker]:
+    runner = FakeRunner()
+    runner.longest_whole = 10
+    return runner, make_worker(runner, max_batch_tokens=16)
+
+
+def start(worker: DeviceWorker, content: list[int]) -> tuple[Item, Receiver]:
+    item, receiver = item_of(content), Receiver()
+    worker.embed([item], receiver)
+    return item, receiver
+
+
+def test_short_inputs_run_between_the_pieces_of_a_long_one() -> None:
+    runner, worker = long_worker()
+    long, answered = start(worker, [1] * 20)
+    wait_until(lambda: runner.events == ["piece 0"])
+    _, other = start(worker, [2, 3])
+    runner.between.release()
+    other.wait(1)
+    assert not answered.items
+    runner.between.release(2)
+    answered.wait(1)
+    assert runner.events.index("launch 2") < runner.events.index("piece 2") < runner.events.index("launch 20")
+    assert long.vector[0] == 20.0
+    worker.close()
+
+
+def test_a_second_long_input_waits_for_the_first() -> None:
+    runner, worker = long_worker()
+    starts = [start(worker, [number] * 20) for number in (1, 2)]
+    runner.between.release(6)
+    for (item, receiver), expected in zip(starts, (20.0, 40.0), strict=True):
+        receiver.wait(1)
+        assert item.vector[0] == expected
+    pieces = [event for event in runner.events if event.startswith("piece")]
+    assert pieces == ["piece 0", "piece 1", "piece 2"] * 2
+    worker.close()
+
+
+def test_a_long_input_that_fails_or_that_nobody_wants_fails_alone() -> None:
+    runner, worker = long_worker()
+    failing, failed = start(worker, [POISON] * 20)
+    runner.between.release()
+    failed.wait(1)
+    assert isinstance(failing.error, EngineError)
+    leaving, left = start(worker, [1] * 20)
+    wait_until(lambda: runner.events.count("piece 0") == 2)
+    leaving.is_cancelled = True
+    runner.between.release()
+    left.wait(1)
+    assert isinstance(leaving.error, Cancelled)
+    assert embed(worker, [[5]])[0].vector[0] == 5.0
+    assert worker.health() is None
+    worker.close()
+
+
+def test_a_long_input_is_told_when_the_worker_closes() -> None:
+    runner, worker = long_worker()
+    item, answered = start(worker, [1] * 20)
+    wait_until(lambda: bool(runner.events))
+    closing = threading.Thread(target=worker.close)
+    closing.start()
+    runner.between.release()
+    answered.wait(1)
+    closing.join(20)
+    assert isinstance(item.error, ShuttingDown)

@@ -8,22 +8,24 @@ failure that no retry explains, a batch that ran before is run again: if it fail
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from inlay.engine.answers import fail_all, hand_back_all
+from inlay.engine.answers import answer_unwanted, fail_all, hand_back_all, is_unwanted
 from inlay.engine.batch import pack
 from inlay.engine.queue import SequenceQueue
 from inlay.engine.stats import EngineStats
-from inlay.errors import EngineError, InlayError, NonFiniteVector, OutOfMemory
+from inlay.errors import EngineError, InlayError, NonFiniteVector, OutOfMemory, ShuttingDown
 from inlay.telemetry.logs import get_logger
 from inlay.types import Batch, FloatArray, ModelSpec, Sequence
 
 log = get_logger("engine")
 
 IDLE_BEAT_SECONDS = 1.0
+STOPPED = "the server shut down before this long input was done: try another one"
 
 
 class BatchRunner(Protocol):
@@ -37,6 +39,10 @@ class BatchRunner(Protocol):
 
     def launch(self, batch: Batch) -> Any: ...  # noqa: ANN401
 
+    def is_divisible(self, batch: Batch) -> bool: ...
+
+    def launch_in_pieces(self, batch: Batch) -> Generator[None, None, Any]: ...
+
     def collect(self, launched: Any) -> FloatArray: ...  # noqa: ANN401
 
 
@@ -46,6 +52,15 @@ class InFlight:
 
     batch: Batch
     launched: Any
+    began: float
+
+
+@dataclass(slots=True)
+class LongRun:
+    """A long input on its way, piece by piece."""
+
+    batch: Batch
+    pieces: Generator[None, None, Any]
     began: float
 
 
@@ -60,6 +75,7 @@ class DeviceLoop:
         self._probe = probe
         self._stats = stats
         self._flying: InFlight | None = None
+        self._long: LongRun | None = None
 
     def run(self) -> None:
         """Serve until the queue is closed. An exception out of here is a bug; see `fail_in_flight`."""
@@ -71,17 +87,39 @@ class DeviceLoop:
             if self._flying is not None and not self._runner.is_asynchronous:
                 self._land(self._flying)
                 self._flying = None
+            if self._long is not None:
+                self._advance(self._long)
         if self._flying is not None:
             self._land(self._flying)
+        if self._long is not None:
+            fail_all(self._long.batch.sequences, ShuttingDown(STOPPED, retry_after=1.0))
 
     def fail_in_flight(self, error: InlayError) -> None:
-        """Answer the batch that a dying loop leaves behind."""
-        if self._flying is not None:
-            fail_all(self._flying.batch.sequences, error)
+        """Answer what a dying loop leaves behind."""
+        for batch in (run.batch for run in (self._flying, self._long) if run is not None):
+            fail_all(batch.sequences, error)
 
     def _take(self) -> list[Sequence] | None:
         self.beat = time.monotonic()
-        return self._queue.take(IDLE_BEAT_SECONDS if self._flying is None else 0)
+        is_idle = self._flying is None and self._long is None
+        return self._queue.take(IDLE_BEAT_SECONDS if is_idle else 0, is_between=self._long is not None)
+
+    def _advance(self, long: LongRun) -> None:
+        """Run the next piece of the long input; answer it after the last, or when nobody waits any more."""
+        sequences = long.batch.sequences
+        if all(is_unwanted(sequence) for sequence in sequences):
+            self._long = None
+            self._stats.dropped_sequences += len(sequences)
+            answer_unwanted(sequences)
+            return
+        try:
+            next(long.pieces)
+        except StopIteration as finished:
+            self._long = None
+            self._land(InFlight(long.batch, finished.value, long.began))
+        except Exception as error:  # noqa: BLE001 - as in _launch
+            self._long = None
+            self._recover(sequences, error)
 
     def _launch(self, sequences: list[Sequence]) -> InFlight | None:
         """Send a batch to the device; None when it failed there and then (its items are answered)."""
@@ -89,6 +127,9 @@ class DeviceLoop:
         for sequence in sequences:
             sequence.item.queue_seconds = began - sequence.arrived
         batch = pack(sequences)
+        if self._long is None and self._runner.is_divisible(batch):
+            self._long = LongRun(batch, self._runner.launch_in_pieces(batch), began)
+            return None
         try:
             return InFlight(batch, self._runner.launch(batch), began)
         except Exception as error:  # noqa: BLE001 - a failed batch is its items' answer, not the loop's end

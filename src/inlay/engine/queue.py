@@ -64,14 +64,14 @@ class SequenceQueue:
         self._answer(dropped)
         return refusal
 
-    def take(self, wait_seconds: float) -> list[Sequence] | None:
+    def take(self, wait_seconds: float, *, is_between: bool = False) -> list[Sequence] | None:
         """The next batch; empty when none came within the time; None once the queue is closed."""
         with self._changed:
             if not len(self._scheduler) and self._closed_with is None and wait_seconds > 0:
                 self._changed.wait(wait_seconds)
             if self._closed_with is not None:
                 return None
-            batch, dropped = self._scheduler.next_batch(is_unwanted)
+            batch, dropped = self._scheduler.next_batch(is_unwanted, is_between=is_between)
         self._answer(dropped)
         return batch
 

@@ -6,7 +6,7 @@ return before the device is done (CUDA); `collect` waits. Knows nothing of queue
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from inlay.ops.layout import Layout
 from inlay.types import Batch, FloatArray, IntArray, ModelSpec, Pooling, Sequence
 
 LEAST_COSINE = 0.999  # of int8 to the float dtype, in the mean over the sample
+LONGEST_WHOLE = 2048  # tokens; longer inputs run in pieces
 # What torch's allocators say on devices where running out is a plain RuntimeError.
 _ALLOCATION = ("can't allocate memory", "not enough memory", "out of memory")
 
@@ -88,6 +89,17 @@ class Runner:
             if pooled is None:
                 return mean_of_rows(hidden, layout)
             return hidden if sees_all else hidden[pooled]
+
+    def is_divisible(self, batch: Batch) -> bool:
+        """Is it one long input that can run in pieces?"""
+        return self._prefixes is not None and len(batch.offsets) == 2 and batch.num_tokens > LONGEST_WHOLE
+
+    @torch.inference_mode()
+    def launch_in_pieces(self, batch: Batch) -> Generator[None, None, Tensor]:
+        """Run a divisible batch; between pieces others may run. Gives what `launch` would."""
+        with self._naming_out_of_memory():
+            ids, positions = self._to_device(batch.ids), self._to_device(batch.positions)
+            return (yield from self._model.forward_in_pieces(ids, positions))
 
     def _run_shared(self, shared: SharedBatch, prefixes: PrefixStore) -> Tensor:
         layout, pooled = Layout.of(shared.offsets, self.device), self._to_device(shared.pooled)

@@ -20,6 +20,7 @@ from itertools import count
 from inlay.types import Priority, Sequence
 
 OLDEST_EVERY = 8  # batches
+BETWEEN_SHARE = 8  # between the pieces of a long input, a batch has an eighth of the usual tokens
 WEIGHTS = {Priority.HIGH: 0.25, Priority.NORMAL: 1.0, Priority.LOW: 8.0}
 
 
@@ -65,20 +66,28 @@ class Scheduler:
             self._num_waiting += 1
             self.queued_tokens += sequence.num_tokens
 
-    def next_batch(self, is_unwanted: Callable[[Sequence], bool]) -> tuple[list[Sequence], list[Sequence]]:
+    def next_batch(
+        self, is_unwanted: Callable[[Sequence], bool], *, is_between: bool = False
+    ) -> tuple[list[Sequence], list[Sequence]]:
         """The sequences to run now, and those dropped on the way because nobody wants them any more.
 
-        A sequence longer than `max_batch_tokens` runs alone.
+        A sequence longer than `max_batch_tokens` runs alone. Between the pieces of a long input a batch is small, so
+        that both get on, and such a sequence waits.
         """
         batch: list[Sequence] = []
         dropped: list[Sequence] = []
+        most = max(self.max_batch_tokens // BETWEEN_SHARE, 1) if is_between else self.max_batch_tokens
         num_tokens = 0
-        while len(batch) < self.max_batch_sequences and (head := self._head(is_first=not batch)) is not None:
+        while len(batch) < self.max_batch_sequences:
+            head = self._head(may_be_oldest=not batch and not is_between)
+            if head is None:
+                break
             sequence = head.sequence
             if is_unwanted(sequence):
                 dropped.append(self._take(head))
                 continue
-            if batch and num_tokens + sequence.num_tokens > self.max_batch_tokens:
+            room = most - num_tokens if batch else self.max_batch_tokens
+            if (batch or is_between) and sequence.num_tokens > room:
                 break
             num_tokens += sequence.num_tokens
             batch.append(self._take(head))
@@ -97,7 +106,7 @@ class Scheduler:
     def drop_all(self) -> list[Sequence]:
         return self.drop_unwanted(lambda sequence: True)
 
-    def _head(self, *, is_first: bool) -> _Waiting | None:
+    def _head(self, *, may_be_oldest: bool) -> _Waiting | None:
         """The next in turn: by tag, or by arrival at the beginning of every eighth batch."""
         while self._arrivals and self._arrivals[0].is_gone:
             self._arrivals.popleft()
@@ -105,7 +114,7 @@ class Scheduler:
             self._heap.clear()
             self._virtual_time = 0.0
             return None
-        if is_first and self._num_batches % OLDEST_EVERY == OLDEST_EVERY - 1:
+        if may_be_oldest and self._num_batches % OLDEST_EVERY == OLDEST_EVERY - 1:
             return self._arrivals[0]
         while self._heap[0].is_gone:
             heapq.heappop(self._heap)

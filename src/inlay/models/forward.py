@@ -8,7 +8,7 @@ turns the weights into products, in the layout that the device wants.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -151,6 +151,10 @@ class ForwardPass(nn.Module, ABC):
     @abstractmethod
     def forward(self, ids: Tensor, packed: Packed) -> Tensor:
         """ids [T] → hidden states in float32: [B, width] of the pooled rows, or [T, width] of all."""
+
+    def forward_in_pieces(self, ids: Tensor, positions: Tensor) -> Generator[None, None, Tensor]:
+        """`forward` of one long sequence for its last row [1, width]; yields between pieces. For causal models."""
+        raise NotImplementedError(f"{type(self).__name__} sees the whole input at once")
 
     def key_value_bytes(self, dtype: torch.dtype) -> int:
         """Of one token in all layers; for causal models."""

@@ -26,8 +26,8 @@ class Lookback(Protocol):
         ...
 
 
-class Pieces:
-    """The one sequence of a long input, piece by piece; holds one layer at a time."""
+class EarlierPieces:
+    """Of one long sequence, what ran before in the layer that runs; holds one layer at a time."""
 
     def __init__(self, length: int) -> None:
         self._length = length

@@ -7,14 +7,17 @@ that comes next. In the last layer only the pooled rows go on behind the keys an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Generator, Mapping
+from typing import Any, ClassVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from inlay.errors import ModelError
 from inlay.models.forward import ForwardPass, Linear, Packed, Part, RMSNorm, Table, require, require_divisor
+from inlay.models.lookback import EarlierPieces
+from inlay.models.pieces import Deltas, PieceSizer
 from inlay.ops.activation import silu_product
 from inlay.ops.attention import attention
 from inlay.ops.convert import converted
@@ -129,6 +132,11 @@ class Layer(nn.Module):
         x = self.post_attention_layernorm(hidden, mixed, self.mlp.takes)
         return hidden, self.mlp(x)
 
+    def remember(self, hidden: Tensor, delta: Rows | None, tables: tuple[Tensor, Tensor], packed: Packed) -> None:
+        """Of the last layer: only keys and values, for rows that no vector is made of."""
+        last = cast(LastAttention, self.self_attn)
+        last.remember(self.input_layernorm(hidden, delta, last.takes), tables, packed)
+
 
 class Qwen3(ForwardPass):
     PREFIXES: ClassVar[tuple[str, ...]] = ("model.",)
@@ -151,7 +159,37 @@ class Qwen3(ForwardPass):
         self.embed_tokens = Table(config["vocab_size"], config["hidden_size"], dtype)
         self.layers = nn.ModuleList(Layer(config, dtype, number) for number in range(config["num_hidden_layers"]))
         self.norm = RMSNorm(config["hidden_size"], config["rms_norm_eps"])
+        self.sizer = PieceSizer.of(config, head_dim_of(config))
         self.key_values: int = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * head_dim_of(config)
+
+    def forward_in_pieces(self, ids: Tensor, positions: Tensor) -> Generator[None, None, Tensor]:
+        """Layer by layer, and in each layer piece by piece, so that one layer's keys and values are kept at a time."""
+        tables, length = self.rotary.on(ids.device), len(ids)
+        hidden: Tensor = self.embed_tokens(ids)
+        deltas, lookback = Deltas(length), EarlierPieces(length)
+        *layers, last = cast("list[Layer]", list(self.layers))
+
+        def piece(start: int, end: int, pooled: Tensor | None = None) -> tuple[Tensor, Rows | None, Packed]:
+            layout = Layout.of(np.array([0, end - start], dtype=np.int64), ids.device)
+            return hidden[start:end], deltas.of(start, end), Packed(positions[start:end], layout, pooled, lookback)
+
+        for layer in layers:
+            for start, end in self.sizer.spans(length):
+                rows, delta, packed = piece(start, end)
+                with self.sizer.timing(start, end):
+                    deltas.put(start, end, layer(rows, delta, tables, packed)[1])
+                yield
+        for start, end in self.sizer.spans(length - 1):
+            rows, delta, packed = piece(start, end)
+            with self.sizer.timing(start, end):
+                last.remember(rows, delta, tables, packed)
+            yield
+        rows, delta, packed = piece(length - 1, length, torch.tensor([0], device=ids.device))
+        return self._normed(*last(rows, delta, tables, packed))
+
+    def _normed(self, hidden: Tensor, delta: Rows | None) -> Tensor:
+        normed: Rows = self.norm(hidden, delta, FULL)
+        return normed.values
 
     def key_value_bytes(self, dtype: torch.dtype) -> int:
         size: int = self.key_values * dtype.itemsize
@@ -163,8 +201,7 @@ class Qwen3(ForwardPass):
         delta: Rows | None = None
         for layer in self.layers:
             hidden, delta = layer(hidden, delta, tables, packed)
-        normed: Rows = self.norm(hidden, delta, FULL)
-        return normed.values
+        return self._normed(hidden, delta)
 
 
 def head_dim_of(config: Mapping[str, Any]) -> int:

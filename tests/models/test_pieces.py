@@ -1,0 +1,99 @@
+"""A long input in pieces gives the vector that it gives whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from running import make_runner, sequence_of
+
+from inlay.engine import runner as module
+from inlay.engine.batch import pack
+from inlay.engine.device import choose
+from inlay.engine.runner import Runner
+from inlay.models import pieces
+from inlay.models.pieces import FEWEST_TOKENS, MOST_TOKENS, PIECE_SECONDS, PieceSizer
+from inlay.models.spec import read_spec
+from inlay.ops import native
+from inlay.ops.int8 import can_multiply_bytes
+from inlay.types import FloatArray
+
+LONG = np.random.default_rng(0).integers(0, 100, 1500).tolist()
+
+
+def in_pieces(runner: Runner, ids: list[int]) -> tuple[FloatArray, int]:
+    run = runner.launch_in_pieces(pack([sequence_of(ids)]))
+    count = 0
+    while True:
+        try:
+            next(run)
+            count += 1
+        except StopIteration as finished:
+            return runner.collect(finished.value), count
+
+
+@pytest.mark.parametrize("has_kernels", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_pieces_give_what_the_whole_gives(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, dtype: str, has_kernels: bool
+) -> None:
+    if not has_kernels:
+        monkeypatch.setattr(native, "load_kernels", lambda: None)
+    monkeypatch.setattr(pieces, "PIECE_SECONDS", 0.0)
+    runner = make_runner(checkpoint("qwen3"), dtype)
+    whole = runner.collect(runner.launch(pack([sequence_of(LONG)])))
+    found, count = in_pieces(runner, LONG)
+    assert count > len(runner._model.layers) * 1000 / FEWEST_TOKENS
+    cosine = (whole * found).sum() / np.linalg.norm(whole) / np.linalg.norm(found)
+    assert cosine > (0.999999 if dtype == "float32" else 0.9999)
+
+
+@pytest.mark.skipif(not can_multiply_bytes(), reason="the processor has no VNNI")
+def test_in_int8_the_bits_are_the_same(checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = [sequence_of([1, 2, 3, number]) for number in range(8)]
+    runner = Runner(read_spec(checkpoint("qwen3"), "x"), choose("cpu", "int8"), lambda: sample, 0.9)
+    whole = runner.collect(runner.launch(pack([sequence_of(LONG)])))
+    for seconds in (1.0, 0.0, 1e-4):  # pieces of other sizes each time
+        monkeypatch.setattr(pieces, "PIECE_SECONDS", seconds)
+        assert np.array_equal(in_pieces(runner, LONG)[0], whole)
+
+
+def test_only_a_lone_long_input_of_a_causal_model_runs_in_pieces(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LONGEST_WHOLE", 1000)
+    causal, other = make_runner(checkpoint("qwen3")), make_runner(checkpoint("bert"))
+    long, short = sequence_of(LONG), sequence_of([1, 2])
+    assert causal.is_divisible(pack([long]))
+    assert not causal.is_divisible(pack([short]))
+    assert not causal.is_divisible(pack([short, long]))
+    assert not other.is_divisible(pack([long]))
+
+
+@given(st.integers(1, 40_000), st.floats(1e-8, 1e-2), st.floats(100, 10_000))
+def test_spans_cover_an_input_once_in_pieces_of_bounded_size_and_time(
+    length: int, seconds: float, even_length: float
+) -> None:
+    sizer = PieceSizer(even_length)
+    sizer._seconds_per_token = seconds
+    spans = list(sizer.spans(length))
+    assert [start for start, _ in spans] == [0, *(end for _, end in spans[:-1])]
+    assert spans[-1][1] == length
+    for start, end in spans:
+        assert end - start <= MOST_TOKENS
+        takes = (end - start) * seconds * (1 + start / even_length)
+        assert takes <= PIECE_SECONDS * 1.001 or end - start <= FEWEST_TOKENS
+
+
+def test_a_piece_teaches_what_the_next_may_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 1.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    sizer = PieceSizer(1e9)
+    assert next(sizer.spans(10_000)) == (0, 256)
+    with sizer.timing(0, 256):
+        pass
+    assert next(sizer.spans(10_000)) == (0, FEWEST_TOKENS)  # a second for 256: even the fewest take more than asked

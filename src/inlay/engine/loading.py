@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inlay.config import Settings
+from inlay.engine.allocator import keep_freed_memory
 from inlay.engine.batch import pack
 from inlay.engine.device import Choice, choose
 from inlay.engine.intake import Intake
@@ -48,6 +49,8 @@ def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engi
     """Load a checkpoint. Blocks for seconds; call it on the thread that is to own the device."""
     began = time.monotonic()
     choice = choose(settings.device, settings.dtype)
+    if choice.device.type == "cpu":
+        keep_freed_memory()
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(Tokenizer, spec.path)  # beside the weights: it takes as long
         runner = Runner(

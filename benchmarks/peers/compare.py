@@ -25,7 +25,6 @@ from inlay.models.source import locate
 
 HERE = Path(__file__).parent
 PAUSE = 0.5  # seconds: the one before may still spin its threads, waiting for more work
-RUNS = 3  # in a turn, after one that brings the weights back into the caches
 TORCH = "torch==2.13.0"
 # Name → its environment's packages, script, dtype.
 CONTESTANTS = {
@@ -100,6 +99,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=list(SHAPES), help="instead: random weights of a true shape")
     parser.add_argument("--rows", default="1x16,8x128")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=3, help="in a turn, after one that warms the caches")
     parser.add_argument("--only", default=",".join(CONTESTANTS), help="contestants, by name")
     parser.add_argument("--environments", type=Path, default=Path(tempfile.gettempdir()) / "inlay-peers")
     options = parser.parse_args()
@@ -121,7 +121,7 @@ def main() -> None:
             for row in rows:
                 for contestant in present:
                     time.sleep(PAUSE)
-                    seconds = [contestant.run(row) for _ in range(1 + RUNS)][1:]
+                    seconds = [contestant.run(row) for _ in range(1 + options.runs)][1:]
                     if number:  # the first round warms up
                         taken[contestant.name][row] += seconds
         for contestant in made:

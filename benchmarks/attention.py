@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -39,16 +40,11 @@ def main() -> None:
         layout = Layout.of(np.arange(count + 1, dtype=np.int64) * length, torch.device("cpu"))
         padded = [x.reshape(count, length, -1, width).transpose(1, 2) for x in (q, k, v)]
 
-        def by_torch(parts: list[Tensor] = padded, causal: bool = is_causal) -> Tensor:
-            return scaled_dot_product_attention(*parts, is_causal=causal, enable_gqa=True)
-
-        def by_products(q: Tensor = q, k: Tensor = k, v: Tensor = v, causal: bool = is_causal) -> Tensor:
-            return attend_in_blocks(q, k, v, layout, is_causal=causal)
-
-        def by_kernel(q: Tensor = q, k: Tensor = k, v: Tensor = v, causal: bool = is_causal) -> Tensor:
-            return attention(q, k, v, layout, layout, is_causal=causal)
-
-        ways: dict[str, Callable[[], Tensor]] = {"torch": by_torch, "products": by_products, "kernel": by_kernel}
+        ways: dict[str, Callable[[], Tensor]] = {
+            "torch": partial(scaled_dot_product_attention, *padded, is_causal=is_causal, enable_gqa=True),
+            "products": partial(attend_in_blocks, q, k, v, layout, is_causal=is_causal),
+            "kernel": partial(attention, q, k, v, layout, layout, is_causal=is_causal),
+        }
         taken: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(RUNS):
             for way, run in ways.items():

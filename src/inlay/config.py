@@ -33,7 +33,8 @@ MOST_SECONDS = 30 * 86_400
 _SECONDS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
-SERVE, EMBED, VERIFY, PRECOMPUTE, SEARCH, BENCH = "serve", "embed", "verify", "precompute", "search", "bench"
+SERVE, EMBED, VERIFY, PRECOMPUTE, SEARCH = "serve", "embed", "verify", "precompute", "search"
+BENCH, QUANTIZE = "bench", "quantize"
 ENGINE = (SERVE, EMBED, VERIFY, PRECOMPUTE, SEARCH, BENCH)
 BULK = (EMBED, PRECOMPUTE)
 
@@ -86,6 +87,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             VERIFY,
             SEARCH,
             BENCH,
+            QUANTIZE,
             ge=0,
             le=1,
         ),

@@ -75,7 +75,7 @@ def test_the_ceiling_counts_every_product_of_the_model(demo_path: Path) -> None:
 
 def test_bench_engine_prints_a_card_a_table_and_json_last(tmp_path: Path) -> None:
     drawing = tmp_path / "plot.png"
-    arguments = ["--rows", "1x16,2x8,mixed,1x512", "--seconds", "0", "--plot", str(drawing)]
+    arguments = ["--rows", "1x16,2x8,mixed,1x512", "--seconds", "0", "--longest", "100000", "--plot", str(drawing)]
     done = run_inlay("bench", "engine", "demo", *arguments)
     assert done.returncode == 0, done.stderr
     assert "processor" in done.stdout

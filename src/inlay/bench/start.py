@@ -19,8 +19,7 @@ from typing import Any
 from inlay.bench.card import machine_card
 from inlay.bench.process import age_seconds, peak_bytes, resident_bytes
 from inlay.config import Settings
-from inlay.engine.device import choose
-from inlay.engine.loading import BATCH_TOKENS, load_engine
+from inlay.engine.loading import BATCH_TOKENS, choose_for, load_engine
 from inlay.engine.worker import DeviceWorker
 from inlay.errors import ConfigError
 from inlay.models.source import locate, served_name
@@ -64,7 +63,7 @@ def start_engine(model: str, name: str | None, settings: Settings, unrelated_sec
     worker = DeviceWorker(spec, lambda spec, stats: load_engine(spec, settings, stats), settings.stall_timeout)
     worker.wait_loaded()
     load_seconds = time.monotonic() - began
-    choice = choose(settings.device, settings.dtype)
+    choice = choose_for(spec, settings)
     memory = {"idle": _gib(idle), "loaded": _gib(resident_bytes())}
     card = {
         **machine_card(),

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import inlay
-from inlay.cli import bench, cache, embed, export, index, models, precompute, search, serve, verify
+from inlay.cli import bench, cache, embed, export, index, models, precompute, quantize, search, serve, verify
 from inlay.cli.sglang import translate
 from inlay.config import SERVE
 from inlay.errors import ConfigError, InlayError
@@ -29,6 +29,7 @@ app.command("index")(index.index)
 app.command("export")(export.export)
 app.command("verify")(verify.verify)
 app.command("models")(models.models)
+app.command("quantize")(quantize.quantize)
 app.add_typer(bench.app, name="bench")
 app.add_typer(cache.app, name="cache")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ import numpy as np
 from inlay.config import Settings
 from inlay.engine.allocator import keep_freed_memory
 from inlay.engine.batch import pack
-from inlay.engine.device import Choice, choose
+from inlay.engine.device import AUTO, INT8, Choice, choose
 from inlay.engine.intake import Intake
 from inlay.engine.loop import BatchRunner, DeviceLoop
 from inlay.engine.queue import SequenceQueue
@@ -26,6 +27,7 @@ from inlay.engine.scheduler import Scheduler
 from inlay.engine.stats import EngineStats
 from inlay.engine.tokenizer import Tokenizer
 from inlay.errors import ModelError
+from inlay.models.stored_int8 import read_report
 from inlay.ops.native import load_kernels
 from inlay.telemetry.logs import get_logger
 from inlay.types import Batch, Item, ModelSpec, Sequence, Truncate
@@ -45,20 +47,26 @@ class Engine:
     loop: DeviceLoop
 
 
+def choose_for(spec: ModelSpec, settings: Settings) -> Choice:
+    """Device and dtype for a checkpoint; auto is int8 for one that is stored so."""
+    is_stored = settings.dtype == AUTO and read_report(spec.path) is not None
+    return choose(settings.device, INT8 if is_stored else settings.dtype)
+
+
+def make_runner(spec: ModelSpec, choice: Choice, least_cosine: float, tokenizer: Callable[[], Tokenizer]) -> Runner:
+    """A model on its device; `tokenizer` is asked for only if int8 has to be measured."""
+    return Runner(spec, choice, lambda: _sequences(SAMPLE, tokenizer(), spec), least_cosine)
+
+
 def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engine:
     """Load a checkpoint. Blocks for seconds; call it on the thread that is to own the device."""
     began = time.monotonic()
-    choice = choose(settings.device, settings.dtype)
+    choice = choose_for(spec, settings)
     if choice.device.type == "cpu":
         keep_freed_memory()
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(Tokenizer, spec.path)  # beside the weights: it takes as long
-        runner = Runner(
-            spec,
-            choice,
-            lambda: _sequences(SAMPLE, reading.result(), spec),
-            settings.int8_cosine,
-        )
+        runner = make_runner(spec, choice, settings.int8_cosine, reading.result)
         tokenizer = reading.result()
     if tokenizer.num_ids > spec.vocab_rows:
         log.warning(

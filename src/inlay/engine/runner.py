@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from inlay.models.fingerprint import fingerprint
 from inlay.models.forward import ForwardPass, Packed
 from inlay.models.quantise import QuantisationReport, quantise
 from inlay.models.registry import forward_class
+from inlay.models.stored_int8 import StoredReport, expect_int8, make_stored, read_report, write_int8
 from inlay.models.weights import load_weights, weight_files
 from inlay.ops.layout import Layout
 from inlay.types import Batch, FloatArray, IntArray, ModelSpec, Pooling, Sequence
@@ -48,9 +50,13 @@ class Runner:
         self.report: QuantisationReport | None = None
         self.spec = replace(spec, dtype=choice.dtype_name)
         self._prefixes: PrefixStore | None = None
-        self._model, files = _build(spec, choice)
+        self._stored = read_report(spec.path)
+        self._model, files = _build(spec, choice, self._stored)
         made_of: list[str] = []
-        if choice.is_int8:
+        if self._stored is not None:
+            self._model.prepare(partial(make_stored, dtype=choice.dtype))
+            made_of = [str(choice.dtype), *self._stored.kept]
+        elif choice.is_int8:
             sequences = sample()
             self.report = self._quantise(sequences, choice.dtype, least_cosine)
             made_of = [str(choice.dtype), *(sequence.ids.tobytes().hex() for sequence in sequences), *self.report.kept]
@@ -74,6 +80,12 @@ class Runner:
             return vectors[[places[id(sample[text])] for text in texts]]
 
         return quantise(self._model, run, len(sample), dtype, least_cosine)
+
+    def write_int8(self, target: Path, dtype: torch.dtype) -> int:
+        """Write a model that was quantised when it was loaded as a checkpoint; the bytes of its weights."""
+        if self.report is None:
+            raise ModelError(f"{self.spec.path} is an int8 checkpoint already")
+        return write_int8(self._model, self.spec.path, target, self.report, dtype)
 
     @torch.inference_mode()
     def launch(self, batch: Batch) -> Tensor:
@@ -136,11 +148,15 @@ class Runner:
         return tensor.pin_memory().to(self.device, non_blocking=True)
 
 
-def _build(spec: ModelSpec, choice: Choice) -> tuple[ForwardPass, list[Path]]:
+def _build(spec: ModelSpec, choice: Choice, stored: StoredReport | None = None) -> tuple[ForwardPass, list[Path]]:
+    if stored is not None and not choice.is_int8:
+        raise ModelError(f"{spec.path} is an int8 checkpoint: serve it with --dtype int8, or serve the original")
     files = weight_files(spec.path)
     with torch.device("meta"):
         try:
             model = forward_class(spec.family)(spec.config, choice.dtype)
+            if stored is not None:
+                expect_int8(model, stored)
         except KeyError as error:
             raise ModelError(f"{spec.path / 'config.json'} has no {error.args[0]!r}") from error
         except (TypeError, ValueError, RuntimeError) as error:

@@ -26,9 +26,12 @@ from inlay.ops.rows import Form, Rows
 class Linear(nn.Module):
     """The weights of y = x Wᵀ (+ b), until a product is made of them."""
 
+    weight_scale: nn.Parameter | None  # of an int8 checkpoint
+
     def __init__(self, width_in: int, width_out: int, dtype: torch.dtype, *, has_bias: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(width_out, width_in, dtype=dtype), requires_grad=False)
+        self.register_parameter("weight_scale", None)
         self.bias: nn.Parameter | None = None
         if has_bias:
             self.bias = nn.Parameter(torch.empty(width_out, dtype=dtype), requires_grad=False)
@@ -37,15 +40,17 @@ class Linear(nn.Module):
 MakeProduct = Callable[[str, Weights], Product]  # from a name and weights
 
 
-def weights_of(*linears: Linear) -> Weights:
+def weights_of(linears: tuple[Linear, ...], multipliers: Tensor | None) -> Weights:
     """The weights of linears that share their input. They let go of them."""
     weights = Weights(
         tuple(linear.weight.data for linear in linears),
         tuple(linear.bias.data for linear in linears if linear.bias is not None),
+        tuple(linear.weight_scale.data for linear in linears if linear.weight_scale is not None),
+        multipliers,
     )
     for linear in linears:
         del linear.weight
-        linear.bias = None
+        linear.bias = linear.weight_scale = None
     return weights
 
 
@@ -146,7 +151,8 @@ class ForwardPass(nn.Module, ABC):
         for path, part in self.named_modules():
             if isinstance(part, Part):
                 for name, linears in part.shares().items():
-                    part.products[name] = make(f"{path}.{name}", weights_of(*linears))
+                    multipliers = getattr(part, f"{name}_multipliers", None)
+                    part.products[name] = make(f"{path}.{name}", weights_of(linears, multipliers))
 
     @abstractmethod
     def forward(self, ids: Tensor, packed: Packed) -> Tensor:

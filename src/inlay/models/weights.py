@@ -49,7 +49,7 @@ def load_weights(model: ForwardPass, files: list[Path], device: torch.device) ->
     wanted = model.state_dict()
     found: dict[str, Tensor] = {}
     leftover: list[str] = []
-    for name, tensor in _read_tensors(files, wanted, model):
+    for name, tensor in _wanted_tensors(files, wanted, model):
         if name not in wanted:
             leftover.append(name)
             continue
@@ -66,16 +66,22 @@ def load_weights(model: ForwardPass, files: list[Path], device: torch.device) ->
     model.load_state_dict(found, assign=True)
 
 
-def _read_tensors(files: list[Path], wanted: Mapping[str, Tensor], model: ForwardPass) -> Iterator[tuple[str, Tensor]]:
+def read_tensors(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
+    """All tensors as they are stored, by their names there."""
     for file in files:
-        reader = _read_pickled(file) if file.suffix == ".bin" else _read_safetensors(file)
-        for stored_name, tensor in reader:
-            name = model.attribute_name(stored_name)
-            if name is None:
-                continue
-            if name in wanted and tensor.dtype != wanted[name].dtype:
-                tensor = _convert(stored_name, tensor, wanted[name].dtype)
-            yield name, tensor
+        yield from _read_pickled(file) if file.suffix == ".bin" else _read_safetensors(file)
+
+
+def _wanted_tensors(
+    files: list[Path], wanted: Mapping[str, Tensor], model: ForwardPass
+) -> Iterator[tuple[str, Tensor]]:
+    for stored_name, tensor in read_tensors(files):
+        name = model.attribute_name(stored_name)
+        if name is None:
+            continue
+        if name in wanted and tensor.dtype != wanted[name].dtype:
+            tensor = _convert(stored_name, tensor, wanted[name].dtype)
+        yield name, tensor
 
 
 def _read_safetensors(file: Path) -> Iterator[tuple[str, Tensor]]:

@@ -72,3 +72,9 @@ def make_int8_product(weights: Weights, out: torch.dtype, multipliers: Tensor | 
     parts = [QuantisedWeight.of(part, multipliers) for part in weights.parts]
     values, scales = torch.cat([part.values for part in parts]), torch.cat([part.scales for part in parts])
     return Int8Product(QuantisedWeight(values, scales, multipliers), weights.bias(), out)
+
+
+def make_stored_int8_product(weights: Weights, out: torch.dtype) -> Int8Product:
+    """The product of weights that are int8 already."""
+    weight = QuantisedWeight(weights.joined(), torch.cat(weights.scales), weights.multipliers)
+    return Int8Product(weight, weights.bias(), out)

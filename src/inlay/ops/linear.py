@@ -37,6 +37,8 @@ class Weights:
 
     parts: tuple[Tensor, ...]  # each [out, in]
     biases: tuple[Tensor, ...] = ()  # of each part, or of none
+    scales: tuple[Tensor, ...] = ()  # of each part's channels, where the parts are int8
+    multipliers: Tensor | None = None  # of the activations, where the parts are int8
 
     def joined(self) -> Tensor:
         """[all outs, in]; a copy where there are several parts."""

@@ -1,0 +1,44 @@
+"""`inlay quantize MODEL -o DIR`: measure int8 once, and write a checkpoint that starts quickly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from inlay.cli.options import with_settings
+from inlay.config import QUANTIZE, Settings
+
+MOST_SHOWN = 8
+
+
+@with_settings(QUANTIZE)
+def quantize(
+    settings: Settings,
+    model: Annotated[str, typer.Argument(help="demo, a hub id or a directory.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="New directory for the checkpoint.")],
+) -> None:
+    """Write a model in int8, measured on built-in text; serve the directory like any other."""
+    from inlay.engine.device import INT8, choose
+    from inlay.engine.loading import make_runner
+    from inlay.engine.tokenizer import Tokenizer
+    from inlay.errors import ModelError
+    from inlay.models.source import locate, served_name
+    from inlay.models.spec import read_spec
+
+    spec = read_spec(locate(model), served_name(model))
+    choice = choose("cpu", INT8)
+    runner = make_runner(spec, choice, settings.int8_cosine, lambda: Tokenizer(spec.path))
+    report = runner.report
+    if report is None:
+        raise ModelError(f"{model} is an int8 checkpoint already")
+    size = runner.write_int8(output, choice.dtype)
+    typer.echo(f"{output}: {size / 2**20:.0f} MiB of weights")
+    typer.echo(f"cosine to {choice.dtype}: mean {report.mean_cosine:.5f}, worst {report.worst_cosine:.5f}")
+    typer.echo(f"{len(report.errors) - len(report.kept)} of {len(report.errors)} products in int8; kept out of it:")
+    hardest = sorted(report.kept, key=lambda name: report.errors[name], reverse=True)
+    for name in hardest[:MOST_SHOWN]:
+        typer.echo(f"  {name}, which misses a row by {report.errors[name]:.1%}")
+    if len(hardest) > MOST_SHOWN:
+        typer.echo(f"  and {len(hardest) - MOST_SHOWN} more")

@@ -1,0 +1,121 @@
+"""An int8 checkpoint on disk: written once, so that a start measures and quantises nothing.
+
+In: a forward pass that `quantise` has made, and the files of its checkpoint. Out: a directory that loads like any
+other, with int8 weights, their scales, and a report. Tensors have the names of the attributes; what stays in the
+float dtype is stored in it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from inlay.errors import ModelError
+from inlay.models.forward import ForwardPass, Linear, Part
+from inlay.models.quantise import QuantisationReport
+from inlay.models.weights import SINGLE, read_tensors, weight_files
+from inlay.ops.int8 import Int8Product, QuantisedWeight, make_stored_int8_product
+from inlay.ops.linear import Product, Weights, make_product
+
+REPORT = "inlay_int8.json"
+VERSION = 1
+WEIGHT_SUFFIXES = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.onnx", "*.pt", "*.h5", "*.msgpack", ".git*")
+
+
+class StoredReport(msgspec.Struct, forbid_unknown_fields=True):
+    """What REPORT says: of the measurement, and which dtype goes with int8."""
+
+    version: int
+    dtype: str
+    mean_cosine: float
+    worst_cosine: float
+    kept: list[str]
+    errors: dict[str, float]
+
+
+def read_report(path: Path) -> StoredReport | None:
+    """The report of an int8 checkpoint; None for any other."""
+    file = path / REPORT
+    if not file.exists():
+        return None
+    try:
+        report = msgspec.json.decode(file.read_bytes(), type=StoredReport)
+    except (msgspec.DecodeError, OSError) as error:
+        raise ModelError(f"{file} cannot be read ({error}): make it again with inlay quantize") from error
+    if report.version != VERSION:
+        raise ModelError(
+            f"{file} has version {report.version}, this Inlay reads {VERSION}: inlay quantize makes it again"
+        )
+    return report
+
+
+def expect_int8(model: ForwardPass, report: StoredReport) -> None:
+    """Give a model without memory the parameters that an int8 checkpoint fills."""
+    for name, part, share, linears in _shares(model):
+        if name in report.kept:
+            continue
+        width_in = linears[0].weight.shape[1]
+        part.register_parameter(f"{share}_multipliers", _parameter(torch.empty(width_in)))
+        for linear in linears:
+            linear.register_parameter("weight_scale", _parameter(torch.empty(linear.weight.shape[0])))
+            linear.weight = _parameter(torch.empty(linear.weight.shape, dtype=torch.int8))
+
+
+def make_stored(name: str, weights: Weights, dtype: torch.dtype) -> Product:
+    """The product of weights as they are stored."""
+    return make_stored_int8_product(weights, dtype) if weights.scales else make_product(weights)
+
+
+def write_int8(model: ForwardPass, source: Path, target: Path, report: QuantisationReport, dtype: torch.dtype) -> int:
+    """Write the checkpoint of a quantised model; the bytes of its weights."""
+    if target.exists() and any(target.iterdir()):
+        raise ModelError(f"{target} is not empty: give a new directory")
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*WEIGHT_SUFFIXES), dirs_exist_ok=True)
+    multipliers = {}
+    owners: dict[str, Int8Product] = {}
+    modules = {module: path for path, module in model.named_modules()}
+    for name, part, share, linears in _shares(model):
+        product = part.products[share]
+        if isinstance(product, Int8Product):
+            multipliers[f"{name}_multipliers"] = product.takes.multipliers
+            owners.update({f"{modules[linear]}.weight": product for linear in linears})
+    stored: dict[str, Tensor] = {name: tensor for name, tensor in multipliers.items() if tensor is not None}
+    for tensor_name, tensor in read_tensors(weight_files(source)):
+        attribute = model.attribute_name(tensor_name)
+        if attribute is None:
+            continue
+        if attribute in owners:
+            quantised = QuantisedWeight.of(tensor.to(dtype), owners[attribute].takes.multipliers)
+            stored[attribute], stored[f"{attribute}_scale"] = quantised.values, quantised.scales
+        else:
+            stored[attribute] = (tensor.to(dtype) if tensor.ndim > 1 else tensor).clone()
+    save_file(stored, target / SINGLE, {"format": "pt"})
+    (target / SINGLE).chmod(0o644)  # safetensors lets only its owner read it
+    about = StoredReport(
+        version=VERSION,
+        dtype=str(dtype).removeprefix("torch."),
+        mean_cosine=report.mean_cosine,
+        worst_cosine=report.worst_cosine,
+        kept=list(report.kept),
+        errors=report.errors,
+    )
+    (target / REPORT).write_bytes(msgspec.json.format(msgspec.json.encode(about)))  # last: without it nothing loads
+    return sum(tensor.nbytes for tensor in stored.values())
+
+
+def _shares(model: ForwardPass) -> Iterator[tuple[str, Part, str, tuple[Linear, ...]]]:
+    """Each product's full name, its part, its name there, and its linears."""
+    for path, module in model.named_modules():
+        if isinstance(module, Part):
+            for share, linears in module.shares().items():
+                yield f"{path}.{share}", module, share, linears
+
+
+def _parameter(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor, requires_grad=False)

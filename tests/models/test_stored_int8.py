@@ -1,0 +1,91 @@
+"""A checkpoint written in int8 gives the vectors of the model that was quantised when it was loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import run_inlay
+from running import run_packed, sequence_of
+from safetensors import safe_open
+
+from inlay import Embedder
+from inlay.engine.device import choose
+from inlay.engine.runner import Runner
+from inlay.errors import ModelError
+from inlay.models.spec import read_spec
+from inlay.models.stored_int8 import REPORT
+from inlay.ops.int8 import can_multiply_bytes
+
+pytestmark = pytest.mark.skipif(not can_multiply_bytes(), reason="the processor has no VNNI")
+LISTS = [[1, 2, 3, 4], [5, 6], [7, 8, 9, 10, 11, 12]]
+
+
+def make(path: Path, dtype: str = "int8") -> Runner:
+    sample = [sequence_of([1, 2, 3, number]) for number in range(8)]
+    return Runner(read_spec(path, "x"), choose("cpu", dtype), lambda: sample, 0.9)
+
+
+@pytest.fixture(params=["qwen3", "bert"])
+def written(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path], tmp_path: Path) -> tuple[Runner, Path]:
+    runner = make(checkpoint(request.param))
+    target = tmp_path / "int8"
+    runner.write_int8(target, choose("cpu", "int8").dtype)
+    return runner, target
+
+
+def test_it_gives_the_same_bits_as_the_model_it_was_written_from(written: tuple[Runner, Path]) -> None:
+    runner, target = written
+    stored = make(target)
+    assert np.array_equal(run_packed(stored, LISTS), run_packed(runner, LISTS))
+    assert stored.report is None
+    assert stored.spec.dtype == "int8"
+    assert stored.spec.fingerprint != runner.spec.fingerprint
+
+
+def test_the_report_and_the_weights_say_what_is_int8(written: tuple[Runner, Path]) -> None:
+    runner, target = written
+    report = json.loads((target / REPORT).read_text())
+    assert report["kept"] == list(runner.report.kept)
+    assert report["mean_cosine"] == pytest.approx(runner.report.mean_cosine)
+    with safe_open(target / "model.safetensors", "np") as opened:
+        kinds = {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118
+    scaled = {name.removesuffix("_scale") for name in kinds if name.endswith("weight_scale")}
+    assert scaled
+    assert all(kinds[name] == "I8" for name in scaled)
+    assert sum(kind == "I8" for kind in kinds.values()) == len(scaled)
+
+
+def test_it_is_served_in_int8_or_not_at_all(written: tuple[Runner, Path]) -> None:
+    _, target = written
+    with Embedder(str(target)) as embedder:
+        assert embedder.spec.dtype == "int8"
+        assert np.isfinite(embedder.embed(["hello world"])).all()
+    with pytest.raises(ModelError, match="serve it with --dtype int8, or serve the original"):
+        Embedder(str(target), dtype="bfloat16")
+
+
+def test_a_report_that_cannot_be_read_is_refused(written: tuple[Runner, Path]) -> None:
+    _, target = written
+    (target / REPORT).write_text("{}")
+    with pytest.raises(ModelError, match="make it again with inlay quantize"):
+        Embedder(str(target))
+
+
+def test_the_verb_writes_a_directory_and_says_what_it_measured(tmp_path: Path) -> None:
+    target = tmp_path / "mini"
+    done = run_inlay("quantize", "demo", "-o", str(target))
+    assert done.returncode == 0, done.stderr
+    assert "cosine to torch.bfloat16: mean 0.99" in done.stdout
+    assert "of 24 products in int8" in done.stdout
+    again = run_inlay("quantize", "demo", "-o", str(target))
+    assert again.returncode == 1
+    assert "is not empty: give a new directory" in again.stderr
+    with Embedder(str(target)) as small, Embedder("demo", dtype="float32") as full:
+        texts = ["a stone in a ring", "jewellery", "a railway timetable"]
+        assert (small.embed(texts) * full.embed(texts)).sum(axis=1).min() > 0.995
+    refused = run_inlay("quantize", str(target), "-o", str(tmp_path / "twice"))
+    assert "is an int8 checkpoint already" in refused.stderr

@@ -342,6 +342,7 @@ def test_short_inputs_run_between_the_pieces_of_a_long_one() -> None:
     long, answered = start(worker, [1] * 20)
     wait_until(lambda: runner.events == ["piece 0"])
     _, other = start(worker, [2, 3])
+    wait_until(lambda: worker.queued_tokens == 2)
     runner.between.release()
     other.wait(1)
     assert not answered.items

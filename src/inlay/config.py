@@ -34,6 +34,7 @@ _SECONDS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 SERVE, EMBED, VERIFY, PRECOMPUTE, SEARCH = "serve", "embed", "verify", "precompute", "search"
+INT8_COSINE = 0.999  # what int8 is held to unless asked otherwise
 BENCH, QUANTIZE = "bench", "quantize"
 ENGINE = (SERVE, EMBED, VERIFY, PRECOMPUTE, SEARCH, BENCH)
 BULK = (EMBED, PRECOMPUTE)
@@ -91,7 +92,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             ge=0,
             le=1,
         ),
-    ] = 0.999
+    ] = INT8_COSINE
     context_length: Annotated[
         Annotated[int, Meta(ge=3)] | None,
         _option("Longest input; default: the model's own.", *ENGINE, unit="tokens"),

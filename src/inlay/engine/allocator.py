@@ -1,7 +1,7 @@
 """Keeps the memory that a batch frees for the next one, instead of giving it back to the kernel each time.
 
 By default glibc returns large blocks as soon as they are free, and every layer of every batch then takes fresh pages,
-which the kernel has to zero: a fifth to a third of the time on small models. The setting is the process's; it holds
+which the kernel has to zero: on small models that is a good part of the time. The setting is the process's; it holds
 back at most `KEPT_BYTES` for each thread that computes. Elsewhere than with glibc nothing is done.
 """
 

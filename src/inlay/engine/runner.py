@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from inlay.config import INT8_COSINE
 from inlay.engine.batch import pack
 from inlay.engine.device import Choice
 from inlay.engine.pooling import mean_of_rows, pooled_rows
@@ -29,7 +30,6 @@ from inlay.models.weights import load_weights, weight_files
 from inlay.ops.layout import Layout
 from inlay.types import Batch, FloatArray, IntArray, ModelSpec, Pooling, Sequence
 
-LEAST_COSINE = 0.999  # of int8 to the float dtype, in the mean over the sample
 LONGEST_WHOLE = 2048  # tokens; longer inputs run in pieces
 # What torch's allocators say on devices where running out is a plain RuntimeError.
 _ALLOCATION = ("can't allocate memory", "not enough memory", "out of memory")
@@ -43,7 +43,7 @@ class Runner:
         spec: ModelSpec,
         choice: Choice,
         sample: Callable[[], list[Sequence]] = list,
-        least_cosine: float = LEAST_COSINE,
+        least_cosine: float = INT8_COSINE,
     ) -> None:
         self.device = choice.device
         self.is_asynchronous = choice.device.type == "cuda"

@@ -23,7 +23,7 @@ ALLOWED = {
     "service": {"cache", "items", "admission", "singleflight"},
     "items": {"cache", "encoding", *SPEC_ROOMS},
     "api": {"api", "service", "admission", "cache", "corpus", "encoding", *SPEC_ROOMS},
-    "bench": {"bench", "engine", "models"},
+    "bench": {"bench", "engine", "models", "ops"},
     "telemetry": {"telemetry"},
     "config": set(),
     "errors": set(),

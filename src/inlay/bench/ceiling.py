@@ -11,14 +11,17 @@ import multiprocessing
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
-from typing import Any, Self
+from typing import Self
 
 import torch
 
 from inlay.models.forward import Linear
 from inlay.models.registry import forward_class
+from inlay.ops.int8 import Int8Product, QuantisedWeight
+from inlay.ops.linear import Product, Weights, make_product
+from inlay.ops.rows import Rows
 from inlay.types import ModelSpec
 
 Sizes = Mapping[tuple[int, int], int]  # (width in, width out) → how many products of a pass have it
@@ -101,31 +104,21 @@ class Products:
             taken.append(time.perf_counter() - began)
         return statistics.median(taken)
 
-    def _activations(self, rows: int, width: int) -> torch.Tensor:
+    def _activations(self, rows: int, width: int) -> Rows:
         if self._dtype == INT8:
-            return torch.randint(0, 255, (rows, width), dtype=torch.uint8)
-        return torch.randn(rows, width, device=self._device).to(getattr(torch, self._dtype))
+            return Rows(torch.randint(0, 255, (rows, width), dtype=torch.uint8))
+        return Rows(torch.randn(rows, width, device=self._device).to(getattr(torch, self._dtype)))
 
-    def _make(self, width_in: int, width_out: int) -> Callable[[torch.Tensor], Any]:
+    def _make(self, width_in: int, width_out: int) -> Product:
         if self._dtype == INT8:
-            return _int8_product(width_in, width_out)
+            values = torch.randint(-127, 127, (width_out, width_in), dtype=torch.int8)
+            return Int8Product(QuantisedWeight(values, torch.rand(width_out)), None, torch.bfloat16)
         weight = torch.randn(width_out, width_in, device=self._device).to(getattr(torch, self._dtype))
-        if self._device.type != "cpu":
-            return lambda x: torch.nn.functional.linear(x, weight)
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
-        return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
+        return make_product(Weights((weight,)))
 
     def _wait(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-
-
-def _int8_product(width_in: int, width_out: int) -> Callable[[torch.Tensor], Any]:
-    weight = torch.randint(-127, 127, (width_out, width_in), dtype=torch.int8)
-    packed = torch.ops.onednn.qlinear_prepack(weight, None)
-    scales, zeros = torch.rand(width_out), torch.zeros(width_out, dtype=torch.int32)
-    rest: tuple[Any, ...] = (packed, scales, zeros, None, 1.0, 0, torch.bfloat16, "none", [], "")
-    return lambda x: torch.ops.onednn.qlinear_pointwise(x, 1.0, 128, *rest)
 
 
 def computed_dtypes(device: str) -> tuple[str, ...]:

@@ -62,14 +62,14 @@ class Runner:
             made_of = [str(choice.dtype), *(sequence.ids.tobytes().hex() for sequence in sequences), *self.report.kept]
         else:
             self._model.prepare()
-        self._prefixes = self._make_prefix_store(choice)
+        if self._can_look_back:
+            self._prefixes = PrefixStore(self._model.key_value_bytes(choice.dtype), self.device)
         self.spec = replace(self.spec, fingerprint=fingerprint(spec, files, choice.dtype_name, made_of))
 
-    def _make_prefix_store(self, choice: Choice) -> PrefixStore | None:
-        """Only where the last row is the vector, as others need the prefix's rows too; and not yet on a GPU."""
-        if choice.device.type != "cpu" or not self._model.IS_CAUSAL or self.spec.pooling is not Pooling.LAST:
-            return None
-        return PrefixStore(self._model.key_value_bytes(choice.dtype), self.device)
+    @property
+    def _can_look_back(self) -> bool:
+        """Can rows run apart from those before them? Not where those make the vector too, and not yet on a GPU."""
+        return self.device.type == "cpu" and self._model.IS_CAUSAL and self.spec.pooling is Pooling.LAST
 
     @torch.inference_mode()
     def _quantise(self, sample: list[Sequence], dtype: torch.dtype, least_cosine: float) -> QuantisationReport:
@@ -104,7 +104,7 @@ class Runner:
 
     def is_divisible(self, batch: Batch) -> bool:
         """Is it one long input that can run in pieces?"""
-        return self._prefixes is not None and len(batch.offsets) == 2 and batch.num_tokens > LONGEST_WHOLE
+        return self._can_look_back and len(batch.offsets) == 2 and batch.num_tokens > LONGEST_WHOLE
 
     @torch.inference_mode()
     def launch_in_pieces(self, batch: Batch) -> Generator[None, None, Tensor]:

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from inlay.ops.convert import converted
-from inlay.ops.int8 import Int8Product, QuantisedWeight, can_multiply_bytes, make_int8_product, smoothing
+from inlay.ops.int8 import QuantisedWeight, can_multiply_bytes, make_int8_product, make_quantised_product, smoothing
 from inlay.ops.linear import Weights
-from inlay.ops.rows import Rows
+from inlay.ops.native import Kernels
+from inlay.ops.rows import Rows, computed
 
 pytestmark = pytest.mark.skipif(not can_multiply_bytes(), reason="the processor has no VNNI")
 
@@ -19,28 +20,30 @@ def exact(x: Rows, weight: QuantisedWeight) -> torch.Tensor:
 
 @pytest.mark.parametrize("rows", [1, 2, 15, 16, 17, 100])
 @pytest.mark.parametrize(("width_in", "width_out"), [(1024, 4096), (3072, 1024), (48, 96), (33, 7)])
-def test_the_sums_are_exact(rows: int, width_in: int, width_out: int) -> None:
+def test_the_sums_are_exact(build: Kernels | None, rows: int, width_in: int, width_out: int) -> None:
     torch.manual_seed(0)
     weight = QuantisedWeight.of(torch.randn(width_out, width_in))
     x = Rows(torch.randint(1, 256, (rows, width_in), dtype=torch.uint8), torch.ones(rows))
-    found = Int8Product(weight, None, torch.float32)(x).values
+    found = computed(make_quantised_product(weight, None, torch.float32)(x)).values
     torch.testing.assert_close(found.double(), exact(x, weight), rtol=2e-7, atol=1e-9)
 
 
-def test_the_largest_values_do_not_overflow() -> None:
+def test_the_largest_values_do_not_overflow(build: Kernels | None) -> None:
     weight = QuantisedWeight(torch.full((16, 4096), 127, dtype=torch.int8), torch.ones(16))
     x = Rows(torch.full((4, 4096), 255, dtype=torch.uint8), torch.ones(4))
-    assert (Int8Product(weight, None, torch.float32)(x).values == 127 * 127 * 4096).all()
+    sums = computed(make_quantised_product(weight, None, torch.float32)(x)).values
+    assert (sums == 127 * 127 * 4096).all()
 
 
 @pytest.mark.parametrize("out", [torch.bfloat16, torch.float32])
-def test_a_row_gets_the_same_bits_alone_and_among_others(out: torch.dtype) -> None:
+def test_a_row_gets_the_same_bits_alone_and_among_others(build: Kernels | None, out: torch.dtype) -> None:
     torch.manual_seed(0)
     product = make_int8_product(Weights((torch.randn(256, 512), torch.randn(64, 512))), out)
     x = converted(torch.randn(70, 512), product.takes)
-    whole = product(x).values
+    whole = computed(product(x)).values
     for row in (0, 1, 33, 69):
-        assert torch.equal(product(Rows(x.values[row : row + 1], x.scales[row : row + 1])).values[0], whole[row])
+        alone = product(Rows(x.values[row : row + 1], x.scales[row : row + 1]))
+        assert torch.equal(computed(alone).values[0], whole[row])
 
 
 def test_weights_are_held_to_half_a_step() -> None:
@@ -60,7 +63,9 @@ def test_a_product_with_a_bias_and_smoothing_comes_near_the_float_product() -> N
     errors = []
     for multipliers in (None, smoothing(x, weights)):
         product = make_int8_product(weights, torch.float32, multipliers)
-        errors.append(((product(converted(x, product.takes)).full() - expected).norm() / expected.norm()).item())
+        errors.append(
+            ((computed(product(converted(x, product.takes))).full() - expected).norm() / expected.norm()).item()
+        )
     plain, smoothed = errors
     assert smoothed < 0.02
     assert smoothed < plain

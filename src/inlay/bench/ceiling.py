@@ -19,8 +19,8 @@ import torch
 
 from inlay.models.forward import Linear
 from inlay.models.registry import forward_class
-from inlay.ops.int8 import Int8Product, QuantisedWeight
-from inlay.ops.linear import Product, Weights, make_product
+from inlay.ops.int8 import PackedInt8Product, QuantisedWeight
+from inlay.ops.linear import PackedProduct, PlainProduct, Product, can_pack
 from inlay.ops.rows import Rows
 from inlay.types import ModelSpec
 
@@ -112,9 +112,9 @@ class Products:
     def _make(self, width_in: int, width_out: int) -> Product:
         if self._dtype == INT8:
             values = torch.randint(-127, 127, (width_out, width_in), dtype=torch.int8)
-            return Int8Product(QuantisedWeight(values, torch.rand(width_out)), None, torch.bfloat16)
+            return PackedInt8Product(QuantisedWeight(values, torch.rand(width_out)), None, torch.bfloat16)
         weight = torch.randn(width_out, width_in, device=self._device).to(getattr(torch, self._dtype))
-        return make_product(Weights((weight,)))
+        return (PackedProduct if can_pack(weight) else PlainProduct)(weight, None)
 
     def _wait(self) -> None:
         if self._device.type == "cuda":

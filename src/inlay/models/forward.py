@@ -20,7 +20,7 @@ from inlay.models.lookback import Lookback
 from inlay.ops.layout import Layout
 from inlay.ops.linear import Product, Weights, make_product
 from inlay.ops.norm import add_layer_norm, add_rms_norm
-from inlay.ops.rows import Form, Rows
+from inlay.ops.rows import Form, Incoming, Rows
 
 
 class Linear(nn.Module):
@@ -85,7 +85,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
         self.weight = nn.Parameter(torch.empty(width, dtype=torch.float32), requires_grad=False)
 
-    def forward(self, hidden: Tensor, delta: Rows | None, to: Form) -> Rows:
+    def forward(self, hidden: Tensor, delta: Incoming | None, to: Form) -> Rows:
         return add_rms_norm(hidden, delta, self.weight, self.eps, to)
 
 
@@ -98,7 +98,7 @@ class LayerNorm(nn.Module):
         self.weight = nn.Parameter(torch.empty(width, dtype=torch.float32), requires_grad=False)
         self.bias = nn.Parameter(torch.empty(width, dtype=torch.float32), requires_grad=False)
 
-    def forward(self, hidden: Tensor, delta: Rows | None, to: Form) -> Rows:
+    def forward(self, hidden: Tensor, delta: Incoming | None, to: Form) -> Rows:
         return add_layer_norm(hidden, delta, self.weight, self.bias, self.eps, to)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inlay.ops.rows import Rows
+from inlay.ops.rows import Incoming, Rows, computed
 
 PIECE_SECONDS = 0.1  # what a piece is sized for; the bar of 0.15 leaves room for a wrong guess
 FIRST_TOKENS, FEWEST_TOKENS, MOST_TOKENS, UNIT = 256, 64, 4096, 64
@@ -70,7 +70,8 @@ class Deltas:
         self._values: Tensor | None = None  # [length, width]
         self._scales: Tensor | None = None  # [length]; 1 where a product gives none
 
-    def put(self, start: int, end: int, delta: Rows) -> None:
+    def put(self, start: int, end: int, delta: Incoming) -> None:
+        delta = computed(delta)
         if self._values is None or self._scales is None:
             self._values = delta.values.new_zeros((self._length, delta.values.shape[1]))
             self._scales = torch.ones(self._length, device=delta.values.device)

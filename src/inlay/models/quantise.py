@@ -19,9 +19,9 @@ from torch.nn.functional import cosine_similarity
 from inlay.errors import ModelError
 from inlay.models.forward import ForwardPass
 from inlay.ops.convert import converted
-from inlay.ops.int8 import Int8Product, make_int8_product, smoothing
+from inlay.ops.int8 import make_int8_product, smoothing
 from inlay.ops.linear import PlainProduct, Product, Weights, make_product
-from inlay.ops.rows import Form, Rows
+from inlay.ops.rows import Form, Incoming, Rows, computed
 
 Run = Callable[[Sequence[int]], Tensor]  # sample texts by their places → their vectors [B, width]
 
@@ -124,9 +124,9 @@ class Candidate:
         self.chosen: Product | None = None
         self._weights = weights
         self._dtype = dtype
-        self._int8: Int8Product | None = None
+        self._int8: Product | None = None
 
-    def __call__(self, x: Rows) -> Rows:
+    def __call__(self, x: Rows) -> Incoming:
         return self._measure(x) if self.chosen is None else self.chosen(x)
 
     def choose(self) -> None:
@@ -151,7 +151,7 @@ class Candidate:
         y = PlainProduct(self._weights.joined(), self._weights.bias())(x)
         self._int8 = make_int8_product(self._weights, self._dtype, smoothing(x.values, self._weights))
         expected = y.values.float()
-        missed = self._int8(converted(x.values, self._int8.takes)).full() - expected
+        missed = computed(self._int8(converted(x.values, self._int8.takes))).full() - expected
         sizes = expected.norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
         self.error = float((missed.norm(dim=1) / sizes).max())
         return y

@@ -23,7 +23,7 @@ from inlay.ops.attention import attention
 from inlay.ops.convert import converted
 from inlay.ops.layout import Layout
 from inlay.ops.rotary import RotaryTable, rotate_heads
-from inlay.ops.rows import FULL, Form, Rows
+from inlay.ops.rows import FULL, Form, Incoming, Rows
 
 
 class Attention(Part):
@@ -48,7 +48,7 @@ class Attention(Part):
     def takes(self) -> Form:
         return self.products["qkv"].takes
 
-    def forward(self, x: Rows, tables: tuple[Tensor, Tensor], packed: Packed) -> Rows:
+    def forward(self, x: Rows, tables: tuple[Tensor, Tensor], packed: Packed) -> Incoming:
         heads, norms = (self.heads, self.kv_heads, self.head_dim), (self.q_norm.weight, self.k_norm.weight)
         q, k, v = rotate_heads(self.products["qkv"](x), heads, norms, self.q_norm.eps, tables, packed.positions)
         k, v, keys = packed.keys(self.layer, k, v)
@@ -68,7 +68,7 @@ class LastAttention(Attention):
         """Never bytes: the two products may want them multiplied differently."""
         return Form(self.dtype)
 
-    def forward(self, x: Rows, tables: tuple[Tensor, Tensor], packed: Packed) -> Rows:
+    def forward(self, x: Rows, tables: tuple[Tensor, Tensor], packed: Packed) -> Incoming:
         norms, eps = (self.q_norm.weight, self.k_norm.weight), self.q_norm.eps
         positions = packed.only_pooled(packed.positions)
         q_rows = self._project("q", packed.only_pooled_rows(x))
@@ -86,7 +86,7 @@ class LastAttention(Attention):
         _, k, v = rotate_heads(kv_rows, heads, norms, self.q_norm.eps, tables, packed.positions)
         return packed.keys(self.layer, k, v, only_pooled=packed.pooled is not None)
 
-    def _project(self, name: str, x: Rows) -> Rows:
+    def _project(self, name: str, x: Rows) -> Incoming:
         product = self.products[name]
         return product(converted(x.values, product.takes))
 
@@ -106,7 +106,7 @@ class MLP(Part):
     def takes(self) -> Form:
         return self.products["gate_up"].takes
 
-    def forward(self, x: Rows) -> Rows:
+    def forward(self, x: Rows) -> Incoming:
         gate_up, down = self.products["gate_up"], self.products["down"]
         return down(silu_product(gate_up(x), down.takes))
 
@@ -122,8 +122,8 @@ class Layer(nn.Module):
         self.mlp = MLP(config, dtype)
 
     def forward(
-        self, hidden: Tensor, delta: Rows | None, tables: tuple[Tensor, Tensor], packed: Packed
-    ) -> tuple[Tensor, Rows]:
+        self, hidden: Tensor, delta: Incoming | None, tables: tuple[Tensor, Tensor], packed: Packed
+    ) -> tuple[Tensor, Incoming]:
         """hidden [T, width], less what the layer before has to add to it → the same of this layer."""
         x = self.input_layernorm(hidden, delta, self.self_attn.takes)
         mixed = self.self_attn(x, tables, packed)
@@ -132,7 +132,7 @@ class Layer(nn.Module):
         x = self.post_attention_layernorm(hidden, mixed, self.mlp.takes)
         return hidden, self.mlp(x)
 
-    def remember(self, hidden: Tensor, delta: Rows | None, tables: tuple[Tensor, Tensor], packed: Packed) -> None:
+    def remember(self, hidden: Tensor, delta: Incoming | None, tables: tuple[Tensor, Tensor], packed: Packed) -> None:
         """Of the last layer: only keys and values, for rows that no vector is made of."""
         last = cast(LastAttention, self.self_attn)
         last.remember(self.input_layernorm(hidden, delta, last.takes), tables, packed)
@@ -187,7 +187,7 @@ class Qwen3(ForwardPass):
         rows, delta, packed = piece(length - 1, length, torch.tensor([0], device=ids.device))
         return self._normed(*last(rows, delta, tables, packed))
 
-    def _normed(self, hidden: Tensor, delta: Rows | None) -> Tensor:
+    def _normed(self, hidden: Tensor, delta: Incoming | None) -> Tensor:
         normed: Rows = self.norm(hidden, delta, FULL)
         return normed.values
 
@@ -198,7 +198,7 @@ class Qwen3(ForwardPass):
     def forward(self, ids: Tensor, packed: Packed) -> Tensor:
         tables = self.rotary.on(ids.device)
         hidden: Tensor = self.embed_tokens(ids)  # [T, width]
-        delta: Rows | None = None
+        delta: Incoming | None = None
         for layer in self.layers:
             hidden, delta = layer(hidden, delta, tables, packed)
         return self._normed(hidden, delta)

@@ -33,18 +33,18 @@ class Family:
     smallest_dimension: int | None = None  # trained with Matryoshka down to here
 
 
-_ROBERTA = Family("inlay.models.bert:Bert", 2, Pooling.MEAN, is_offset_by_padding=True)
+_ROBERTA = Family("inlay.models.bert:Bert", 3, Pooling.MEAN, is_offset_by_padding=True)
 
 FAMILIES = {
     "qwen3": Family(
         "inlay.models.qwen3:Qwen3",
-        2,
+        3,
         Pooling.LAST,
         query_prompt=QWEN3_TEMPLATE.format(instruction=QWEN3_TASK),
         instruction_template=QWEN3_TEMPLATE,
         smallest_dimension=32,
     ),
-    "bert": Family("inlay.models.bert:Bert", 2, Pooling.MEAN),
+    "bert": Family("inlay.models.bert:Bert", 3, Pooling.MEAN),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
 }

@@ -20,7 +20,7 @@ from inlay.errors import ModelError
 from inlay.models.forward import ForwardPass, Linear, Part
 from inlay.models.quantise import QuantisationReport
 from inlay.models.weights import SINGLE, read_tensors, weight_files
-from inlay.ops.int8 import Int8Product, QuantisedWeight, make_stored_int8_product
+from inlay.ops.int8 import QuantisedWeight, make_stored_int8_product
 from inlay.ops.linear import Product, Weights, make_product
 
 REPORT = "inlay_int8.json"
@@ -78,11 +78,11 @@ def write_int8(model: ForwardPass, source: Path, target: Path, report: Quantisat
         raise ModelError(f"{target} is not empty: give a new directory")
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*WEIGHT_SUFFIXES), dirs_exist_ok=True)
     multipliers = {}
-    owners: dict[str, Int8Product] = {}
+    owners: dict[str, Product] = {}
     modules = {module: path for path, module in model.named_modules()}
     for name, part, share, linears in _shares(model):
         product = part.products[share]
-        if isinstance(product, Int8Product):
+        if product.takes.is_bytes:
             multipliers[f"{name}_multipliers"] = product.takes.multipliers
             owners.update({f"{modules[linear]}.weight": product for linear in linears})
     stored: dict[str, Tensor] = {name: tensor for name, tensor in multipliers.items() if tensor is not None}

@@ -1,8 +1,9 @@
 """The int8 product (W8A8): weights with a scale a channel, activations with a scale a row, sums in whole numbers.
 
 In: rows of bytes. Out: rows in a float dtype that still want the scales of their rows, and the bias. The sums are
-exact, so a row's result is the same bits whatever comes with it. oneDNN's fast kernels want unsigned activations
-(zero point 128) and VNNI: without, they would add pairs of products in 16 bits, which overflow.
+exact, so a row's result is the same bits whatever comes with it. VNNI multiplies unsigned activations (zero point 128)
+by signed weights. oneDNN, where the compiled product is not, would without VNNI add pairs of products in 16 bits, which
+overflow.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from inlay.ops.convert import converted
-from inlay.ops.linear import Weights
-from inlay.ops.rows import ZERO_POINT, Form, Rows
+from inlay.ops.linear import PanelProduct, Product, Weights
+from inlay.ops.native import kernels_for
+from inlay.ops.rows import ZERO_POINT, Form, Panels, Rows
 
 SMALLEST = 1e-6  # activations and weights below do not set a multiplier
 
@@ -52,7 +55,7 @@ def can_multiply_bytes() -> bool:
     return torch._C._has_mkldnn and hasattr(torch.ops.onednn, "qlinear_pointwise") and torch.cpu._is_vnni_supported()
 
 
-class Int8Product:
+class PackedInt8Product:
     """oneDNN's, with the weight in its own layout."""
 
     def __init__(self, weight: QuantisedWeight, bias: Tensor | None, out: torch.dtype) -> None:
@@ -67,14 +70,27 @@ class Int8Product:
         return Rows(y, x.scales, self._bias)
 
 
-def make_int8_product(weights: Weights, out: torch.dtype, multipliers: Tensor | None = None) -> Int8Product:
+def make_quantised_product(weight: QuantisedWeight, bias: Tensor | None, out: torch.dtype) -> Product:
+    """The fastest product of an int8 weight; results are in `out` where they are not used at once."""
+    kernels = kernels_for(weight.scales)
+    width_out, width_in = weight.values.shape
+    if kernels is None or not kernels.knows_product(torch.uint8, width_in):
+        return PackedInt8Product(weight, bias, out)
+    words = kernels.pack(weight.values)
+    padding = (0, words.shape[0] * words.shape[2] - width_out)
+    starts = F.pad(-ZERO_POINT * weight.values.sum(dim=1, dtype=torch.int32), padding)
+    panels = Panels(words, width_out, torch.uint8, starts, F.pad(weight.scales, padding))
+    return PanelProduct(kernels, panels, bias, out, weight.multipliers)
+
+
+def make_int8_product(weights: Weights, out: torch.dtype, multipliers: Tensor | None = None) -> Product:
     """The product of weights that are not quantised yet, part by part."""
     parts = [QuantisedWeight.of(part, multipliers) for part in weights.parts]
     values, scales = torch.cat([part.values for part in parts]), torch.cat([part.scales for part in parts])
-    return Int8Product(QuantisedWeight(values, scales, multipliers), weights.bias(), out)
+    return make_quantised_product(QuantisedWeight(values, scales, multipliers), weights.bias(), out)
 
 
-def make_stored_int8_product(weights: Weights, out: torch.dtype) -> Int8Product:
+def make_stored_int8_product(weights: Weights, out: torch.dtype) -> Product:
     """The product of weights that are int8 already."""
     weight = QuantisedWeight(weights.joined(), torch.cat(weights.scales), weights.multipliers)
-    return Int8Product(weight, weights.bias(), out)
+    return make_quantised_product(weight, weights.bias(), out)

@@ -1,9 +1,9 @@
 """The matrix product of a layer: y = x Wᵀ + b, in the form that this device is fastest in.
 
-In: rows in the dtype that the product `takes`. Out: rows. On a CPU the weights are packed once for oneDNN, which
-then runs near the processor's peak and gives a row the same bits whatever comes with it; elsewhere, and where
-torch has no oneDNN, the product is torch's own. MKL takes other kernels, which sum in another order, below 16 rows,
-so in float32 fewer rows are filled up to that number.
+In: rows in the dtype that the product `takes`. Out: rows. On a CPU the weights are packed once: for the compiled
+product, whose rows are computed by the op that takes them, or for oneDNN. Both run near the processor's peak and give
+a row the same bits whatever comes with it. Elsewhere, and where torch has no oneDNN, the product is torch's own. MKL
+takes other kernels, which sum in another order, below 16 rows, so in float32 fewer rows are filled up to that number.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inlay.ops.rows import Form, Rows
+from inlay.ops.native import Kernels, kernels_for
+from inlay.ops.rows import Form, Incoming, Panels, Pending, Rows
 
 SMALLEST_GEMM = 16  # rows; measured: from here on MKL's float32 results are bitwise the same for any number
 
@@ -28,7 +29,7 @@ class Product(Protocol):
         """What x must be in."""
         ...
 
-    def __call__(self, x: Rows) -> Rows: ...
+    def __call__(self, x: Rows) -> Incoming: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +52,36 @@ class Weights:
 def make_product(weights: Weights) -> Product:
     """The fastest product on the weights' device in their dtype; it keeps nothing of them but what it needs."""
     weight, bias = weights.joined(), weights.bias()
-    if weight.device.type == "cpu" and can_pack(weight.dtype):
+    kernels = kernels_for(weight)
+    if kernels is not None and kernels.knows_product(weight.dtype, weight.shape[1]):
+        return PanelProduct(kernels, Panels(kernels.pack(weight), len(weight), weight.dtype), bias, weight.dtype)
+    if can_pack(weight):
         return PackedProduct(weight, bias)
     return PlainProduct(weight, bias)
 
 
-def can_pack(dtype: torch.dtype) -> bool:
-    """Does torch have oneDNN, and oneDNN this dtype on this processor?"""
-    if not torch._C._has_mkldnn or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+def can_pack(weight: Tensor) -> bool:
+    """Is it on a processor, does torch have oneDNN, and oneDNN this dtype on this processor?"""
+    if weight.device.type != "cpu" or not torch._C._has_mkldnn or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
+    dtype = weight.dtype
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+class PanelProduct:
+    """The compiled one, with the weight in panels."""
+
+    def __init__(
+        self, kernels: Kernels, panels: Panels, bias: Tensor | None, out: torch.dtype, multipliers: Tensor | None = None
+    ) -> None:
+        self.takes = Form(panels.dtype, multipliers)
+        self._kernels = kernels
+        self._panels = panels
+        self._bias = None if bias is None else bias.float()
+        self._out = out
+
+    def __call__(self, x: Rows) -> Pending:
+        return Pending(x.values, self._panels, x.scales, self._bias, self._out, self._kernels.multiply)
 
 
 class PackedProduct:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inlay.ops.native import kernels_for
-from inlay.ops.rows import Rows
+from inlay.ops.rows import Incoming, computed
 
 
 class RotaryTable:
@@ -36,7 +36,7 @@ class RotaryTable:
 
 
 def rotate_heads(
-    qkv: Rows,
+    qkv: Incoming,
     heads: tuple[int, int, int],
     weights: tuple[Tensor, Tensor],
     eps: float,
@@ -51,14 +51,15 @@ def rotate_heads(
     num_heads, kv_heads, head_dim = heads
     parts = [num_heads, kv_heads, kv_heads]
     shape = (len(positions), -1, head_dim)
-    if (kernels := kernels_for(qkv.values)) is not None:
-        kernels.rotate_heads(qkv, heads, weights, eps, tables, positions)
-        q, k, v = torch.split(qkv.values.view(shape), parts, dim=1)
+    if (kernels := kernels_for(qkv)) is not None:
+        rotated = kernels.rotate_heads(qkv, heads, weights, eps, tables, positions)
+        q, k, v = torch.split(rotated.view(shape), parts, dim=1)
         return q, k, v
-    q, k, v = torch.split(qkv.full().view(shape), parts, dim=1)
+    rows = computed(qkv)
+    q, k, v = torch.split(rows.full().view(shape), parts, dim=1)
     cos, sin = (table[positions][:, None] for table in tables)  # [T, 1, head_dim / 2]
-    rotated = (_rotate(F.rms_norm(x, (head_dim,), w, eps), cos, sin) for x, w in zip((q, k), weights, strict=True))
-    q, k, v = (x.to(qkv.values.dtype) for x in (*rotated, v))
+    turned = (_rotate(F.rms_norm(x, (head_dim,), w, eps), cos, sin) for x, w in zip((q, k), weights, strict=True))
+    q, k, v = (x.to(rows.values.dtype) for x in (*turned, v))
     return q, k, v
 
 

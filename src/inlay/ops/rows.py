@@ -1,11 +1,13 @@
 """Activations between two products, in the form that the next one takes.
 
 In float32 or bfloat16 they are plain. Before an int8 product they are bytes with one scale a row; after it they
-are sums that still want that scale and the product's bias, which the next op applies on its way.
+are sums that still want that scale and the product's bias, which the next op applies on its way. Rows of a product
+of ours are `Pending`: the op that takes them computes them where it needs them, while they are in the cache.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +40,11 @@ class Rows:
     scales: Tensor | None = None  # [rows]
     bias: Tensor | None = None  # [width]
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, width = self.values.shape
+        return rows, width
+
     def full(self) -> Tensor:
         """What they stand for, in float32."""
         x = self.values.float()
@@ -57,3 +64,42 @@ class Rows:
         inverse = torch.where(largest > 0, LARGEST_BYTE / largest, 0.0)
         values = (x * inverse[:, None]).round() + ZERO_POINT
         return cls(values.to(torch.uint8), largest / LARGEST_BYTE)
+
+
+@dataclass(frozen=True, slots=True)
+class Panels:
+    """A weight as the compiled product wants it: words of 32 bits along `in`, a panel of outputs at a time."""
+
+    words: Tensor  # [panels, in / step, outputs of a panel] int32
+    width_out: int
+    dtype: torch.dtype  # of what it multiplies
+    starts: Tensor | None = None  # [all panels' outputs] int32, for bytes: −128 · sum of the weights
+    channels: Tensor | None = None  # [all panels' outputs] float32, for bytes: scales
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Rows [rows, width_out] of a product that is still to be computed, and then want what `Rows` may want."""
+
+    x: Tensor  # [rows, in]
+    panels: Panels
+    scales: Tensor | None  # [rows]
+    bias: Tensor | None  # [width_out]
+    dtype: torch.dtype  # what they are rounded to when they are finished
+    compute: Callable[[Pending], Tensor]  # [rows, width_out], in float32
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.x), self.panels.width_out
+
+    def computed(self) -> Rows:
+        """The same bits that an op would have computed on its way."""
+        return Rows(self.compute(self), self.scales, self.bias)
+
+
+Incoming = Rows | Pending
+
+
+def computed(x: Incoming) -> Rows:
+    """Rows that are there."""
+    return x.computed() if isinstance(x, Pending) else x

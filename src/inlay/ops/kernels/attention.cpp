@@ -4,9 +4,10 @@
 // values that its queries may see, then takes MOST_ROWS queries at a time: all their scores, an exact softmax in
 // float32, the weighted sum. The heads that share a key head count as rows. What a query gets depends on its own
 // sequence alone, bit for bit.
+#include <type_traits>
+
 #include "math.h"
-#include "rows.h"
-#include "tile.h"
+#include "product.h"
 
 namespace inlay {
 namespace {
@@ -21,6 +22,7 @@ struct Problem {
   bool is_causal;
   float scale;
   void* out;  // [queries, heads · width]
+  int64_t out_stride;
 
   int64_t queries(int64_t b) const { return q_offsets[b + 1] - q_offsets[b]; }
   int64_t keys(int64_t b) const { return k_offsets[b + 1] - k_offsets[b]; }
@@ -29,8 +31,6 @@ struct Problem {
 struct Task {
   int64_t sequence, head, begin, end;  // queries [begin, end) of the sequence
 };
-
-int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 template <class E>
 struct Memory {
@@ -49,66 +49,92 @@ T* grown(std::vector<T>& memory, int64_t size) {
   return memory.data();
 }
 
-float as_float(float x) { return x; }
-float as_float(bf16 x) {
+[[maybe_unused]] float as_float(bf16 x) {
   uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
   float result;
   std::memcpy(&result, &bits, sizeof(result));
   return result;
 }
 void put(float& to, float from) { to = from; }
-void put(float& to, bf16 from) { to = as_float(from); }
+[[maybe_unused]] void put(float& to, bf16 from) { to = as_float(from); }
 [[maybe_unused]] void put(bf16& to, bf16 from) { to = from; }
 
-// Row `key` of a packed matrix whose columns are keys: [panel of keys][width / step][PANEL][step].
+// The keys of one sequence and key head, or its values: `count` rows of `width`.
+template <class T>
+struct Source {
+  const T* first;
+  int64_t stride, count, width;
+
+  T at(int64_t row, int64_t i) const { return row < count && i < width ? first[row * stride + i] : T{}; }
+};
+
+// A panel of a matrix whose columns are keys: [padded / step][PANEL][step], zeros where there is no key.
 template <class E, class T>
-void pack_key(const T* from, int64_t width, int64_t padded, int64_t key, E* keys) {
+void pack_keys(const Source<T>& from, int64_t first_key, int64_t padded, E* to) {
   constexpr int64_t step = Element<E>::step;
-  E* to = keys + key / PANEL * PANEL * padded + key % PANEL * step;
-  for (int64_t d = 0; d < width; ++d) put(to[d / step * PANEL * step + d % step], from[d]);
-  for (int64_t d = width; d < padded; ++d) to[d / step * PANEL * step + d % step] = E{};
+  if (std::is_same_v<E, T> && first_key + PANEL <= from.count && from.width % step == 0) {
+    constexpr int64_t line = 64 / sizeof(E);  // rows lie far apart and share a set of the cache: a line is read once
+    for (int64_t start = 0; start < padded; start += line)
+      for (int64_t key = 0; key < PANEL; ++key)
+        for (int64_t d = start; d < std::min(start + line, padded); d += step)
+          std::memcpy(to + d * PANEL + key * step, from.first + (first_key + key) * from.stride + d, step * sizeof(E));
+    return;
+  }
+  for (int64_t d = 0; d < padded; ++d)
+    for (int64_t key = 0; key < PANEL; ++key)
+      put(to[d / step * PANEL * step + key * step + d % step], from.at(first_key + key, d));
 }
 
-// Row `key` of a packed matrix whose columns are components: [panel of components][keys / step][PANEL][step].
+// A panel of a matrix whose columns are components: [num_keys / step][PANEL][step], zeros where there is none.
 template <class E, class T>
-void pack_value(const T* from, int64_t width, int64_t num_keys, int64_t key, E* values) {
+void pack_values(const Source<T>& from, int64_t first, int64_t num_keys, E* to) {
   constexpr int64_t step = Element<E>::step;
-  for (int64_t start = 0; start < width; start += PANEL) {
-    E* to = values + start * num_keys + key / step * PANEL * step + key % step;
-    int64_t count = std::min(PANEL, width - start);
-    for (int64_t d = 0; d < count; ++d) put(to[d * step], from[start + d]);
-    for (int64_t d = count; d < PANEL; ++d) to[d * step] = E{};
+  bool is_whole = first + PANEL <= from.width;
+  for (int64_t key = 0; key < num_keys; key += step, to += PANEL * step) {
+    for (int64_t part = 0; part < step; ++part) {
+      const T* row = from.first + (key + part) * from.stride + first;
+      if (is_whole && key + part < from.count)
+        for (int64_t d = 0; d < PANEL; ++d) put(to[d * step + part], row[d]);
+      else
+        for (int64_t d = 0; d < PANEL; ++d) put(to[d * step + part], from.at(key + part, first + d));
+    }
   }
 }
 
 template <class E, class T>
 void pack(const Problem& p, const Task& task, int64_t limit, int64_t padded, int64_t num_keys, E* keys, E* values) {
-  int64_t first = p.k_offsets[task.sequence];
-  for (int64_t key = 0; key < limit; ++key) {
-    int64_t place = (first + key) * p.kv_stride + task.head * p.width;
-    const T *k = static_cast<const T*>(p.k) + place, *v = static_cast<const T*>(p.v) + place;
-    pack_key<E, T>(k, p.width, padded, key, keys);
-    pack_value<E, T>(v, p.width, num_keys, key, values);
-  }
-  for (int64_t key = limit; key < round_up(limit, PANEL); ++key)
-    for (int64_t d = 0; d < padded; ++d)
-      keys[key / PANEL * PANEL * padded + (d / Element<E>::step * PANEL + key % PANEL) * Element<E>::step + d % Element<E>::step] = E{};
-  static const std::vector<T> zeros(1 << 14, T{});
-  for (int64_t key = limit; key < num_keys; ++key) pack_value<E, T>(zeros.data(), p.width, num_keys, key, values);
+  int64_t place = p.k_offsets[task.sequence] * p.kv_stride + task.head * p.width;
+  Source<T> k{static_cast<const T*>(p.k) + place, p.kv_stride, limit, p.width};
+  Source<T> v{static_cast<const T*>(p.v) + place, p.kv_stride, limit, p.width};
+  for (int64_t key = 0; key < limit; key += PANEL) pack_keys<E, T>(k, key, padded, keys + key * padded);
+  for (int64_t start = 0; start < p.width; start += PANEL)
+    pack_values<E, T>(v, start, num_keys, values + start * num_keys);
 }
 
 void store_weight(float* to, Vec x, int n) { x.store(to, n); }
 [[maybe_unused]] void store_weight(bf16* to, Vec x, int n) { x.store(to, n); }
+
+// e^((score − largest) · scale), as exactly as the weights are kept.
+template <class E>
+Vec power(Vec score, float largest, float scale) {
+  if constexpr (std::is_same_v<E, float>) {
+    return exp((score - Vec::all(largest)) * Vec::all(scale));
+  } else {
+    float in_twos = scale * 1.44269504f;
+    return exp2_for_halves(fma(score, Vec::all(in_twos), Vec::all(-largest * in_twos)));
+  }
+}
 
 // Turns a row of scores into weights, in place, with zeros from `seen` to `padded`; their sum before the division.
 template <class E>
 float softmax(float* row, int64_t seen, int64_t padded, float scale) {
   Vec most = Vec::all(-INFINITY);
   each_vector(seen, [&](int64_t i, int n) { most = max(most, Vec::load(row + i, n).keep(n, -INFINITY)); });
-  Vec largest = Vec::all(most.max()), total = Vec::all(0.0f);
+  float largest = most.max();
+  Vec total = Vec::all(0.0f);
   E* weights = reinterpret_cast<E*>(row);
   each_vector(seen, [&](int64_t i, int n) {
-    Vec x = exp((Vec::load(row + i, n) - largest) * Vec::all(scale)).keep(n, 0.0f);
+    Vec x = power<E>(Vec::load(row + i, n), largest, scale).keep(n, 0.0f);
     total = total + x;
     store_weight(weights + i, x, n);
   });
@@ -123,8 +149,9 @@ void attend(const Problem& p, const Task& task) {
   int64_t group = p.heads / p.kv_heads, before = p.keys(task.sequence) - p.queries(task.sequence);
   int64_t limit = p.is_causal ? before + task.end : p.keys(task.sequence);
   int64_t padded = round_up(p.width, step), columns = round_up(p.width, PANEL), num_keys = round_up(limit, step);
-  int64_t score_stride = round_up(limit, PANEL);
-  E* keys = grown(memory.keys, score_stride * padded);
+  int64_t score_stride =
+      round_up(limit, PANEL) + Vec::size;  // odd in lines, or the rows of a tile share one set of the cache
+  E* keys = grown(memory.keys, round_up(limit, PANEL) * padded);
   E* values = grown(memory.values, num_keys * columns);
   E* queries = grown(memory.queries, MOST_ROWS * padded);
   float* scores = grown(memory.scores, MOST_ROWS * score_stride);
@@ -133,6 +160,7 @@ void attend(const Problem& p, const Task& task) {
   int64_t total = (task.end - task.begin) * group;
   for (int64_t first = 0; first < total;) {
     int rows = rows_at_once(total - first);
+    Tile<E> multiply_tile = tile<E>(rows);
     int64_t last = task.begin + (first + rows - 1) / group;
     int64_t seen = p.is_causal ? before + last + 1 : limit, seen_padded = round_up(seen, step);
     float sums[MOST_ROWS];
@@ -143,7 +171,7 @@ void attend(const Problem& p, const Task& task) {
       for (int64_t d = p.width; d < padded; ++d) queries[r * padded + d] = E{};
     }
     for (int64_t key = 0; key < seen; key += PANEL)
-      tile(rows, queries, padded, keys + key * padded, padded, scores + key, score_stride);
+      multiply_tile(queries, padded, keys + key * padded, padded, nullptr, 0, scores + key, score_stride);
     for (int r = 0; r < rows; ++r) {
       int64_t own = p.is_causal ? before + task.begin + (first + r) / group + 1 : limit;
       sums[r] = softmax<E>(scores + r * score_stride, own, seen_padded, p.scale);
@@ -151,12 +179,13 @@ void attend(const Problem& p, const Task& task) {
     const E* weights = reinterpret_cast<const E*>(scores);
     int64_t weight_stride = score_stride * static_cast<int64_t>(sizeof(float) / sizeof(E));
     for (int64_t start = 0; start < p.width; start += PANEL)
-      tile(rows, weights, weight_stride, values + start * num_keys, seen_padded, mixed + start, columns);
+      multiply_tile(weights, weight_stride, values + start * num_keys, seen_padded, nullptr, 0, mixed + start, columns);
     for (int r = 0; r < rows; ++r) {
       int64_t query = task.begin + (first + r) / group, head = task.head * group + (first + r) % group;
-      T* to = static_cast<T*>(p.out) + ((p.q_offsets[task.sequence] + query) * p.heads + head) * p.width;
+      T* to = static_cast<T*>(p.out) + (p.q_offsets[task.sequence] + query) * p.out_stride + head * p.width;
       Vec inverse = Vec::all(1.0f / sums[r]);
-      each_vector(p.width, [&](int64_t i, int n) { (Vec::load(mixed + r * columns + i, n) * inverse).store(to + i, n); });
+      each_vector(p.width,
+                  [&](int64_t i, int n) { (Vec::load(mixed + r * columns + i, n) * inverse).store(to + i, n); });
     }
     first += rows;
   }
@@ -183,23 +212,16 @@ using namespace inlay;
 INLAY_EXPORT void inlay_attention(int64_t sequences, int64_t heads, int64_t kv_heads, int64_t width, const void* q,
                                   int64_t q_stride, const void* k, const void* v, int64_t kv_stride, int32_t dtype,
                                   const int64_t* q_offsets, const int64_t* k_offsets, int32_t is_causal, float scale,
-                                  void* out) {
-  Problem problem{heads,     kv_heads,  width,     q,     k,  v, q_stride, kv_stride,
-                  q_offsets, k_offsets, is_causal != 0, scale, out};
+                                  void* out, int64_t out_stride) {
+  Problem problem{heads,     kv_heads,  width,          q,     k,   v,         q_stride, kv_stride,
+                  q_offsets, k_offsets, is_causal != 0, scale, out, out_stride};
   std::vector<Task> tasks = tasks_of(problem, sequences);
   std::atomic<size_t> next{0};
-  struct Work {
-    const Problem& problem;
-    const std::vector<Task>& tasks;
-    std::atomic<size_t>& next;
-    bool is_half;
-  } work{problem, tasks, next, dtype == BFLOAT16};
-  auto body = [](int64_t, int64_t, void* context) {
-    Work& work = *static_cast<Work*>(context);
-    for (size_t i; (i = work.next++) < work.tasks.size();) {
-      if (work.is_half) attend<Half, bf16>(work.problem, work.tasks[i]);
-      else attend<float, float>(work.problem, work.tasks[i]);
+  auto work = [&] {
+    for (size_t i; (i = next++) < tasks.size();) {
+      if (dtype == BFLOAT16) attend<Half, bf16>(problem, tasks[i]);
+      else attend<float, float>(problem, tasks[i]);
     }
   };
-  parallel_for(0, num_threads, 1, body, &work);
+  on_every_thread(work);
 }

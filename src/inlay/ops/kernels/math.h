@@ -20,6 +20,17 @@ inline Vec exp(Vec x) {
   return scale_by_power(p, n);
 }
 
+// 2^x for x ≤ 0 to 3e-6, for what is then rounded to bfloat16: the minimax polynomial of degree 4 for 2^r, |r| ≤ 1/2.
+inline Vec exp2_for_halves(Vec x) {
+  x = clamp_exponent(x);
+  Vec n = round(x), r = x - n;
+  Vec p = Vec::all(9.570101908e-3f);
+  p = fma(p, r, Vec::all(5.591786032e-2f));
+  p = fma(p, r, Vec::all(2.402474483e-1f));
+  p = fma(p, r, Vec::all(6.931218147e-1f));
+  return scale_by_power(fma(p, r, Vec::all(9.999992614e-1f)), n);
+}
+
 inline Vec sigmoid(Vec x) { return Vec::all(1.0f) / (Vec::all(1.0f) + exp(Vec::all(0.0f) - x)); }
 
 // Abramowitz & Stegun 7.1.26: absolute error below 1.5e-7.

@@ -1,18 +1,28 @@
 // Residual sums with the normalisation that follows them, in one pass over the row.
-#include "rows.h"
+#include "product.h"
 
 namespace inlay {
 namespace {
 
 // hidden += delta (· scale) (+ bias), in place.
-void add(float* hidden, const Input& delta, int64_t row, const float* bias, int64_t width) {
-  Vec scale = Vec::all(delta.scale(row));
-  with_row(delta, row, [&](auto* from) {
+void add(float* hidden, const Values& delta, const float* bias, int64_t width) {
+  Vec scale = Vec::all(delta.scale);
+  with_row(delta, [&](auto* from) {
     each_vector(width, [&](int64_t i, int n) {
       Vec sum = fma(Vec::load(from + i, n), scale, Vec::load(hidden + i, n));
       if (bias != nullptr) sum = sum + Vec::load(bias + i, n);
       sum.store(hidden + i, n);
     });
+  });
+}
+
+// Calls f(row) for every row, with the delta added to it, where there is one.
+template <class F>
+void each_sum(int64_t rows, int64_t width, float* hidden, const Input* delta, const float* bias, F f) {
+  if (delta == nullptr) return each_row(rows, width, f);
+  each_row(*delta, rows, [&](int64_t row, const Values& values) {
+    add(hidden + row * width, values, bias, width);
+    f(row);
   });
 }
 
@@ -37,14 +47,12 @@ float mean_of(const float* x, int64_t width) {
 using namespace inlay;
 
 // hidden [rows, width] += delta (where there is one); out = hidden / √(mean(hidden²) + eps) · weight.
-INLAY_EXPORT void inlay_add_rms_norm(int64_t rows, int64_t width, float* hidden, const void* delta, const float* scales,
-                                     int32_t delta_dtype, const float* weight, float eps, void* out, float* out_scales, const float* multipliers,
-                                     int32_t out_dtype) {
-  Input in{delta, scales, width, static_cast<Dtype>(delta_dtype)};
-  Output to{out, out_scales, multipliers, width, static_cast<Dtype>(out_dtype)};
-  each_row(rows, width, [&](int64_t row) {
-    float* x = hidden + row * width;
-    if (delta != nullptr) add(x, in, row, nullptr, width);
+INLAY_EXPORT void inlay_add_rms_norm(int64_t rows, int64_t width, float* hidden, const Input* delta,
+                                     const float* weight, float eps, void* out, int64_t out_stride, float* out_scales,
+                                     const float* multipliers, int32_t out_dtype) {
+  Output to{out, out_stride, out_scales, multipliers, width, static_cast<Dtype>(out_dtype)};
+  each_sum(rows, width, hidden, delta, nullptr, [&](int64_t row) {
+    const float* x = hidden + row * width;
     Vec factor = Vec::all(1.0f / std::sqrt(sum_of_squares(x, 0.0f, width) / static_cast<float>(width) + eps));
     float* place = to.place(row);
     each_vector(width, [&](int64_t i, int n) {
@@ -55,15 +63,13 @@ INLAY_EXPORT void inlay_add_rms_norm(int64_t rows, int64_t width, float* hidden,
 }
 
 // hidden [rows, width] = layer norm of (hidden + delta + delta_bias), in float32, and the same in the dtype of out.
-INLAY_EXPORT void inlay_add_layer_norm(int64_t rows, int64_t width, float* hidden, const void* delta,
-                                       const float* scales, int32_t delta_dtype, const float* delta_bias,
-                                       const float* weight, const float* bias, float eps, void* out, float* out_scales, const float* multipliers,
+INLAY_EXPORT void inlay_add_layer_norm(int64_t rows, int64_t width, float* hidden, const Input* delta,
+                                       const float* delta_bias, const float* weight, const float* bias, float eps,
+                                       void* out, int64_t out_stride, float* out_scales, const float* multipliers,
                                        int32_t out_dtype) {
-  Input in{delta, scales, width, static_cast<Dtype>(delta_dtype)};
-  Output to{out, out_scales, multipliers, width, static_cast<Dtype>(out_dtype)};
-  each_row(rows, width, [&](int64_t row) {
+  Output to{out, out_stride, out_scales, multipliers, width, static_cast<Dtype>(out_dtype)};
+  each_sum(rows, width, hidden, delta, delta_bias, [&](int64_t row) {
     float* x = hidden + row * width;
-    if (delta != nullptr) add(x, in, row, delta_bias, width);
     float mean = mean_of(x, width);
     Vec factor = Vec::all(1.0f / std::sqrt(sum_of_squares(x, mean, width) / static_cast<float>(width) + eps));
     each_vector(width, [&](int64_t i, int n) {
@@ -75,13 +81,12 @@ INLAY_EXPORT void inlay_add_layer_norm(int64_t rows, int64_t width, float* hidde
 }
 
 // out = x, in another dtype.
-INLAY_EXPORT void inlay_convert(int64_t rows, int64_t width, const void* x, int32_t dtype, void* out, float* out_scales, const float* multipliers,
-                                int32_t out_dtype) {
-  Input in{x, nullptr, width, static_cast<Dtype>(dtype)};
-  Output to{out, out_scales, multipliers, width, static_cast<Dtype>(out_dtype)};
-  each_row(rows, width, [&](int64_t row) {
+INLAY_EXPORT void inlay_convert(int64_t rows, int64_t width, const Input* in, void* out, int64_t out_stride,
+                                float* out_scales, const float* multipliers, int32_t out_dtype) {
+  Output to{out, out_stride, out_scales, multipliers, width, static_cast<Dtype>(out_dtype)};
+  each_row(*in, rows, [&](int64_t row, const Values& values) {
     float* place = to.place(row);
-    with_row(in, row, [&](auto* from) {
+    with_row(values, [&](auto* from) {
       each_vector(width, [&](int64_t i, int n) { Vec::load(from + i, n).store(place + i, n); });
     });
     to.finish(row, place);

@@ -30,8 +30,15 @@ void each_row(int64_t rows, int64_t width, F f) {
   parallel_for(0, rows, std::max<int64_t>(1, GRAIN / width), body, &f);
 }
 
-// Memory of this thread that lasts from call to call.
-inline float* scratch(size_t floats) {
+// Calls f() once on each of torch's threads, or as often on fewer: f takes its work from a counter.
+template <class F>
+void on_every_thread(F& f) {
+  parallel_for(0, num_threads, 1, [](int64_t, int64_t, void* context) { (*static_cast<F*>(context))(); }, &f);
+}
+
+// Memory of this thread that lasts from call to call, for each use.
+template <class Use>
+float* scratch(size_t floats) {
   thread_local std::vector<float> memory;
   if (memory.size() < floats) memory.resize(floats);
   return memory.data();
@@ -40,17 +47,18 @@ inline float* scratch(size_t floats) {
 // Where finished rows go. A row is computed in float32 in `place` and then written by `finish`.
 struct Output {
   void* data;
+  int64_t stride;            // from row to row
   float* scales;             // [rows], for BYTES: value · multiplier = (byte − 128) · scale
   const float* multipliers;  // [width] or null; for BYTES alone
   int64_t width;
   Dtype dtype;
 
   float* place(int64_t row) const {
-    return dtype == FLOAT32 ? static_cast<float*>(data) + row * width : scratch(width);
+    return dtype == FLOAT32 ? static_cast<float*>(data) + row * stride : scratch<Output>(width);
   }
   void finish(int64_t row, const float* from) const {
     if (dtype == BFLOAT16) {
-      bf16* to = static_cast<bf16*>(data) + row * width;
+      bf16* to = static_cast<bf16*>(data) + row * stride;
       each_vector(width, [&](int64_t i, int n) { Vec::load(from + i, n).store(to + i, n); });
     } else if (dtype == BYTES) {
       quantise(row, from);
@@ -66,26 +74,42 @@ struct Output {
     float largest = most.max();
     float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
     scales[row] = largest / 127.0f;
-    uint8_t* to = static_cast<uint8_t*>(data) + row * width;
+    uint8_t* to = static_cast<uint8_t*>(data) + row * stride;
     each_vector(width, [&](int64_t i, int n) { (value(i, n) * Vec::all(inverse)).store_bytes(to + i, n); });
   }
 };
 
-// Rows that come from a product: value · scale of the row, where there are scales.
-struct Input {
+// A row that is there: each number stands for number · scale.
+struct Values {
   const void* data;
+  float scale;
+  Dtype dtype;
+};
+
+// Rows that come in: as they are or, with panels, as a product that is still to be computed (see product.h).
+struct Input {
+  const void* data;     // [rows, width]
+  int64_t stride;       // from row to row
   const float* scales;  // [rows] or null
-  int64_t stride;
+  int64_t width;
+  int64_t width_out;      // of the product
+  const void* panels;     // null: the rows are there
+  const int32_t* starts;  // [width_out] of bytes: what sums begin with
+  const float* channels;  // [width_out] of bytes: scales
   Dtype dtype;
 
   float scale(int64_t row) const { return scales == nullptr ? 1.0f : scales[row]; }
+  const void* at(int64_t row) const {
+    constexpr int64_t sizes[] = {sizeof(float), sizeof(bf16), sizeof(uint8_t)};
+    return static_cast<const uint8_t*>(data) + row * stride * sizes[dtype];
+  }
 };
 
 // Calls f with a typed pointer to the row.
 template <class F>
-inline void with_row(const Input& in, int64_t row, F f) {
-  if (in.dtype == BFLOAT16) f(static_cast<const bf16*>(in.data) + row * in.stride);
-  else f(static_cast<const float*>(in.data) + row * in.stride);
+inline void with_row(const Values& row, F f) {
+  if (row.dtype == BFLOAT16) f(static_cast<const bf16*>(row.data));
+  else f(static_cast<const float*>(row.data));
 }
 
 }  // namespace inlay

@@ -25,10 +25,11 @@ struct Vec {
     return {n == size ? _mm512_loadu_ps(p) : _mm512_maskz_loadu_ps(first(n), p)};
   }
   static Vec load(const bf16* p, int n = size) {
-    __m256i half = n == size ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))
-                             : _mm256_maskz_loadu_epi16(first(n), p);
+    __m256i half =
+        n == size ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)) : _mm256_maskz_loadu_epi16(first(n), p);
     return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16))};
   }
+  static Vec of_integers(const int32_t* p) { return {_mm512_cvtepi32_ps(_mm512_loadu_si512(p))}; }
   void store(float* p, int n = size) const {
     if (n == size) _mm512_storeu_ps(p, v);
     else _mm512_mask_storeu_ps(p, first(n), v);
@@ -39,7 +40,8 @@ struct Vec {
   }
   // Rounded to the nearest integer, 128 added, and cut to a byte.
   void store_bytes(uint8_t* p, int n = size) const {
-    __m512i x = _mm512_max_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(128)), _mm512_setzero_si512());
+    __m512i x =
+        _mm512_max_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(128)), _mm512_setzero_si512());
     if (n == size) _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtusepi32_epi8(x));
     else _mm512_mask_cvtusepi32_storeu_epi8(p, first(n), x);
   }
@@ -68,13 +70,12 @@ inline Vec abs(Vec a) { return {_mm512_abs_ps(a.v)}; }
 inline Vec round(Vec a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 inline Vec with_sign_of(Vec a, Vec sign) {
   __m512i bit = _mm512_set1_epi32(static_cast<int>(0x80000000u));
-  return {_mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(a.v), _mm512_and_si512(_mm512_castps_si512(sign.v), bit)))};
+  return {_mm512_castsi512_ps(
+      _mm512_or_si512(_mm512_castps_si512(a.v), _mm512_and_si512(_mm512_castps_si512(sign.v), bit)))};
 }
-// a · 2^n for whole n within the range of exponents.
-inline Vec scale_by_power(Vec a, Vec n) {
-  __m512i exponent = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23);
-  return a * Vec{_mm512_castsi512_ps(exponent)};
-}
+// a · 2^n for whole n, whatever they are.
+inline Vec scale_by_power(Vec a, Vec n) { return {_mm512_scalef_ps(a.v, n.v)}; }
+inline Vec clamp_exponent(Vec x) { return x; }
 #else
 struct Vec {
   static constexpr int size = 8;
@@ -141,10 +142,12 @@ inline Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
 inline Vec abs(Vec a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
 inline Vec round(Vec a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 inline Vec with_sign_of(Vec a, Vec sign) { return {_mm256_or_ps(a.v, _mm256_and_ps(_mm256_set1_ps(-0.0f), sign.v))}; }
+// a · 2^n for whole n within the range of exponents.
 inline Vec scale_by_power(Vec a, Vec n) {
   __m256i exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23);
   return a * Vec{_mm256_castsi256_ps(exponent)};
 }
+inline Vec clamp_exponent(Vec x) { return min(max(x, Vec::all(-126.0f)), Vec::all(127.0f)); }
 #endif
 
 // Calls f(start, count) for the vectors of a row; all but the last are whole.

@@ -1,8 +1,11 @@
-// A small product kept in registers: c [R, PANEL] = a [R, k] · b [k, PANEL], with b packed for it.
+// A small product kept in registers: c [R, PANEL] = start + a [R, k] · b [k, PANEL], with b packed for it.
 //
-// float: b is [k][PANEL]. bfloat16: pairs of neighbours along k lie together, [k / 2][PANEL][2], for the instruction
-// that multiplies pairs and adds both to a float. The sum over k has one order whatever R is.
+// b is [k / step][PANEL][step]: `step` neighbours along k lie together, for the instruction that multiplies them and
+// adds them all to one sum. That is 1 float, 2 of bfloat16, or 4 bytes (a unsigned, b signed). Sums are floats, of
+// bytes 32-bit integers. The sum over k has one order, whatever R is and in how many calls k is summed up.
 #pragma once
+#include <utility>
+
 #include "simd.h"
 
 namespace inlay {
@@ -14,10 +17,10 @@ constexpr int MOST_ROWS = 12;  // 24 of 32 registers hold sums
 constexpr int MOST_ROWS = 6;  // 12 of 16
 #endif
 
+// As few tiles as possible, of nearly the same size.
 inline int rows_at_once(int64_t left) {
-  for (int rows = MOST_ROWS; rows > 1; rows /= 2)
-    if (left >= rows) return rows;
-  return 1;
+  int64_t tiles = (left + MOST_ROWS - 1) / MOST_ROWS;
+  return static_cast<int>((left + tiles - 1) / tiles);
 }
 
 template <class E>
@@ -25,35 +28,79 @@ struct Element;
 
 template <>
 struct Element<float> {
+  using Factor = float;  // of b
+  using Number = float;  // of c
+  using Sum = Vec;
   static constexpr int64_t step = 1;
+  static Vec start(const float* from) { return Vec::load(from); }
+  static Vec nothing() { return Vec::all(0.0f); }
   static Vec load(const float* b) { return Vec::load(b); }
   static Vec spread(const float* a) { return Vec::all(*a); }
   static Vec add_product(Vec sum, Vec a, Vec b) { return fma(a, b, sum); }
+  static void store(Vec sum, float* c) { sum.store(c); }
 };
+
+#if defined(__AVX512F__)
+template <class A>
+inline __m512i spread_word(const A* a) {
+  int32_t word;
+  std::memcpy(&word, a, sizeof(word));
+  return _mm512_set1_epi32(word);
+}
+#endif
 
 #if defined(__AVX512BF16__)
 template <>
 struct Element<bf16> {
+  using Factor = bf16;
+  using Number = float;
+  using Sum = Vec;
   static constexpr int64_t step = 2;
+  static Vec start(const float* from) { return Vec::load(from); }
+  static Vec nothing() { return Vec::all(0.0f); }
   static __m512i load(const bf16* b) { return _mm512_loadu_si512(b); }
-  static __m512i spread(const bf16* a) {
-    int32_t pair;
-    std::memcpy(&pair, a, sizeof(pair));
-    return _mm512_set1_epi32(pair);
-  }
+  static __m512i spread(const bf16* a) { return spread_word(a); }
   static Vec add_product(Vec sum, __m512i a, __m512i b) { return {_mm512_dpbf16_ps(sum.v, (__m512bh)a, (__m512bh)b)}; }
+  static void store(Vec sum, float* c) { sum.store(c); }
 };
 using Half = bf16;  // what bfloat16 inputs are computed in
 #else
 using Half = float;
 #endif
 
+#if defined(__AVX512VNNI__)
+template <>
+struct Element<uint8_t> {
+  using Factor = int8_t;
+  using Number = int32_t;
+  using Sum = __m512i;
+  static constexpr int64_t step = 4;
+  static __m512i start(const int32_t* from) { return _mm512_loadu_si512(from); }
+  static __m512i nothing() { return _mm512_setzero_si512(); }
+  static __m512i load(const int8_t* b) { return _mm512_loadu_si512(b); }
+  static __m512i spread(const uint8_t* a) { return spread_word(a); }
+  static __m512i add_product(__m512i sum, __m512i a, __m512i b) { return _mm512_dpbusd_epi32(sum, a, b); }
+  static void store(__m512i sum, int32_t* c) { _mm512_storeu_si512(c, sum); }
+};
+#endif
+
+// A tile of one element type. `start` [R, PANEL] may be null, or c itself; with a stride of 0 all rows have one start.
+template <class E>
+using Tile = void (*)(const E* a, int64_t a_stride, const typename Element<E>::Factor* b, int64_t k,
+                      const typename Element<E>::Number* start, int64_t start_stride, typename Element<E>::Number* c,
+                      int64_t c_stride);
+
 template <int R, class E>
-void tile(const E* a, int64_t a_stride, const E* b, int64_t k, float* c, int64_t c_stride) {
+void tile_of(const E* a, int64_t a_stride, const typename Element<E>::Factor* b, int64_t k,
+             const typename Element<E>::Number* start, int64_t start_stride, typename Element<E>::Number* c,
+             int64_t c_stride) {
   using X = Element<E>;
-  Vec sums[R][2];
+  typename X::Sum sums[R][2];
 #pragma GCC unroll 12
-  for (int r = 0; r < R; ++r) sums[r][0] = sums[r][1] = Vec::all(0.0f);
+  for (int r = 0; r < R; ++r) {
+    sums[r][0] = start == nullptr ? X::nothing() : X::start(start + r * start_stride);
+    sums[r][1] = start == nullptr ? X::nothing() : X::start(start + r * start_stride + Vec::size);
+  }
   for (int64_t i = 0; i < k; i += X::step, b += PANEL * X::step) {
     auto left = X::load(b), right = X::load(b + Vec::size * X::step);
 #pragma GCC unroll 12
@@ -65,21 +112,21 @@ void tile(const E* a, int64_t a_stride, const E* b, int64_t k, float* c, int64_t
   }
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r) {
-    sums[r][0].store(c + r * c_stride);
-    sums[r][1].store(c + r * c_stride + Vec::size);
+    X::store(sums[r][0], c + r * c_stride);
+    X::store(sums[r][1], c + r * c_stride + Vec::size);
   }
 }
 
+template <class E, int... R>
+Tile<E> tile_among(int rows, std::integer_sequence<int, R...>) {
+  static constexpr Tile<E> tiles[] = {tile_of<R + 1, E>...};
+  return tiles[rows - 1];
+}
+
+// The tile of 1 … MOST_ROWS rows.
 template <class E>
-void tile(int rows, const E* a, int64_t a_stride, const E* b, int64_t k, float* c, int64_t c_stride) {
-  switch (rows) {
-#if defined(__AVX512F__)
-    case 12: return tile<12>(a, a_stride, b, k, c, c_stride);
-#endif
-    case 6: return tile<6>(a, a_stride, b, k, c, c_stride);
-    case 3: return tile<3>(a, a_stride, b, k, c, c_stride);
-    default: return tile<1>(a, a_stride, b, k, c, c_stride);
-  }
+Tile<E> tile(int rows) {
+  return tile_among<E>(rows, std::make_integer_sequence<int, MOST_ROWS>());
 }
 
 }  // namespace inlay

@@ -4,10 +4,17 @@ import pytest
 import torch
 
 from inlay.ops.convert import converted
-from inlay.ops.int8 import QuantisedWeight, can_multiply_bytes, make_int8_product, make_quantised_product, smoothing
+from inlay.ops.int8 import (
+    BYTES,
+    QuantisedWeight,
+    can_multiply_bytes,
+    form_for,
+    make_int8_product,
+    make_quantised_product,
+)
 from inlay.ops.linear import Weights
 from inlay.ops.native import Kernels
-from inlay.ops.rows import Rows, computed
+from inlay.ops.rows import Form, Rows, computed
 
 pytestmark = pytest.mark.skipif(not can_multiply_bytes(), reason="the processor has no VNNI")
 
@@ -61,11 +68,32 @@ def test_a_product_with_a_bias_and_smoothing_comes_near_the_float_product() -> N
     weights = Weights((torch.randn(60, 256), torch.randn(40, 256)), (bias[:60], bias[60:]))
     expected = x @ weights.joined().T + bias
     errors = []
-    for multipliers in (None, smoothing(x, weights)):
-        product = make_int8_product(weights, torch.float32, multipliers)
+    for takes in (BYTES, form_for(x, weights)):
+        product = make_int8_product(weights, torch.float32, takes)
         errors.append(
             ((computed(product(converted(x, product.takes))).full() - expected).norm() / expected.norm()).item()
         )
     plain, smoothed = errors
     assert smoothed < 0.02
     assert smoothed < plain
+
+
+def test_behind_an_activation_bytes_spend_their_range_above_zero(build: Kernels | None) -> None:
+    torch.manual_seed(0)
+    x = torch.nn.functional.gelu(torch.randn(60, 256) * 2)
+    weights = Weights((torch.randn(100, 256),))
+    expected = x @ weights.joined().T
+    takes = form_for(x, weights)
+    assert takes.zero_point < 64
+    errors = []
+    for form in (Form(torch.uint8, takes.multipliers), takes):
+        product = make_int8_product(weights, torch.float32, form)
+        rows = converted(x, product.takes)
+        assert (rows.full() / (1 if form.multipliers is None else form.multipliers) - x).abs().max() < 0.1
+        errors.append((computed(product(rows)).full() - expected).norm().item())
+    assert errors[1] < 0.8 * errors[0]  # what is left comes from the weights
+
+
+def test_a_row_below_zero_is_held_with_a_low_zero_point(build: Kernels | None) -> None:
+    rows = converted(torch.tensor([[-3.0, 1.0, 0.5], [0.0, 0.0, 0.0]]), Form(torch.uint8, None, 8))
+    torch.testing.assert_close(rows.full(), torch.tensor([[-3.0, 1.0, 0.5], [0.0, 0.0, 0.0]]), rtol=0, atol=0.22)

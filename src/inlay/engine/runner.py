@@ -54,8 +54,8 @@ class Runner:
         self._model, files = _build(spec, choice, self._stored)
         made_of: list[str] = []
         if self._stored is not None:
-            self._model.prepare(partial(make_stored, dtype=choice.dtype))
-            made_of = [str(choice.dtype), *self._stored.kept]
+            self._model.prepare(partial(make_stored, dtype=choice.dtype, zero_points=self._stored.zero_points))
+            made_of = [str(choice.dtype), *self._stored.kept, str(sorted(self._stored.zero_points.items()))]
         elif choice.is_int8:
             sequences = sample()
             self.report = self._quantise(sequences, choice.dtype, least_cosine)

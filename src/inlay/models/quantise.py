@@ -19,7 +19,7 @@ from torch.nn.functional import cosine_similarity
 from inlay.errors import ModelError
 from inlay.models.forward import ForwardPass
 from inlay.ops.convert import converted
-from inlay.ops.int8 import make_int8_product, smoothing
+from inlay.ops.int8 import form_for, make_int8_product
 from inlay.ops.linear import PlainProduct, Product, Weights, make_product
 from inlay.ops.rows import Form, Incoming, Rows, computed
 
@@ -149,7 +149,7 @@ class Candidate:
 
     def _measure(self, x: Rows) -> Rows:
         y = PlainProduct(self._weights.joined(), self._weights.bias())(x)
-        self._int8 = make_int8_product(self._weights, self._dtype, smoothing(x.values, self._weights))
+        self._int8 = make_int8_product(self._weights, self._dtype, form_for(x.values, self._weights))
         expected = y.values.float()
         missed = computed(self._int8(converted(x.values, self._int8.takes))).full() - expected
         sizes = expected.norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)

@@ -8,7 +8,7 @@ float dtype is stored in it.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -24,7 +24,7 @@ from inlay.ops.int8 import QuantisedWeight, make_stored_int8_product
 from inlay.ops.linear import Product, Weights, make_product
 
 REPORT = "inlay_int8.json"
-VERSION = 1
+VERSION = 2
 WEIGHT_SUFFIXES = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.onnx", "*.pt", "*.h5", "*.msgpack", ".git*")
 
 
@@ -37,6 +37,7 @@ class StoredReport(msgspec.Struct, forbid_unknown_fields=True):
     worst_cosine: float
     kept: list[str]
     errors: dict[str, float]
+    zero_points: dict[str, int]  # of the activations of each int8 product
 
 
 def read_report(path: Path) -> StoredReport | None:
@@ -67,9 +68,11 @@ def expect_int8(model: ForwardPass, report: StoredReport) -> None:
             linear.weight = _parameter(torch.empty(linear.weight.shape, dtype=torch.int8))
 
 
-def make_stored(name: str, weights: Weights, dtype: torch.dtype) -> Product:
+def make_stored(name: str, weights: Weights, dtype: torch.dtype, zero_points: Mapping[str, int]) -> Product:
     """The product of weights as they are stored."""
-    return make_stored_int8_product(weights, dtype) if weights.scales else make_product(weights)
+    if not weights.scales:
+        return make_product(weights)
+    return make_stored_int8_product(weights, dtype, zero_points[name])
 
 
 def write_int8(model: ForwardPass, source: Path, target: Path, report: QuantisationReport, dtype: torch.dtype) -> int:
@@ -77,13 +80,14 @@ def write_int8(model: ForwardPass, source: Path, target: Path, report: Quantisat
     if target.exists() and any(target.iterdir()):
         raise ModelError(f"{target} is not empty: give a new directory")
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*WEIGHT_SUFFIXES), dirs_exist_ok=True)
-    multipliers = {}
+    multipliers, zero_points = {}, {}
     owners: dict[str, Product] = {}
     modules = {module: path for path, module in model.named_modules()}
     for name, part, share, linears in _shares(model):
         product = part.products[share]
         if product.takes.is_bytes:
             multipliers[f"{name}_multipliers"] = product.takes.multipliers
+            zero_points[name] = product.takes.zero_point
             owners.update({f"{modules[linear]}.weight": product for linear in linears})
     stored: dict[str, Tensor] = {name: tensor for name, tensor in multipliers.items() if tensor is not None}
     for tensor_name, tensor in read_tensors(weight_files(source)):
@@ -91,7 +95,7 @@ def write_int8(model: ForwardPass, source: Path, target: Path, report: Quantisat
         if attribute is None:
             continue
         if attribute in owners:
-            quantised = QuantisedWeight.of(tensor.to(dtype), owners[attribute].takes.multipliers)
+            quantised = QuantisedWeight.of(tensor.to(dtype), owners[attribute].takes)
             stored[attribute], stored[f"{attribute}_scale"] = quantised.values, quantised.scales
         else:
             stored[attribute] = (tensor.to(dtype) if tensor.ndim > 1 else tensor).clone()
@@ -104,6 +108,7 @@ def write_int8(model: ForwardPass, source: Path, target: Path, report: Quantisat
         worst_cosine=report.worst_cosine,
         kept=list(report.kept),
         errors=report.errors,
+        zero_points=zero_points,
     )
     (target / REPORT).write_bytes(msgspec.json.format(msgspec.json.encode(about)))  # last: without it nothing loads
     return sum(tensor.nbytes for tensor in stored.values())

@@ -1,8 +1,8 @@
 """The int8 product (W8A8): weights with a scale a channel, activations with a scale a row, sums in whole numbers.
 
 In: rows of bytes. Out: rows in a float dtype that still want the scales of their rows, and the bias. The sums are
-exact, so a row's result is the same bits whatever comes with it. VNNI multiplies unsigned activations (zero point 128)
-by signed weights. oneDNN, where the compiled product is not, would without VNNI add pairs of products in 16 bits, which
+exact, so a row's result is the same bits whatever comes with it. VNNI multiplies unsigned activations by signed
+weights. oneDNN, where the compiled product is not, would without VNNI add pairs of products in 16 bits, which
 overflow.
 """
 
@@ -23,21 +23,33 @@ from inlay.ops.rows import ZERO_POINT, Form, Panels, Rows
 SMALLEST = 1e-6  # activations and weights below do not set a multiplier
 
 
+BYTES = Form(torch.uint8)
+ZERO_POINTS = (128, 96, 64, 48, 32, 16, 8)
+
+
 @dataclass(frozen=True, slots=True)
 class QuantisedWeight:
     """weight / multipliers [out, in] as int8 · scale of the channel."""
 
     values: Tensor  # [out, in] int8
     scales: Tensor  # [out] float32
-    multipliers: Tensor | None = None  # [in], of the activations
+    takes: Form = BYTES
 
     @classmethod
-    def of(cls, weight: Tensor, multipliers: Tensor | None = None) -> QuantisedWeight:
+    def of(cls, weight: Tensor, takes: Form = BYTES) -> QuantisedWeight:
         """Symmetric, by the largest magnitude of each channel."""
-        rows = converted(weight, Form(torch.uint8, None if multipliers is None else 1 / multipliers))
+        rows = converted(weight, Form(torch.uint8, None if takes.multipliers is None else 1 / takes.multipliers))
         if rows.scales is None:
             raise ValueError(f"a weight of {weight.dtype} is quantised already")
-        return cls((rows.values ^ ZERO_POINT).view(torch.int8), rows.scales, multipliers)
+        return cls((rows.values ^ ZERO_POINT).view(torch.int8), rows.scales, takes)
+
+
+def form_for(activations: Tensor, weights: Weights) -> Form:
+    """Bytes for activations [T, in]: smoothed, with the zero point that gives rows the least scales on average."""
+    multipliers = smoothing(activations, weights)
+    forms = [Form(torch.uint8, multipliers, zero_point) for zero_point in ZERO_POINTS]
+    multiplied = forms[0].multiplied(activations)
+    return min(forms, key=lambda form: form.scales(multiplied).mean().item())
 
 
 def smoothing(activations: Tensor, weights: Weights) -> Tensor:
@@ -59,14 +71,14 @@ class PackedInt8Product:
     """oneDNN's, with the weight in its own layout."""
 
     def __init__(self, weight: QuantisedWeight, bias: Tensor | None, out: torch.dtype) -> None:
-        self.takes = Form(torch.uint8, weight.multipliers)
+        self.takes = weight.takes
         self._weight = torch.ops.onednn.qlinear_prepack(weight.values, None)
         self._bias = None if bias is None else bias.float()
         zeros = torch.zeros(len(weight.scales), dtype=torch.int32)
         self._rest: tuple[Any, ...] = (weight.scales, zeros, None, 1.0, 0, out, "none", [], "")
 
     def __call__(self, x: Rows) -> Rows:
-        y = torch.ops.onednn.qlinear_pointwise(x.values, 1.0, ZERO_POINT, self._weight, *self._rest)
+        y = torch.ops.onednn.qlinear_pointwise(x.values, 1.0, self.takes.zero_point, self._weight, *self._rest)
         return Rows(y, x.scales, self._bias)
 
 
@@ -78,19 +90,21 @@ def make_quantised_product(weight: QuantisedWeight, bias: Tensor | None, out: to
         return PackedInt8Product(weight, bias, out)
     words = kernels.pack(weight.values)
     padding = (0, words.shape[0] * words.shape[2] - width_out)
-    starts = F.pad(-ZERO_POINT * weight.values.sum(dim=1, dtype=torch.int32), padding)
+    starts = F.pad(-weight.takes.zero_point * weight.values.sum(dim=1, dtype=torch.int32), padding)
     panels = Panels(words, width_out, torch.uint8, starts, F.pad(weight.scales, padding))
-    return PanelProduct(kernels, panels, bias, out, weight.multipliers)
+    return PanelProduct(kernels, panels, bias, out, weight.takes)
 
 
-def make_int8_product(weights: Weights, out: torch.dtype, multipliers: Tensor | None = None) -> Product:
+def make_int8_product(weights: Weights, out: torch.dtype, takes: Form = BYTES) -> Product:
     """The product of weights that are not quantised yet, part by part."""
-    parts = [QuantisedWeight.of(part, multipliers) for part in weights.parts]
+    parts = [QuantisedWeight.of(part, takes) for part in weights.parts]
     values, scales = torch.cat([part.values for part in parts]), torch.cat([part.scales for part in parts])
-    return make_quantised_product(QuantisedWeight(values, scales, multipliers), weights.bias(), out)
+    return make_quantised_product(QuantisedWeight(values, scales, takes), weights.bias(), out)
 
 
-def make_stored_int8_product(weights: Weights, out: torch.dtype) -> Product:
+def make_stored_int8_product(weights: Weights, out: torch.dtype, zero_point: int) -> Product:
     """The product of weights that are int8 already."""
-    weight = QuantisedWeight(weights.joined(), torch.cat(weights.scales), weights.multipliers)
-    return make_quantised_product(weight, weights.bias(), out)
+    takes = Form(torch.uint8, weights.multipliers, zero_point)
+    return make_quantised_product(
+        QuantisedWeight(weights.joined(), torch.cat(weights.scales), takes), weights.bias(), out
+    )

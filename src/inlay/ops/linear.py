@@ -72,9 +72,9 @@ class PanelProduct:
     """The compiled one, with the weight in panels."""
 
     def __init__(
-        self, kernels: Kernels, panels: Panels, bias: Tensor | None, out: torch.dtype, multipliers: Tensor | None = None
+        self, kernels: Kernels, panels: Panels, bias: Tensor | None, out: torch.dtype, takes: Form | None = None
     ) -> None:
-        self.takes = Form(panels.dtype, multipliers)
+        self.takes = takes or Form(panels.dtype)
         self._kernels = kernels
         self._panels = panels
         self._bias = None if bias is None else bias.float()

@@ -43,7 +43,7 @@ class _Input(ctypes.Structure):
 
 
 _ROWS_IN = (ctypes.POINTER(_Input),)
-_ROWS_OUT = (_ADDRESS, _INTEGER, _ADDRESS, _ADDRESS, _FLAG)
+_ROWS_OUT = (_ADDRESS, _INTEGER, _ADDRESS, _ADDRESS, _FLAG, _FLAG)
 SIGNATURES = {
     "add_rms_norm": (_INTEGER, _INTEGER, _ADDRESS, *_ROWS_IN, _ADDRESS, _REAL, *_ROWS_OUT),
     "add_layer_norm": (_INTEGER, _INTEGER, _ADDRESS, *_ROWS_IN, *(_ADDRESS,) * 3, _REAL, *_ROWS_OUT),
@@ -190,7 +190,7 @@ def _runnable() -> list[str]:
 
 def _empty(shape: tuple[int, int], to: Form) -> Rows:
     scales = torch.empty(shape[0], dtype=torch.float32) if to.is_bytes else None
-    return Rows(_rows(shape, to.dtype), scales)
+    return Rows(_rows(shape, to.dtype), scales, zero_point=to.zero_point)
 
 
 def _rows(shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
@@ -219,4 +219,11 @@ def _incoming(x: Incoming | None) -> _Input | None:
 
 
 def _outgoing(out: Rows, to: Form) -> tuple[int | None, ...]:
-    return out.values.data_ptr(), out.values.stride(0), _address(out.scales), _address(to.multipliers), CODES[to.dtype]
+    return (
+        out.values.data_ptr(),
+        out.values.stride(0),
+        _address(out.scales),
+        _address(to.multipliers),
+        to.zero_point,
+        CODES[to.dtype],
+    )

@@ -13,20 +13,34 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ZERO_POINT = 128  # the byte that stands for 0: oneDNN's fast products take unsigned activations
-LARGEST_BYTE = 127.0
+ZERO_POINT = 128  # the byte that stands for 0, unless a form says otherwise; products take unsigned activations
+LARGEST_BYTE = 255
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a product takes: a dtype, and for bytes what each column is multiplied by beforehand."""
+    """What a product takes: a dtype, and for bytes what they stand for.
+
+    Behind an activation such as GELU nearly all of a row lies above 0, and so does most of the bytes' range with a low
+    zero point.
+    """
 
     dtype: torch.dtype
-    multipliers: Tensor | None = None  # [width]; the weights hold their inverse
+    multipliers: Tensor | None = None  # [width], of each column beforehand; the weights hold their inverse
+    zero_point: int = ZERO_POINT
 
     @property
     def is_bytes(self) -> bool:
         return self.dtype == torch.uint8
+
+    def multiplied(self, x: Tensor) -> Tensor:
+        """x [rows, width] in float32, before it is rounded to bytes."""
+        return x.float() if self.multipliers is None else x.float() * self.multipliers
+
+    def scales(self, multiplied: Tensor) -> Tensor:
+        """The least scale of each row with which its bytes hold all of it, above the zero point and below."""
+        above, below = (end.amax(dim=1).clamp_min(0.0) for end in (multiplied, -multiplied))
+        return torch.maximum(above / (LARGEST_BYTE - self.zero_point), below / (self.zero_point - 1))
 
 
 FULL = Form(torch.float32)
@@ -34,11 +48,12 @@ FULL = Form(torch.float32)
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Values [rows, width]; each stands for value · scale + bias, and a byte for byte − 128."""
+    """Values [rows, width]; each stands for value · scale + bias, and a byte for byte − zero point."""
 
     values: Tensor
     scales: Tensor | None = None  # [rows]
     bias: Tensor | None = None  # [width]
+    zero_point: int = ZERO_POINT
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -49,21 +64,21 @@ class Rows:
         """What they stand for, in float32."""
         x = self.values.float()
         if self.values.dtype == torch.uint8:
-            x = x - ZERO_POINT
+            x = x - self.zero_point
         if self.scales is not None:
             x = x * self.scales[:, None]
         return x if self.bias is None else x + self.bias.float()
 
     @classmethod
     def of(cls, x: Tensor, to: Form) -> Rows:
-        """Plain rows in a dtype; to bytes symmetrically, by the largest magnitude of each row."""
+        """Plain rows in a dtype; to bytes with a scale for each row."""
         if not to.is_bytes:
             return cls(x.to(to.dtype))
-        x = x.float() if to.multipliers is None else x.float() * to.multipliers
-        largest = x.abs().amax(dim=1)
-        inverse = torch.where(largest > 0, LARGEST_BYTE / largest, 0.0)
-        values = (x * inverse[:, None]).round() + ZERO_POINT
-        return cls(values.to(torch.uint8), largest / LARGEST_BYTE)
+        x = to.multiplied(x)
+        scales = to.scales(x)
+        inverse = torch.where(scales > 0, 1 / scales, 0.0)
+        values = (x * inverse[:, None]).round() + to.zero_point
+        return cls(values.clamp(0, LARGEST_BYTE).to(torch.uint8), scales, zero_point=to.zero_point)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +88,7 @@ class Panels:
     words: Tensor  # [panels, in / step, outputs of a panel] int32
     width_out: int
     dtype: torch.dtype  # of what it multiplies
-    starts: Tensor | None = None  # [all panels' outputs] int32, for bytes: −128 · sum of the weights
+    starts: Tensor | None = None  # [all panels' outputs] int32, for bytes: −zero point · sum of the weights
     channels: Tensor | None = None  # [all panels' outputs] float32, for bytes: scales
 
 

@@ -6,8 +6,9 @@ using namespace inlay;
 
 // x [rows, 2 · width]: out = silu(first half) · second half (Shazeer 2020).
 INLAY_EXPORT void inlay_silu_product(int64_t rows, int64_t width, const Input* in, void* out, int64_t out_stride,
-                                     float* out_scales, const float* multipliers, int32_t out_dtype) {
-  Output to{out, out_stride, out_scales, multipliers, width, static_cast<Dtype>(out_dtype)};
+                                     float* out_scales, const float* multipliers, int32_t zero_point,
+                                     int32_t out_dtype) {
+  Output to{out, out_stride, out_scales, multipliers, width, zero_point, static_cast<Dtype>(out_dtype)};
   each_row(*in, rows, [&](int64_t row, const Values& values) {
     float* place = to.place(row);
     Vec scale = Vec::all(values.scale);
@@ -43,8 +44,8 @@ void activate(int64_t rows, int64_t width, const Input& in, const float* bias, c
 // out = function(x + bias); functions: 0 none, 1 gelu, 2 gelu by tanh, 3 relu.
 INLAY_EXPORT void inlay_activate(int64_t rows, int64_t width, const Input* in, const float* bias, int32_t function,
                                  void* out, int64_t out_stride, float* out_scales, const float* multipliers,
-                                 int32_t out_dtype) {
-  Output to{out, out_stride, out_scales, multipliers, width, static_cast<Dtype>(out_dtype)};
+                                 int32_t zero_point, int32_t out_dtype) {
+  Output to{out, out_stride, out_scales, multipliers, width, zero_point, static_cast<Dtype>(out_dtype)};
   switch (function) {
     case 1:
       return activate(rows, width, *in, bias, to, gelu);

@@ -49,8 +49,8 @@ using namespace inlay;
 // hidden [rows, width] += delta (where there is one); out = hidden / √(mean(hidden²) + eps) · weight.
 INLAY_EXPORT void inlay_add_rms_norm(int64_t rows, int64_t width, float* hidden, const Input* delta,
                                      const float* weight, float eps, void* out, int64_t out_stride, float* out_scales,
-                                     const float* multipliers, int32_t out_dtype) {
-  Output to{out, out_stride, out_scales, multipliers, width, static_cast<Dtype>(out_dtype)};
+                                     const float* multipliers, int32_t zero_point, int32_t out_dtype) {
+  Output to{out, out_stride, out_scales, multipliers, width, zero_point, static_cast<Dtype>(out_dtype)};
   each_sum(rows, width, hidden, delta, nullptr, [&](int64_t row) {
     const float* x = hidden + row * width;
     Vec factor = Vec::all(1.0f / std::sqrt(sum_of_squares(x, 0.0f, width) / static_cast<float>(width) + eps));
@@ -66,8 +66,8 @@ INLAY_EXPORT void inlay_add_rms_norm(int64_t rows, int64_t width, float* hidden,
 INLAY_EXPORT void inlay_add_layer_norm(int64_t rows, int64_t width, float* hidden, const Input* delta,
                                        const float* delta_bias, const float* weight, const float* bias, float eps,
                                        void* out, int64_t out_stride, float* out_scales, const float* multipliers,
-                                       int32_t out_dtype) {
-  Output to{out, out_stride, out_scales, multipliers, width, static_cast<Dtype>(out_dtype)};
+                                       int32_t zero_point, int32_t out_dtype) {
+  Output to{out, out_stride, out_scales, multipliers, width, zero_point, static_cast<Dtype>(out_dtype)};
   each_sum(rows, width, hidden, delta, delta_bias, [&](int64_t row) {
     float* x = hidden + row * width;
     float mean = mean_of(x, width);
@@ -82,8 +82,8 @@ INLAY_EXPORT void inlay_add_layer_norm(int64_t rows, int64_t width, float* hidde
 
 // out = x, in another dtype.
 INLAY_EXPORT void inlay_convert(int64_t rows, int64_t width, const Input* in, void* out, int64_t out_stride,
-                                float* out_scales, const float* multipliers, int32_t out_dtype) {
-  Output to{out, out_stride, out_scales, multipliers, width, static_cast<Dtype>(out_dtype)};
+                                float* out_scales, const float* multipliers, int32_t zero_point, int32_t out_dtype) {
+  Output to{out, out_stride, out_scales, multipliers, width, zero_point, static_cast<Dtype>(out_dtype)};
   each_row(*in, rows, [&](int64_t row, const Values& values) {
     float* place = to.place(row);
     with_row(values, [&](auto* from) {

@@ -48,9 +48,10 @@ float* scratch(size_t floats) {
 struct Output {
   void* data;
   int64_t stride;            // from row to row
-  float* scales;             // [rows], for BYTES: value · multiplier = (byte − 128) · scale
+  float* scales;             // [rows], for BYTES: value · multiplier = (byte − zero point) · scale
   const float* multipliers;  // [width] or null; for BYTES alone
   int64_t width;
+  int32_t zero_point;  // the byte that stands for 0
   Dtype dtype;
 
   float* place(int64_t row) const {
@@ -69,13 +70,18 @@ struct Output {
       Vec x = Vec::load(from + i, n);
       return multipliers == nullptr ? x : x * Vec::load(multipliers + i, n);
     };
-    Vec most = Vec::all(0.0f);
-    each_vector(width, [&](int64_t i, int n) { most = max(most, abs(value(i, n))); });
-    float largest = most.max();
-    float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
-    scales[row] = largest / 127.0f;
+    Vec above = Vec::all(0.0f), below = Vec::all(0.0f);
+    each_vector(width, [&](int64_t i, int n) {
+      Vec x = value(i, n);
+      above = max(above, x);
+      below = max(below, Vec::all(0.0f) - x);
+    });
+    float scale =
+        std::max(above.max() / static_cast<float>(255 - zero_point), below.max() / static_cast<float>(zero_point - 1));
+    float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+    scales[row] = scale;
     uint8_t* to = static_cast<uint8_t*>(data) + row * stride;
-    each_vector(width, [&](int64_t i, int n) { (value(i, n) * Vec::all(inverse)).store_bytes(to + i, n); });
+    each_vector(width, [&](int64_t i, int n) { (value(i, n) * Vec::all(inverse)).store_bytes(to + i, zero_point, n); });
   }
 };
 

@@ -38,10 +38,10 @@ struct Vec {
     if (n == size) _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), halves());
     else _mm256_mask_storeu_epi16(p, first(n), halves());
   }
-  // Rounded to the nearest integer, 128 added, and cut to a byte.
-  void store_bytes(uint8_t* p, int n = size) const {
-    __m512i x =
-        _mm512_max_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(128)), _mm512_setzero_si512());
+  // Rounded to the nearest integer, the zero point added, and cut to a byte.
+  void store_bytes(uint8_t* p, int32_t zero_point, int n = size) const {
+    __m512i x = _mm512_max_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(zero_point)),
+                                 _mm512_setzero_si512());
     if (n == size) _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtusepi32_epi8(x));
     else _mm512_mask_cvtusepi32_storeu_epi8(p, first(n), x);
   }
@@ -110,8 +110,8 @@ struct Vec {
     __m128i half = _mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
     std::memcpy(p, &half, n * sizeof(bf16));
   }
-  void store_bytes(uint8_t* p, int n = size) const {
-    __m256i x = _mm256_add_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(128));
+  void store_bytes(uint8_t* p, int32_t zero_point, int n = size) const {
+    __m256i x = _mm256_add_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(zero_point));
     __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
     __m128i bytes = _mm_packus_epi16(words, words);
     std::memcpy(p, &bytes, n);

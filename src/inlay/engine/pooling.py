@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor
 
@@ -19,5 +17,6 @@ def pooled_rows(layout: Layout, pooling: Pooling) -> Tensor | None:
 
 
 def mean_of_rows(hidden: Tensor, layout: Layout) -> Tensor:
-    """hidden [T, width] in float32 → the mean of each sequence, [B, width]."""
-    return torch.stack([hidden[start:end].mean(dim=0) for start, end in pairwise(layout.offsets)])
+    """hidden [T, width] in float32 → the mean of each sequence, [B, width]. Neighbours of equal length share a call."""
+    runs = (hidden[first : first + count * length].view(count, length, -1) for first, count, length in layout.runs())
+    return torch.cat([run.mean(dim=1) for run in runs])

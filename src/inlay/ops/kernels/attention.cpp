@@ -71,18 +71,23 @@ struct Source {
 // A panel of a matrix whose columns are keys: [padded / step][PANEL][step], zeros where there is no key.
 template <class E, class T>
 void pack_keys(const Source<T>& from, int64_t first_key, int64_t padded, E* to) {
-  constexpr int64_t step = Element<E>::step;
-  if (std::is_same_v<E, T> && first_key + PANEL <= from.count && from.width % step == 0) {
-    constexpr int64_t line = 64 / sizeof(E);  // rows lie far apart and share a set of the cache: a line is read once
-    for (int64_t start = 0; start < padded; start += line)
+  constexpr int64_t step = Element<E>::step, line = 64 / sizeof(E);
+  if (!std::is_same_v<E, T> || from.width % step != 0) {
+    for (int64_t d = 0; d < padded; ++d)
       for (int64_t key = 0; key < PANEL; ++key)
-        for (int64_t d = start; d < std::min(start + line, padded); d += step)
-          std::memcpy(to + d * PANEL + key * step, from.first + (first_key + key) * from.stride + d, step * sizeof(E));
+        put(to[d / step * PANEL * step + key * step + d % step], from.at(first_key + key, d));
     return;
   }
-  for (int64_t d = 0; d < padded; ++d)
-    for (int64_t key = 0; key < PANEL; ++key)
-      put(to[d / step * PANEL * step + key * step + d % step], from.at(first_key + key, d));
+  // Whole words. Rows lie far apart and may share a set of the cache: a line of each is read once.
+  int64_t there = std::min(from.count - first_key, PANEL);
+  for (int64_t start = 0; start < padded; start += line) {
+    int64_t end = std::min(start + line, padded);
+    for (int64_t key = 0; key < there; ++key)
+      for (int64_t d = start; d < end; d += step)
+        std::memcpy(to + d * PANEL + key * step, from.first + (first_key + key) * from.stride + d, step * sizeof(E));
+    for (int64_t d = start; d < end && there < PANEL; d += step)
+      std::fill_n(to + d * PANEL + there * step, (PANEL - there) * step, E{});
+  }
 }
 
 // A panel of a matrix whose columns are components: [num_keys / step][PANEL][step], zeros where there is none.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inlay.config import Settings
-from inlay.engine.allocator import keep_freed_memory
+from inlay.engine.allocator import give_back_freed_memory, keep_freed_memory
 from inlay.engine.batch import pack
 from inlay.engine.device import AUTO, INT8, Choice, choose
 from inlay.engine.intake import Intake
@@ -78,6 +78,8 @@ def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engi
     num_threads = settings.tokenizer_threads or max(1, min(4, (os.cpu_count() or 2) // 2))
     max_batch_tokens = settings.max_batch_tokens or BATCH_TOKENS[choice.device.type]
     probe = _probe(runner, tokenizer, choice)
+    if choice.device.type == "cpu":
+        give_back_freed_memory()
     if runner.report is not None:
         log.info(
             "model quantised",

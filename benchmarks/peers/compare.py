@@ -19,13 +19,14 @@ import tempfile
 import time
 from pathlib import Path
 
+from environments import ENVIRONMENTS, python_of
+
 from inlay.bench.card import machine_card
 from inlay.bench.shapes import SHAPES, make_checkpoint
 from inlay.models.source import locate
 
 HERE = Path(__file__).parent
 PAUSE = 0.5  # seconds: the one before may still spin its threads, waiting for more work
-TORCH = "torch==2.13.0"
 # Name → its environment's packages, script, dtype.
 CONTESTANTS = {
     "inlay float32": ("", "run_inlay.py", "float32"),
@@ -38,24 +39,6 @@ CONTESTANTS = {
     "onnxruntime float32": ("onnxruntime onnx onnxscript transformers", "run_onnxruntime.py", "float32"),
     "onnxruntime int8": ("onnxruntime onnx onnxscript transformers", "run_onnxruntime.py", "int8"),
 }
-
-
-def python_of(packages: str, environments: Path) -> str:
-    """The interpreter of an environment with these packages; made when it is not there."""
-    if not packages:
-        return sys.executable
-    folder = environments / packages.split()[0].split("[")[0]
-    python = folder / "bin" / "python"
-    if not (folder / "done").exists():
-        print(f"making {folder}", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        (folder / "constraints.txt").write_text(TORCH)
-        subprocess.run([*install, "-c", str(folder / "constraints.txt"), TORCH, *packages.split()], check=True)
-        # Its build for the wrong torch would keep transformers from being imported.
-        subprocess.run([str(python), "-m", "pip", "uninstall", "-q", "-y", "torchvision"], check=True)
-        (folder / "done").touch()
-    return str(python)
 
 
 class Contestant:
@@ -101,7 +84,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--runs", type=int, default=3, help="in a turn, after one that warms the caches")
     parser.add_argument("--only", default=",".join(CONTESTANTS), help="contestants, by name")
-    parser.add_argument("--environments", type=Path, default=Path(tempfile.gettempdir()) / "inlay-peers")
+    parser.add_argument("--environments", type=Path, default=ENVIRONMENTS)
     options = parser.parse_args()
     rows = options.rows.split(",")
     with tempfile.TemporaryDirectory() as folder:
@@ -109,7 +92,6 @@ def main() -> None:
         if options.shape:
             checkpoint = Path(folder)
             make_checkpoint(checkpoint, SHAPES[options.shape])
-        options.environments.mkdir(exist_ok=True)
         made = [Contestant(name, checkpoint, options.environments) for name in options.only.split(",")]
         for contestant in made:
             print(

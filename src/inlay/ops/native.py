@@ -16,47 +16,37 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from inlay.ops.addresses import (
+    ADDRESS,
+    CODES,
+    FLAG,
+    INTEGER,
+    REAL,
+    ROWS_IN,
+    ROWS_OUT,
+    WORD,
+    address,
+    empty_rows,
+    incoming,
+    outgoing,
+    spaced_rows,
+)
 from inlay.ops.rows import Form, Incoming, Pending, Rows
 
-FLOAT32, BFLOAT16, BYTES = 0, 1, 2
-WORD = 4  # bytes
-CACHE_WAY, LINE = 4096, 64  # bytes; rows that lie a multiple of CACHE_WAY apart share one set of the nearest cache
 WITH_HALVES = "avx512_bf16"  # the build that multiplies bytes and bfloat16
-CODES = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.uint8: BYTES}
-_INTEGER, _FLAG, _REAL, _ADDRESS = ctypes.c_int64, ctypes.c_int32, ctypes.c_float, ctypes.c_void_p
-
-
-class _Input(ctypes.Structure):
-    """The kernels' `Input`."""
-
-    _fields_ = (
-        ("data", _ADDRESS),
-        ("stride", _INTEGER),
-        ("scales", _ADDRESS),
-        ("width", _INTEGER),
-        ("width_out", _INTEGER),
-        ("panels", _ADDRESS),
-        ("starts", _ADDRESS),
-        ("channels", _ADDRESS),
-        ("dtype", _FLAG),
-    )
-
-
-_ROWS_IN = (ctypes.POINTER(_Input),)
-_ROWS_OUT = (_ADDRESS, _INTEGER, _ADDRESS, _ADDRESS, _FLAG, _FLAG)
 SIGNATURES = {
-    "add_rms_norm": (_INTEGER, _INTEGER, _ADDRESS, *_ROWS_IN, _ADDRESS, _REAL, *_ROWS_OUT),
-    "add_layer_norm": (_INTEGER, _INTEGER, _ADDRESS, *_ROWS_IN, *(_ADDRESS,) * 3, _REAL, *_ROWS_OUT),
-    "convert": (_INTEGER, _INTEGER, *_ROWS_IN, *_ROWS_OUT),
-    "silu_product": (_INTEGER, _INTEGER, *_ROWS_IN, *_ROWS_OUT),
-    "activate": (_INTEGER, _INTEGER, *_ROWS_IN, _ADDRESS, _FLAG, *_ROWS_OUT),
-    "rotate_heads": (*(_INTEGER,) * 4, *_ROWS_IN, _ADDRESS, _ADDRESS, _REAL, *(_ADDRESS,) * 4, _FLAG),
-    "multiply": (_INTEGER, *_ROWS_IN, _ADDRESS),
-    "pack": (_INTEGER, _INTEGER, _ADDRESS, _ADDRESS),
+    "add_rms_norm": (INTEGER, INTEGER, ADDRESS, *ROWS_IN, ADDRESS, REAL, *ROWS_OUT),
+    "add_layer_norm": (INTEGER, INTEGER, ADDRESS, *ROWS_IN, *(ADDRESS,) * 3, REAL, *ROWS_OUT),
+    "convert": (INTEGER, INTEGER, *ROWS_IN, *ROWS_OUT),
+    "silu_product": (INTEGER, INTEGER, *ROWS_IN, *ROWS_OUT),
+    "activate": (INTEGER, INTEGER, *ROWS_IN, ADDRESS, FLAG, *ROWS_OUT),
+    "rotate_heads": (*(INTEGER,) * 4, *ROWS_IN, ADDRESS, ADDRESS, REAL, *(ADDRESS,) * 4, FLAG),
+    "multiply": (INTEGER, *ROWS_IN, ADDRESS),
+    "pack": (INTEGER, INTEGER, ADDRESS, ADDRESS),
     "attention": (
-        *(_INTEGER,) * 4,
-        *(_ADDRESS, _INTEGER, _ADDRESS, _ADDRESS, _INTEGER, _FLAG),
-        *(_ADDRESS, _ADDRESS, _FLAG, _REAL, _ADDRESS, _INTEGER),
+        *(INTEGER,) * 4,
+        *(ADDRESS, INTEGER, ADDRESS, ADDRESS, INTEGER, FLAG),
+        *(ADDRESS, ADDRESS, FLAG, REAL, ADDRESS, INTEGER),
     ),
 }
 
@@ -66,8 +56,8 @@ class Kernels:
 
     def __init__(self, name: str, library: ctypes.CDLL, threads: ctypes.CDLL) -> None:
         self.name = name
-        library.inlay_use_threads.argtypes = (_ADDRESS, _INTEGER)
-        library.inlay_use_threads(ctypes.cast(threads.torch_parallel_for, _ADDRESS), torch.get_num_threads())
+        library.inlay_use_threads.argtypes = (ADDRESS, INTEGER)
+        library.inlay_use_threads(ctypes.cast(threads.torch_parallel_for, ADDRESS), torch.get_num_threads())
         self._panel = library.inlay_panel()
         self._calls = {}
         for function, signature in SIGNATURES.items():
@@ -76,36 +66,36 @@ class Kernels:
             self._calls[function] = call
 
     def add_rms_norm(self, hidden: Tensor, delta: Incoming | None, weight: Tensor, eps: float, to: Form) -> Rows:
-        out = _empty((len(hidden), hidden.shape[1]), to)
+        out = empty_rows((len(hidden), hidden.shape[1]), to)
         self._calls["add_rms_norm"](
-            *hidden.shape, hidden.data_ptr(), _incoming(delta), weight.data_ptr(), eps, *_outgoing(out, to)
+            *hidden.shape, hidden.data_ptr(), incoming(delta), weight.data_ptr(), eps, *outgoing(out, to)
         )
         return out
 
     def add_layer_norm(
         self, hidden: Tensor, delta: Incoming | None, weight: Tensor, bias: Tensor, eps: float, to: Form
     ) -> Rows:
-        out = Rows(hidden) if to.dtype == hidden.dtype else _empty((len(hidden), hidden.shape[1]), to)
-        parameters = (_address(delta.bias if delta else None), weight.data_ptr(), bias.data_ptr(), eps)
+        out = Rows(hidden) if to.dtype == hidden.dtype else empty_rows((len(hidden), hidden.shape[1]), to)
+        parameters = (address(delta.bias if delta else None), weight.data_ptr(), bias.data_ptr(), eps)
         self._calls["add_layer_norm"](
-            *hidden.shape, hidden.data_ptr(), _incoming(delta), *parameters, *_outgoing(out, to)
+            *hidden.shape, hidden.data_ptr(), incoming(delta), *parameters, *outgoing(out, to)
         )
         return out
 
     def convert(self, x: Tensor, to: Form) -> Rows:
-        out = _empty((len(x), x.shape[1]), to)
-        self._calls["convert"](*x.shape, _incoming(Rows(x)), *_outgoing(out, to))
+        out = empty_rows((len(x), x.shape[1]), to)
+        self._calls["convert"](*x.shape, incoming(Rows(x)), *outgoing(out, to))
         return out
 
     def silu_product(self, x: Incoming, to: Form) -> Rows:
         rows, width = x.shape
-        out = _empty((rows, width // 2), to)
-        self._calls["silu_product"](rows, width // 2, _incoming(x), *_outgoing(out, to))
+        out = empty_rows((rows, width // 2), to)
+        self._calls["silu_product"](rows, width // 2, incoming(x), *outgoing(out, to))
         return out
 
     def activate(self, x: Incoming, function: int, to: Form) -> Rows:
-        out = _empty(x.shape, to)
-        self._calls["activate"](*x.shape, _incoming(x), _address(x.bias), function, *_outgoing(out, to))
+        out = empty_rows(x.shape, to)
+        self._calls["activate"](*x.shape, incoming(x), address(x.bias), function, *outgoing(out, to))
         return out
 
     def rotate_heads(
@@ -120,7 +110,7 @@ class Kernels:
         out = torch.empty(qkv.shape, dtype=qkv.dtype) if isinstance(qkv, Pending) else qkv.values
         addresses = (table.data_ptr() for table in (*tables, positions, out))
         parameters = (*(weight.data_ptr() for weight in weights), eps, *addresses, CODES[out.dtype])
-        self._calls["rotate_heads"](len(positions), *heads, _incoming(qkv), *parameters)
+        self._calls["rotate_heads"](len(positions), *heads, incoming(qkv), *parameters)
         return out
 
     def knows_product(self, dtype: torch.dtype, width_in: int) -> bool:
@@ -134,19 +124,20 @@ class Kernels:
 
     def pack(self, weight: Tensor) -> Tensor:
         """weight [out, in] as the words of `Panels`."""
+        weight = weight.contiguous()
         width_out, words = len(weight), weight[0].nbytes // WORD
         panels = torch.empty(-(-width_out // self._panel), words, self._panel, dtype=torch.int32)
-        self._calls["pack"](width_out, words, weight.contiguous().data_ptr(), panels.data_ptr())
+        self._calls["pack"](width_out, words, weight.data_ptr(), panels.data_ptr())
         return panels
 
     def multiply(self, pending: Pending) -> Tensor:
         out = torch.empty(pending.shape)
-        self._calls["multiply"](len(out), _incoming(pending), out.data_ptr())
+        self._calls["multiply"](len(out), incoming(pending), out.data_ptr())
         return out
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, offsets: tuple[Tensor, Tensor], *, is_causal: bool) -> Tensor:
         rows, heads, width = q.shape
-        out = _rows((rows, heads * width), q.dtype)
+        out = spaced_rows((rows, heads * width), q.dtype)
         self._calls["attention"](
             len(offsets[0]) - 1,
             heads,
@@ -182,48 +173,7 @@ def runnable_kernels() -> Iterator[Kernels]:
 
 def _runnable() -> list[str]:
     capability = torch.backends.cpu.get_cpu_capability()
-    builds = []
-    if capability == "AVX512":
-        builds = [WITH_HALVES, "avx512"] if torch.cpu._is_avx512_bf16_supported() else ["avx512"]
+    builds = ["avx512"] if capability == "AVX512" else []
+    if builds and torch.cpu._is_avx512_bf16_supported() and torch.cpu._is_vnni_supported():
+        builds.insert(0, WITH_HALVES)
     return [*builds, "avx2"] if capability in ("AVX2", "AVX512") else []
-
-
-def _empty(shape: tuple[int, int], to: Form) -> Rows:
-    scales = torch.empty(shape[0], dtype=torch.float32) if to.is_bytes else None
-    return Rows(_rows(shape, to.dtype), scales, zero_point=to.zero_point)
-
-
-def _rows(shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """Uninitialised rows, a line further apart where they would share one set of the cache."""
-    rows, width = shape
-    is_shared = width * dtype.itemsize % CACHE_WAY == 0
-    return torch.empty(rows, width + is_shared * LINE // dtype.itemsize, dtype=dtype)[:, :width]
-
-
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
-
-
-def _incoming(x: Incoming | None) -> _Input | None:
-    if x is None:
-        return None
-    if isinstance(x, Rows):
-        row = (x.values.data_ptr(), x.values.stride(0), _address(x.scales), x.shape[1])
-        return _Input(*row, x.shape[1], None, None, None, CODES[x.values.dtype])
-    panels = x.panels
-    weight = (panels.words.data_ptr(), _address(panels.starts), _address(panels.channels))
-    width = x.x.shape[1]
-    return _Input(
-        x.x.data_ptr(), x.x.stride(0), _address(x.scales), width, panels.width_out, *weight, CODES[panels.dtype]
-    )
-
-
-def _outgoing(out: Rows, to: Form) -> tuple[int | None, ...]:
-    return (
-        out.values.data_ptr(),
-        out.values.stride(0),
-        _address(out.scales),
-        _address(to.multipliers),
-        to.zero_point,
-        CODES[to.dtype],
-    )

@@ -97,6 +97,9 @@ def test_bench_engine_prints_a_card_a_table_and_json_last(tmp_path: Path) -> Non
         (["demo", "--shape", "minilm"], "give either a model or --shape"),
         (["--shape", "mini"], "there is no such shape"),
         (["demo", "--rows", "8by8"], "BATCHxLENGTH"),
+        (["demo", "--rows", "²x16"], "BATCHxLENGTH"),
+        (["demo", "--rows", ""], "BATCHxLENGTH"),
+        (["demo", "--plot", "no/such/folder/figure.png"], "there is no folder"),
         (["demo", "--plot", "figure.pdf"], "must end in .png or .html"),
     ],
 )

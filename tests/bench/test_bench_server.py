@@ -13,9 +13,10 @@ import pytest
 from command import run_inlay
 from servers import RunningServer
 
-from inlay.bench.compare import compare, read_result
-from inlay.bench.load import Target, run_load
+from inlay.bench.compare import compare, differences, read_result
+from inlay.bench.load import run_load
 from inlay.bench.server import Requests, parse_words
+from inlay.bench.target import Target
 from inlay.errors import ConfigError
 
 REPLY = json.dumps({"data": [], "usage": {"total_tokens": 7}}).encode()
@@ -83,7 +84,7 @@ def test_refusals_and_broken_answers_are_counted_and_nothing_hangs() -> None:
     assert figures.errors["the connection was closed without an answer"] == 1
     assert figures.errors["an answer that is not JSON"] == 1
     assert sum(count for reason, count in figures.errors.items() if "not HTTP" in reason) == 1
-    assert figures.num_errors == 4
+    assert (figures.requests, figures.num_errors) == (len(answers), 4)
 
 
 def test_with_a_rate_the_wait_for_a_connection_is_part_of_the_latency() -> None:
@@ -108,7 +109,7 @@ def test_every_text_is_new_and_has_the_length_asked_for() -> None:
     assert {len(text.split()) for text in texts} == set(range(2, 10))
     assert bodies[0]["model"] == "m"
     assert parse_words("5-200") == (5, 200)
-    for wrong in ("0", "5-", "-5", "9-2", "x"):
+    for wrong in ("0", "5-", "-5", "9-2", "x", "²"):
         with pytest.raises(ConfigError, match="--words"):
             parse_words(wrong) if wrong != "5-" else parse_words("5-x")
 
@@ -137,3 +138,45 @@ def test_compare_divides_the_rows_that_both_have(tmp_path: Path) -> None:
     second.write_text('{"rows": []}')
     assert "no row in common" in run_inlay("bench", "compare", str(first), str(second)).stderr
     assert "does not end with the JSON line" in run_inlay("bench", "compare", str(first), __file__).stderr
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "http://[::1", "localhost:8000", "ftp://localhost"])
+def test_what_is_not_the_url_of_a_server_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="write http://HOST:PORT"):
+        Target(url)
+
+
+def test_a_server_that_answers_nonsense_is_refused_at_once() -> None:
+    with tiny_server(lambda number: b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello") as url:
+        done = run_inlay("bench", "server", url)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "answers no request: an answer that is not JSON" in done.stderr
+
+
+def test_a_server_that_fails_keeps_no_promise_and_the_search_ends() -> None:
+    refusal = b"HTTP/1.1 500 Oh\r\ncontent-length: 2\r\n\r\nno"
+    with tiny_server(lambda number: refusal if number % 2 else ok()) as url:
+        done = run_inlay("bench", "server", url, "--slo", "1s", "--seconds", "0.1")
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["slo"]["highest_rate"] == 0.0
+    assert len(result["rows"]) == 1
+    assert "no server answers in no time" in run_inlay("bench", "server", url, "--slo", "0s").stderr
+
+
+@pytest.mark.parametrize("rows", ["[1]", "[{}]", "7"])
+def test_what_is_no_result_of_a_bench_is_not_compared(tmp_path: Path, rows: str) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(f'{{"rows": {rows}}}')
+    with pytest.raises(ConfigError, match="not a bench's"):
+        read_result(file)
+
+
+def test_figures_that_are_no_numbers_are_passed_over() -> None:
+    result = {"rows": [{"connections": 1, "qps": "x", "p50_ms": 2.0}]}
+    assert compare(result, result) == [{"row": "1 connections", "p50_ms": 1.0}]
+
+
+def test_compare_says_what_else_is_different() -> None:
+    first = {"bench": "server", "card": {"words": "15", "commit": "a", "cores": 2}}
+    second = {"bench": "server", "card": {"words": "5", "commit": "b", "cores": 2}}
+    assert differences(first, second) == ["words is '15' and '5'"]

@@ -19,6 +19,7 @@ from inlay.engine.device import choose
 from inlay.engine.runner import Runner, _build
 from inlay.errors import ConfigError, ModelError
 from inlay.models.spec import read_spec
+from inlay.ops import native
 from inlay.ops.int8 import can_multiply_bytes, make_int8_product
 from inlay.types import Sequence
 
@@ -149,3 +150,12 @@ def test_int8_is_refused_where_it_would_be_wrong_or_slow(monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(ConfigError, match="--device cpu"):
         choose("cuda", "int8")
+
+
+@needs_vnni
+def test_vectors_of_other_kernels_have_another_fingerprint(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other kernels round other numbers to another byte, so their int8 vectors differ by more than the last bits."""
+    ours = make_int8(planted)
+    monkeypatch.setattr(native, "load_kernels", lambda: None)
+    torchs = make_int8(planted)
+    assert ours.spec.fingerprint != torchs.spec.fingerprint

@@ -75,6 +75,32 @@ def test_a_report_that_cannot_be_read_is_refused(written: tuple[Runner, Path]) -
         Embedder(str(target))
 
 
+@pytest.mark.parametrize("zero_point", [0, 1, 255, 999, "x"])
+def test_a_zero_point_that_cannot_be_is_refused(written: tuple[Runner, Path], zero_point: object) -> None:
+    _, target = written
+    report = json.loads((target / REPORT).read_text())
+    report["zero_points"][min(report["zero_points"])] = zero_point
+    (target / REPORT).write_text(json.dumps(report))
+    with pytest.raises(ModelError, match="make it again with inlay quantize"):
+        make(target)
+
+
+def test_a_report_of_other_products_is_refused(written: tuple[Runner, Path]) -> None:
+    _, target = written
+    report = json.loads((target / REPORT).read_text())
+    report["zero_points"]["layers.77.up"] = report["zero_points"].pop(min(report["zero_points"]))
+    (target / REPORT).write_text(json.dumps(report))
+    with pytest.raises(ModelError, match="not those of the model: make it again with inlay quantize"):
+        make(target)
+
+
+def test_without_its_report_an_int8_checkpoint_says_what_it_may_be(written: tuple[Runner, Path]) -> None:
+    _, target = written
+    (target / REPORT).unlink()
+    with pytest.raises(ModelError, match=r"only inlay quantize's are supported"):
+        make(target)
+
+
 def test_the_verb_writes_a_directory_and_says_what_it_measured(tmp_path: Path) -> None:
     target = tmp_path / "mini"
     done = run_inlay("quantize", "demo", "-o", str(target))

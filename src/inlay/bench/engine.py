@@ -47,14 +47,14 @@ def default_rows(max_tokens: int) -> list[Row]:
 
 def parse_row(text: str) -> Row:
     """`8x128`: eight sequences of 128 tokens; `mixed`: shuffled lengths."""
-    if text == MIXED:
+    if text.strip() == MIXED:
         shortest, longest = MIXED_LENGTHS
         lengths = np.linspace(shortest, longest, MIXED_COUNT).round().astype(int)
         return Row(MIXED, tuple(np.random.default_rng(0).permutation(lengths).tolist()))
-    batch, _, length = text.partition("x")
-    if not (batch.isdigit() and length.isdigit() and int(batch) and int(length)):
+    batch, _, length = text.strip().partition("x")
+    if not (batch.isdecimal() and length.isdecimal() and int(batch) and int(length)):
         raise ConfigError(f"--rows: {text!r} is neither BATCHxLENGTH, such as 8x128, nor {MIXED}")
-    return Row(text, (int(length),) * int(batch))
+    return Row(text.strip(), (int(length),) * int(batch))
 
 
 class EngineBench:

@@ -13,18 +13,17 @@ import asyncio
 import contextlib
 import json
 import random
-import ssl
 import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httptools
 import msgspec
 
+from inlay.bench.target import Target
 from inlay.errors import ConfigError
 
 OK = 200
@@ -61,28 +60,6 @@ class Figures(msgspec.Struct):
     @property
     def num_errors(self) -> int:
         return sum(self.errors.values())
-
-
-class Target:
-    """Where requests go: the parts of a URL, and the head that stands before each body."""
-
-    def __init__(self, url: str, api_key: str | None = None) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"{url!r} is not the URL of a server: write http://HOST:PORT")
-        self.host = parts.hostname
-        self.port = parts.port or (443 if parts.scheme == "https" else 80)
-        self.ssl = ssl.create_default_context() if parts.scheme == "https" else None
-        path = parts.path.rstrip("/")
-        self.path = path if path.endswith("/embeddings") else path.removesuffix("/v1") + "/v1/embeddings"
-        key = f"authorization: Bearer {api_key}\r\n" if api_key else ""
-        self._head = (
-            f"POST {self.path} HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-type: application/json\r\n"
-            f"accept: application/json\r\n{key}content-length: "
-        ).encode()
-
-    def request(self, body: bytes) -> bytes:
-        return b"%b%d\r\n\r\n%b" % (self._head, len(body), body)
 
 
 class Load:
@@ -133,13 +110,13 @@ class Load:
         if status != OK:
             self._errors[f"{status}: {body[:LONGEST_ERROR].decode(errors='replace')}"] += 1
             return
-        self._latencies.append(time.perf_counter() - due)
-        self._hits += is_hit
         try:
             usage = msgspec.json.decode(body, type=Reply).usage
         except msgspec.DecodeError:
             self._errors["an answer that is not JSON"] += 1
             return
+        self._latencies.append(time.perf_counter() - due)
+        self._hits += is_hit
         self._tokens += usage.total_tokens or usage.prompt_tokens
 
     def fail(self, reason: str) -> None:

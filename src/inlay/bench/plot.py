@@ -20,14 +20,23 @@ def check_plot(file: Path | None) -> None:
         return
     if file.suffix not in SUFFIXES:
         raise ConfigError(f"--plot {file}: the name must end in {' or '.join(SUFFIXES)}")
+    if not file.parent.is_dir() or file.is_dir():
+        raise ConfigError(f"--plot {file}: there is no folder {file.parent} to write it into")
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise ConfigError("--plot needs matplotlib: pip install 'inlay[bench]'") from error
+        raise ConfigError("--plot needs matplotlib: install it beside Inlay (pip install matplotlib)") from error
 
 
 def plot(file: Path, title: str, rows: list[dict[str, Any]]) -> None:
-    """Write a drawing of the rows that have both figures."""
+    """Write a drawing of the rows that have both figures; `ConfigError` where it cannot be written."""
+    try:
+        _draw(file, title, rows)
+    except OSError as error:
+        raise ConfigError(f"--plot {file} cannot be written: {error.strerror}") from error
+
+
+def _draw(file: Path, title: str, rows: list[dict[str, Any]]) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6), layout="constrained")

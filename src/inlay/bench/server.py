@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from inlay.bench.load import Figures, Target, run_load
+from inlay.bench.load import Figures, run_load
+from inlay.bench.target import Target
 from inlay.errors import ConfigError
 
 FEWEST_UNIQUE = 6  # with so many words of these, no text comes twice
@@ -80,7 +81,8 @@ class ServerBench:
     def highest_rate(self, slo_ms: float, seconds: float) -> Iterator[dict[str, Any]]:
         """A record for each rate tried; `keeps` says whether P99 stayed within the promise without an error.
 
-        Doubles the rate until the promise breaks, then halves the gap. Arrivals do not wait for answers.
+        Doubles the rate until the promise breaks, then halves the gap; gives up on a server that fails at the rate of
+        one connection. Arrivals do not wait for answers.
         """
         good, bad = 0.0, 0.0
         rate = max(self._run(WARM_UP, 1).qps, LOWEST_RATE)
@@ -88,7 +90,8 @@ class ServerBench:
             record = self._try(rate, slo_ms, seconds)
             yield record
             good, bad = (max(good, rate), bad) if record["keeps"] else (good, min(bad or rate, rate))
-            if bad and (bad - good < bad / 2**BISECTIONS or bad < LOWEST_RATE):
+            is_failing = record["errors"] and not good
+            if is_failing or (bad and (bad - good < bad / 2**BISECTIONS or bad < LOWEST_RATE)):
                 return
             rate = (good + bad) / 2 if bad else 2 * good
 
@@ -105,7 +108,7 @@ class ServerBench:
 def parse_words(text: str) -> tuple[int, int]:
     """Shortest and longest of `15` or `5-200`."""
     shortest, _, longest = text.partition("-")
-    if not shortest.isdigit() or not (longest or shortest).isdigit():
+    if not shortest.isdecimal() or not (longest or shortest).isdecimal():
         raise ConfigError(f"--words {text}: write a number such as 15, or a range such as 5-200")
     bounds = int(shortest), int(longest or shortest)
     if not 1 <= bounds[0] <= bounds[1]:
@@ -116,6 +119,6 @@ def parse_words(text: str) -> tuple[int, int]:
 def parse_counts(text: str, flag: str) -> list[int]:
     """Positive numbers of `1,8,32`."""
     parts = text.split(",")
-    if not all(part.isdigit() and int(part) for part in parts):
+    if not all(part.isdecimal() and int(part) for part in parts):
         raise ConfigError(f"{flag} {text}: write numbers such as 1,8,32")
     return [int(part) for part in parts]

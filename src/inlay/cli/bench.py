@@ -48,7 +48,7 @@ def engine(
     check_plot(plot)
     if (model is None) == (shape is None):
         raise ConfigError("give either a model or --shape, such as --shape qwen3-embedding-0.6b")
-    asked = [parse_row(text) for text in rows.split(",")] if rows else None
+    asked = [parse_row(text) for text in rows.split(",")] if rows is not None else None
     if shape is not None:
         shape_config(shape)
     result = _measure_engine(settings, model, shape, asked, seconds, longest)
@@ -102,19 +102,25 @@ def server(
 ) -> None:
     """Load a server with unique texts: latency, requests/s, tokens/s and errors."""
     from inlay.bench.card import machine_card
-    from inlay.bench.load import Target
     from inlay.bench.plot import check_plot
     from inlay.bench.server import Requests, ServerBench, parse_counts, parse_words
+    from inlay.bench.target import Target
 
     check_plot(plot)
     steps = parse_counts(concurrency, "--concurrency")
     promise = None if slo is None else _milliseconds(slo)
+    if promise is not None and promise <= 0:
+        raise ConfigError(f"--slo {slo}: no server answers in no time; write, say, 100ms")
     bench = ServerBench(Target(url, api_key), Requests(model, inputs, *parse_words(words)))
     bench.warm_up()
     card = {**machine_card(), "url": url, "model": model or "", "words": words, "inputs": inputs}
     _print_card(card)
     trials = bench.sweep(steps, seconds) if promise is None else bench.highest_rate(promise, seconds)
-    rows = list(trials)
+    rows = []
+    for row in trials:
+        rows.append(row)
+        if promise is not None:
+            typer.echo(f"{row['rate']:>10} requests/s: P99 {row['p99_ms']} ms, {sum(row['errors'].values())} errors")
     result: dict[str, Any] = {"bench": "server", "card": card, "rows": rows}
     if promise is not None:
         kept = [row["rate"] for row in rows if row["keeps"]]
@@ -130,9 +136,12 @@ def compare(
 ) -> None:
     """Ratios of the first result to the second."""
     from inlay.bench.compare import compare as compare_results
-    from inlay.bench.compare import read_result
+    from inlay.bench.compare import differences, read_result
 
-    rows = compare_results(read_result(first), read_result(second))
+    one, other = read_result(first), read_result(second)
+    rows = compare_results(one, other)
+    for what in differences(one, other):
+        typer.echo(f"note: {what}")
     _finish({"bench": "compare", "first": str(first), "second": str(second), "rows": rows}, None)
 
 
@@ -145,18 +154,20 @@ def _milliseconds(text: str) -> float:
 
 def _print_card(card: Mapping[str, Any]) -> None:
     for what, value in card.items():
-        typer.echo(f"{what:22}{value}")
+        typer.echo(f"{what:21} {value}")
 
 
 def _finish(result: dict[str, Any], plot: Path | None) -> None:
     from inlay.bench.plot import plot as draw
 
     _print_rows(result["rows"])
-    if plot is not None:
-        card = result["card"]
-        draw(plot, f"{card['model']} {card.get('dtype', '')} on {card['processor']}", result["rows"])
-        typer.echo(f"drawn into {plot}")
-    typer.echo(json.dumps(result))
+    try:
+        if plot is not None:
+            card = result["card"]
+            draw(plot, f"{card['model']} {card.get('dtype', '')} on {card['processor']}", result["rows"])
+            typer.echo(f"drawn into {plot}")
+    finally:  # what was measured is not lost with its drawing
+        typer.echo(json.dumps(result))
 
 
 def _print_rows(rows: Iterable[Mapping[str, Any]]) -> None:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from inlay.config import Settings
 from inlay.engine.allocator import give_back_freed_memory, keep_freed_memory
@@ -28,7 +29,7 @@ from inlay.engine.stats import EngineStats
 from inlay.engine.tokenizer import Tokenizer
 from inlay.errors import ModelError
 from inlay.models.stored_int8 import read_report
-from inlay.ops.native import load_kernels
+from inlay.ops.native import kernels_name
 from inlay.telemetry.logs import get_logger
 from inlay.types import Batch, Item, ModelSpec, Sequence, Truncate
 
@@ -113,17 +114,16 @@ def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engi
 
 
 def _kernels(choice: Choice) -> str:
-    """What runs beside the matrix products; on a CPU without compiled kernels also a warning."""
-    if choice.device.type != "cpu":
-        return "torch"
-    kernels = load_kernels()
-    if kernels is None:
+    """What runs on the device; on a CPU without compiled kernels also a warning."""
+    name = kernels_name() if choice.device.type == "cpu" else "torch"
+    if choice.device.type == "cpu" and name == "torch":
         log.warning(
             "there are no compiled kernels for this processor: embedding is slower than it could be; "
             "install Inlay where there is a C++ compiler"
         )
-        return "torch"
-    return kernels.name
+    if choice.device.type == "cpu" and choice.dtype == torch.float16:
+        log.warning("float16 is emulated on processors and very slow: use --dtype auto")
+    return name
 
 
 def _probe(runner: Runner, tokenizer: Tokenizer, choice: Choice) -> Batch:

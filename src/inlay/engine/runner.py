@@ -28,6 +28,7 @@ from inlay.models.registry import forward_class
 from inlay.models.stored_int8 import StoredReport, expect_int8, make_stored, read_report, write_int8
 from inlay.models.weights import load_weights, weight_files
 from inlay.ops.layout import Layout
+from inlay.ops.native import kernels_name
 from inlay.types import Batch, FloatArray, IntArray, ModelSpec, Pooling, Sequence
 
 LONGEST_WHOLE = 2048  # tokens; longer inputs run in pieces
@@ -53,13 +54,14 @@ class Runner:
         self._stored = read_report(spec.path)
         self._model, files = _build(spec, choice, self._stored)
         made_of: list[str] = []
+        arithmetic = f"{choice.dtype} {kernels_name()}"  # roundings to bytes fall otherwise with other kernels
         if self._stored is not None:
             self._model.prepare(partial(make_stored, dtype=choice.dtype, zero_points=self._stored.zero_points))
-            made_of = [str(choice.dtype), *self._stored.kept, str(sorted(self._stored.zero_points.items()))]
+            made_of = [arithmetic, *self._stored.kept, str(sorted(self._stored.zero_points.items()))]
         elif choice.is_int8:
             sequences = sample()
             self.report = self._quantise(sequences, choice.dtype, least_cosine)
-            made_of = [str(choice.dtype), *(sequence.ids.tobytes().hex() for sequence in sequences), *self.report.kept]
+            made_of = [arithmetic, *(sequence.ids.tobytes().hex() for sequence in sequences), *self.report.kept]
         else:
             self._model.prepare()
         if self._can_look_back:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Annotated, Literal
 
 import msgspec
 import torch
@@ -28,16 +29,19 @@ VERSION = 2
 WEIGHT_SUFFIXES = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.onnx", "*.pt", "*.h5", "*.msgpack", ".git*")
 
 
+ZeroPoint = Annotated[int, msgspec.Meta(ge=2, le=254)]
+
+
 class StoredReport(msgspec.Struct, forbid_unknown_fields=True):
     """What REPORT says: of the measurement, and which dtype goes with int8."""
 
     version: int
-    dtype: str
+    dtype: Literal["bfloat16", "float32"]  # of what is not int8
     mean_cosine: float
     worst_cosine: float
     kept: list[str]
     errors: dict[str, float]
-    zero_points: dict[str, int]  # of the activations of each int8 product
+    zero_points: dict[str, ZeroPoint]  # of the activations of each int8 product
 
 
 def read_report(path: Path) -> StoredReport | None:
@@ -58,6 +62,9 @@ def read_report(path: Path) -> StoredReport | None:
 
 def expect_int8(model: ForwardPass, report: StoredReport) -> None:
     """Give a model without memory the parameters that an int8 checkpoint fills."""
+    names = {name for name, *_ in _shares(model)}
+    if set(report.zero_points) != names - set(report.kept) or not names >= set(report.kept):
+        raise ModelError(f"the products in {REPORT} are not those of the model: make it again with inlay quantize")
     for name, part, share, linears in _shares(model):
         if name in report.kept:
             continue
@@ -101,9 +108,10 @@ def write_int8(model: ForwardPass, source: Path, target: Path, report: Quantisat
             stored[attribute] = (tensor.to(dtype) if tensor.ndim > 1 else tensor).clone()
     save_file(stored, target / SINGLE, {"format": "pt"})
     (target / SINGLE).chmod(0o644)  # safetensors lets only its owner read it
+    dtype_name: Literal["bfloat16", "float32"] = "bfloat16" if dtype == torch.bfloat16 else "float32"
     about = StoredReport(
         version=VERSION,
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=dtype_name,
         mean_cosine=report.mean_cosine,
         worst_cosine=report.worst_cosine,
         kept=list(report.kept),

@@ -105,7 +105,10 @@ def _read_pickled(file: Path) -> Iterator[tuple[str, Tensor]]:
 
 def _convert(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     if not tensor.is_floating_point():
-        raise ModelError(f"tensor {name!r} is stored as {tensor.dtype}: quantised checkpoints are not supported")
+        raise ModelError(
+            f"tensor {name!r} is stored as {tensor.dtype}: of quantised checkpoints only "
+            "inlay quantize's are supported, and this is not one, or not all of it"
+        )
     converted = tensor.to(dtype)
     if dtype == torch.float16 and not torch.isfinite(converted).all():
         raise ModelError(f"tensor {name!r} overflows in float16: use --dtype bfloat16 or float32")

@@ -162,6 +162,12 @@ def load_kernels() -> Kernels | None:
     return next(runnable_kernels(), None)
 
 
+def kernels_name() -> str:
+    """The build that CPU tensors run on; `torch` where there is none."""
+    kernels = load_kernels()
+    return "torch" if kernels is None else kernels.name
+
+
 def runnable_kernels() -> Iterator[Kernels]:
     """All builds that are there and that this processor runs, the best first."""
     threads = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"

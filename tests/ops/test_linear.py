@@ -59,19 +59,20 @@ def test_an_op_that_computes_its_product_gives_the_bits_of_one_that_does_not(
 ) -> None:
     weights, x = weights_of(64, 96, biased=True), torch.randn(rows, 64)
     pending, there = at_once_and_apart(product_of(weights, dtype), x)
+    if not isinstance(pending, Pending):
+        pytest.skip("this build computes such a product at once")
     scale, shift, hidden = torch.rand(96), torch.randn(96), torch.randn(rows, 96)
 
     def equal(found: Rows, expected: Rows) -> None:
-        if isinstance(pending, Pending):
-            assert torch.equal(found.values, expected.values)
-            assert found.scales is None or torch.equal(found.scales, expected.scales)
+        assert torch.equal(found.values, expected.values)
+        assert found.scales is None or torch.equal(found.scales, expected.scales)
 
     for to in (FULL, BYTES):
         equal(activate(pending, "gelu", to), activate(there, "gelu", to))
         equal(silu_product(pending, to), silu_product(there, to))
         first, second = hidden.clone(), hidden.clone()
         equal(add_rms_norm(first, pending, scale, 1e-6, to), add_rms_norm(second, there, scale, 1e-6, to))
-        assert torch.equal(first, second) or not isinstance(pending, Pending)
+        assert torch.equal(first, second)
         first, second = hidden.clone(), hidden.clone()
         found = add_layer_norm(first, pending, scale, shift, 1e-6, to)
         equal(found, add_layer_norm(second, there, scale, shift, 1e-6, to))

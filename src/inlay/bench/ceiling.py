@@ -42,7 +42,7 @@ class Ceiling:
     """A ceiling in a process of its own, so that its threads and memory are not the engine's.
 
     While two threads of one process have teams of OpenMP's, libgomp lets the teams sleep between products: that
-    would cost short inputs, here and in the engine, a third of their speed.
+    would make short inputs slower, here and in the engine.
     """
 
     def __init__(self, sizes: Sizes, dtype: str, device: str) -> None:

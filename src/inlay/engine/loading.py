@@ -115,13 +115,15 @@ def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engi
 
 def _kernels(choice: Choice) -> str:
     """What runs on the device; on a CPU without compiled kernels also a warning."""
-    name = kernels_name() if choice.device.type == "cpu" else "torch"
-    if choice.device.type == "cpu" and name == "torch":
+    if choice.device.type != "cpu":
+        return "torch"
+    name = kernels_name()
+    if name == "torch":
         log.warning(
             "there are no compiled kernels for this processor: embedding is slower than it could be; "
             "install Inlay where there is a C++ compiler"
         )
-    if choice.device.type == "cpu" and choice.dtype == torch.float16:
+    if choice.dtype == torch.float16:
         log.warning("float16 is emulated on processors and very slow: use --dtype auto")
     return name
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -117,7 +117,8 @@ class Packed:
     def only_pooled_rows(self, x: Rows) -> Rows:
         if self.pooled is None:
             return x
-        return Rows(x.values[self.pooled], None if x.scales is None else x.scales[self.pooled], x.bias)
+        scales = None if x.scales is None else x.scales[self.pooled]
+        return replace(x, values=x.values[self.pooled], scales=scales)
 
     def queries(self) -> Layout:
         """The rows that are wanted, by sequence."""

@@ -18,11 +18,9 @@ from torch import Tensor
 from inlay.ops.convert import converted
 from inlay.ops.linear import PanelProduct, Product, Weights
 from inlay.ops.native import kernels_for
-from inlay.ops.rows import ZERO_POINT, Form, Panels, Rows
+from inlay.ops.rows import ZERO_POINT, Form, Panels, Rows, extents
 
 SMALLEST = 1e-6  # activations and weights below do not set a multiplier
-
-
 BYTES = Form(torch.uint8)
 ZERO_POINTS = (128, 96, 64, 48, 32, 16, 8)
 
@@ -48,8 +46,8 @@ def form_for(activations: Tensor, weights: Weights) -> Form:
     """Bytes for activations [T, in]: smoothed, with the zero point that gives rows the least scales on average."""
     multipliers = smoothing(activations, weights)
     forms = [Form(torch.uint8, multipliers, zero_point) for zero_point in ZERO_POINTS]
-    multiplied = forms[0].multiplied(activations)
-    return min(forms, key=lambda form: form.scales(multiplied).mean().item())
+    above, below = extents(forms[0].multiplied(activations))
+    return min(forms, key=lambda form: form.scales(above, below).mean().item())
 
 
 def smoothing(activations: Tensor, weights: Weights) -> Tensor:

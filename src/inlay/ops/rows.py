@@ -37,13 +37,17 @@ class Form:
         """x [rows, width] in float32, before it is rounded to bytes."""
         return x.float() if self.multipliers is None else x.float() * self.multipliers
 
-    def scales(self, multiplied: Tensor) -> Tensor:
-        """The least scale of each row with which its bytes hold all of it, above the zero point and below."""
-        above, below = (end.amax(dim=1).clamp_min(0.0) for end in (multiplied, -multiplied))
+    def scales(self, above: Tensor, below: Tensor) -> Tensor:
+        """The least scale of each row with which its bytes hold all of it; see `extents`."""
         return torch.maximum(above / (LARGEST_BYTE - self.zero_point), below / (self.zero_point - 1))
 
 
 FULL = Form(torch.float32)
+
+
+def extents(x: Tensor) -> tuple[Tensor, Tensor]:
+    """How far each row of x [rows, width] goes above 0, and how far below."""
+    return x.amax(dim=1).clamp_min(0.0), (-x.amin(dim=1)).clamp_min(0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class Rows:
         if not to.is_bytes:
             return cls(x.to(to.dtype))
         x = to.multiplied(x)
-        scales = to.scales(x)
+        scales = to.scales(*extents(x))
         inverse = torch.where(scales > 0, 1 / scales, 0.0)
         values = (x * inverse[:, None]).round() + to.zero_point
         return cls(values.clamp(0, LARGEST_BYTE).to(torch.uint8), scales, zero_point=to.zero_point)

@@ -26,18 +26,21 @@ inline int rows_at_once(int64_t left) {
 template <class E>
 struct Element;
 
-template <>
-struct Element<float> {
-  using Factor = float;  // of b
+struct FloatSums {
   using Number = float;  // of c
   using Sum = Vec;
-  static constexpr int64_t step = 1;
   static Vec start(const float* from) { return Vec::load(from); }
   static Vec nothing() { return Vec::all(0.0f); }
+  static void store(Vec sum, float* c) { sum.store(c); }
+};
+
+template <>
+struct Element<float> : FloatSums {
+  using Factor = float;  // of b
+  static constexpr int64_t step = 1;
   static Vec load(const float* b) { return Vec::load(b); }
   static Vec spread(const float* a) { return Vec::all(*a); }
   static Vec add_product(Vec sum, Vec a, Vec b) { return fma(a, b, sum); }
-  static void store(Vec sum, float* c) { sum.store(c); }
 };
 
 #if defined(__AVX512F__)
@@ -51,17 +54,12 @@ inline __m512i spread_word(const A* a) {
 
 #if defined(__AVX512BF16__)
 template <>
-struct Element<bf16> {
+struct Element<bf16> : FloatSums {
   using Factor = bf16;
-  using Number = float;
-  using Sum = Vec;
   static constexpr int64_t step = 2;
-  static Vec start(const float* from) { return Vec::load(from); }
-  static Vec nothing() { return Vec::all(0.0f); }
   static __m512i load(const bf16* b) { return _mm512_loadu_si512(b); }
   static __m512i spread(const bf16* a) { return spread_word(a); }
   static Vec add_product(Vec sum, __m512i a, __m512i b) { return {_mm512_dpbf16_ps(sum.v, (__m512bh)a, (__m512bh)b)}; }
-  static void store(Vec sum, float* c) { sum.store(c); }
 };
 using Half = bf16;  // what bfloat16 inputs are computed in
 #else

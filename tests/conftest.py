@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 from checkpoints import CONFIGS, make_checkpoint
+from hypothesis import settings
 from servers import RunningServer
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+settings.register_profile("inlay", deadline=None)  # how fast a machine is decides no test
+settings.load_profile("inlay")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,7 +20,11 @@ class RunningServer:
 
     def __init__(self, *arguments: str, env: dict[str, str] | None = None, wait: bool = True) -> None:
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the server
-        clean = {key: value for key, value in os.environ.items() if not key.startswith("INLAY_")}
+        clean = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith("INLAY_") or key == "INLAY_MAX_CPU_ISA"
+        }
         command = [sys.executable, "-m", "inlay", "serve", *arguments, "--port", "0"]
         self.process = subprocess.Popen(
             command, stderr=self.log, env={**clean, **(env or {})}, cwd=tempfile.gettempdir()

@@ -26,6 +26,7 @@ from inlay.types import Truncate
 ENV_PREFIX = "INLAY_"
 CONFIG_FILE = "inlay.toml"
 CONFIG_VARIABLE = "INLAY_CONFIG"
+CPU_ISA_VARIABLE = "INLAY_MAX_CPU_ISA"  # read by `ops.processor`, and no option
 # Kubernetes sets these for a Service named "inlay"; they are not ours.
 _KUBERNETES = re.compile(r"INLAY_(SERVICE_(HOST|PORT).*|PORT(_\d+_(TCP|UDP).*)?)$")
 MOST_BYTES = 1 << 60
@@ -267,7 +268,7 @@ def _convert(name: str, value: object, source: str) -> object:
 def _read_variables(environ: Mapping[str, str]) -> dict[str, str]:
     found = {}
     for variable, value in environ.items():
-        if not variable.startswith(ENV_PREFIX) or variable == CONFIG_VARIABLE:
+        if not variable.startswith(ENV_PREFIX) or variable in (CONFIG_VARIABLE, CPU_ISA_VARIABLE):
             continue
         name = variable.removeprefix(ENV_PREFIX).lower()
         if _KUBERNETES.match(variable) and (name != "port" or "://" in value):

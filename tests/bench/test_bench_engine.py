@@ -1,6 +1,13 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,10 +74,57 @@ def test_rows_are_batches_by_lengths() -> None:
 def test_the_ceiling_counts_every_product_of_the_model(demo_path: Path) -> None:
     sizes = product_sizes(read_spec(demo_path, "demo"))
     assert sizes == {(384, 384): 24, (384, 1536): 6, (1536, 384): 6}
-    for dtype in computed_dtypes("cpu"):
+    for dtype in computed_dtypes("cpu"):  # of what the processor has
         assert Products({(64, 64): 1}, dtype, "cpu").tokens_per_second(16) > 0
     with Ceiling({(64, 64): 1}, "float32", "cpu") as ceiling:
         assert ceiling.tokens_per_second(16) > 0
+
+
+def test_what_the_processor_does_not_compute_in_has_no_ceiling_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INLAY_MAX_CPU_ISA", "avx2")
+    assert computed_dtypes("cpu") == ("float32",)
+    assert computed_dtypes("cuda") == ("bfloat16", "float32")
+    with Ceiling({(64, 64): 1}, "bfloat16", "cpu") as ceiling:
+        assert ceiling.tokens_per_second(16) > 0
+
+
+MEASURING = """
+from inlay.bench.ceiling import Ceiling
+ceiling = Ceiling({(4096, 4096): 1}, "float32", "cpu")
+print(ceiling._process.pid, flush=True)
+ceiling.tokens_per_second(60_000)
+"""
+
+
+def test_a_ceiling_ends_with_the_process_that_asked_for_it() -> None:
+    """Killed while a product runs, which takes longer than the test waits."""
+    program = "if __name__ == '__main__':\n" + textwrap.indent(MEASURING, "    ")
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
+        file.write(program)
+        file.flush()
+        with subprocess.Popen([sys.executable, file.name], stdout=subprocess.PIPE, text=True) as asking:
+            assert asking.stdout is not None
+            measuring = int(asking.stdout.readline())
+            wait_until(lambda: rss_bytes(measuring) > 1 << 30)  # its rows are made: it computes, or is about to
+            asking.kill()
+        wait_until(lambda: rss_bytes(measuring) == 0, seconds=4)
+
+
+def rss_bytes(pid: int) -> int:
+    """0 for a process that has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"VmRSS:\s+(\d+)", status)
+    return int(found[1]) * 1024 if found else 0
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.02)
 
 
 def test_bench_engine_prints_a_card_a_table_and_json_last(tmp_path: Path) -> None:

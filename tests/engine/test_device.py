@@ -18,6 +18,7 @@ from inlay.errors import ConfigError
 def test_auto_takes_bfloat16_only_where_the_processor_has_it(
     monkeypatch: pytest.MonkeyPatch, bf16: bool, amx: bool, name: str, reason: str
 ) -> None:
+    monkeypatch.delenv("INLAY_MAX_CPU_ISA", raising=False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     choice = choose("cpu", "auto")

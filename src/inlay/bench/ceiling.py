@@ -2,32 +2,35 @@
 
 In: the sizes of a model's products and a number of rows. Out: tokens a second that they alone would allow.
 On a CPU these are oneDNN's products with prepacked weights, in int8 with unsigned activations; on a GPU
-torch's. Each size has one weight, so it may stay in the processor's cache: a ceiling is never too low.
+torch's. Each size has one weight, so it may stay in the processor's cache: a ceiling is never too low. What a
+processor only emulates has the ceiling of float32, in which it is computed.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import statistics
 import time
 from collections import Counter
 from collections.abc import Mapping
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
+from threading import Thread
 from typing import Self
 
 import torch
 
 from inlay.models.forward import Linear
 from inlay.models.registry import forward_class
-from inlay.ops.int8 import PackedInt8Product, QuantisedWeight
+from inlay.ops.int8 import PackedInt8Product, QuantisedWeight, can_multiply_bytes
 from inlay.ops.linear import PackedProduct, PlainProduct, Product, can_pack
+from inlay.ops.processor import has_amx, has_avx512_bf16
 from inlay.ops.rows import Rows
 from inlay.types import ModelSpec
 
 Sizes = Mapping[tuple[int, int], int]  # (width in, width out) → how many products of a pass have it
 REPEATS = 5
-INT8 = "int8"
-HALVES_AND_FULL = ("bfloat16", "float32")
+INT8, HALF, FULL = "int8", "bfloat16", "float32"
 
 
 def product_sizes(spec: ModelSpec) -> Sizes:
@@ -48,7 +51,9 @@ class Ceiling:
     def __init__(self, sizes: Sizes, dtype: str, device: str) -> None:
         context = multiprocessing.get_context("spawn")
         self._ours, theirs = context.Pipe()
-        self._process = context.Process(target=_answer, args=(theirs, dict(sizes), dtype, device), daemon=True)
+        self._process = context.Process(
+            target=_answer, args=(theirs, dict(sizes), _computed_dtype(dtype, device), device), daemon=True
+        )
         self._process.start()
         theirs.close()
 
@@ -67,6 +72,7 @@ class Ceiling:
 
 
 def _answer(questions: Connection, sizes: Sizes, dtype: str, device: str) -> None:
+    Thread(target=_end_with_parent, daemon=True).start()
     products = Products(sizes, dtype, device)
     while True:
         try:
@@ -74,6 +80,14 @@ def _answer(questions: Connection, sizes: Sizes, dtype: str, device: str) -> Non
         except (EOFError, KeyboardInterrupt):
             return
         questions.send(products.tokens_per_second(rows))
+
+
+def _end_with_parent() -> None:
+    """Nobody waits for a figure any more when whoever asked was killed, however long a product takes."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 class Products:
@@ -122,5 +136,12 @@ class Products:
 
 
 def computed_dtypes(device: str) -> tuple[str, ...]:
-    """The dtypes that have a ceiling on a device."""
-    return (INT8, *HALVES_AND_FULL) if device == "cpu" else HALVES_AND_FULL
+    """The dtypes that a device computes in, and so has a ceiling of its own for."""
+    if device != "cpu":
+        return (HALF, FULL)
+    return ((INT8,) if can_multiply_bytes() else ()) + ((HALF,) if has_avx512_bf16() or has_amx() else ()) + (FULL,)
+
+
+def _computed_dtype(dtype: str, device: str) -> str:
+    """What products of a dtype are computed in."""
+    return FULL if device == "cpu" and dtype not in computed_dtypes(device) else dtype

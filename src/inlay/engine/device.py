@@ -12,6 +12,7 @@ import torch
 
 from inlay.errors import ConfigError
 from inlay.ops.int8 import can_multiply_bytes
+from inlay.ops.processor import has_amx, has_avx512_bf16
 
 AUTO, INT8 = "auto", "int8"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -78,9 +79,9 @@ def _choose_dtype(device: torch.device, asked: str) -> tuple[str, str]:
             return "bfloat16", "the GPU computes in bfloat16"
         return "float32", "the GPU is older than sm80 and has no bfloat16"
     if device.type == "cpu":
-        if torch.cpu._is_avx512_bf16_supported():
+        if has_avx512_bf16():
             return "bfloat16", "the processor has AVX512-BF16"
-        if torch.cpu._is_amx_tile_supported():
+        if has_amx():
             return "bfloat16", "the processor has AMX"
         return "float32", "the processor has no native bfloat16"
     return "float32", f"bfloat16 is not known to be native on {device.type}"

@@ -18,6 +18,7 @@ from torch import Tensor
 from inlay.ops.convert import converted
 from inlay.ops.linear import PanelProduct, Product, Weights
 from inlay.ops.native import kernels_for
+from inlay.ops.processor import has_vnni
 from inlay.ops.rows import ZERO_POINT, Form, Panels, Rows, extents
 
 SMALLEST = 1e-6  # activations and weights below do not set a multiplier
@@ -62,7 +63,7 @@ def smoothing(activations: Tensor, weights: Weights) -> Tensor:
 
 def can_multiply_bytes() -> bool:
     """Does torch have the product, and the processor the instruction?"""
-    return torch._C._has_mkldnn and hasattr(torch.ops.onednn, "qlinear_pointwise") and torch.cpu._is_vnni_supported()
+    return torch._C._has_mkldnn and hasattr(torch.ops.onednn, "qlinear_pointwise") and has_vnni()
 
 
 class PackedInt8Product:

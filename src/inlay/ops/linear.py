@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inlay.ops.native import Kernels, kernels_for
+from inlay.ops.processor import has_avx512
 from inlay.ops.rows import Form, Incoming, Panels, Pending, Rows
 
 SMALLEST_GEMM = 16  # rows; measured: from here on MKL's float32 results are bitwise the same for any number
@@ -64,8 +65,9 @@ def can_pack(weight: Tensor) -> bool:
     """Is it on a processor, does torch have oneDNN, and oneDNN this dtype on this processor?"""
     if weight.device.type != "cpu" or not torch._C._has_mkldnn or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
-    dtype = weight.dtype
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if weight.dtype == torch.bfloat16:
+        return has_avx512() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return weight.dtype == torch.float32
 
 
 class PanelProduct:
@@ -98,12 +100,12 @@ class PackedProduct:
 
 
 class PlainProduct:
-    """torch's own dispatch: MKL, cuBLAS and others."""
+    """torch's own dispatch: MKL, cuBLAS and others. It wants a bias in the dtype of the weight."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.takes = Form(weight.dtype)
         self._weight = weight
-        self._bias = bias
+        self._bias = None if bias is None else bias.to(weight.dtype)
 
     def __call__(self, x: Rows) -> Rows:
         rows = len(x.values)

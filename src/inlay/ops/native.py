@@ -31,6 +31,7 @@ from inlay.ops.addresses import (
     outgoing,
     spaced_rows,
 )
+from inlay.ops.processor import has_amx, has_avx2, has_avx512, has_avx512_bf16, has_vnni
 from inlay.ops.rows import Form, Incoming, Pending, Rows
 
 WITH_HALVES = "avx512_bf16"  # the build that multiplies bytes and bfloat16
@@ -120,7 +121,7 @@ class Kernels:
         """
         if dtype not in CODES or (width_in * dtype.itemsize) % WORD:
             return False
-        return dtype == torch.float32 or (self.name == WITH_HALVES and not torch.cpu._is_amx_tile_supported())
+        return dtype == torch.float32 or (self.name == WITH_HALVES and not has_amx())
 
     def pack(self, weight: Tensor) -> Tensor:
         """weight [out, in] as the words of `Panels`."""
@@ -178,8 +179,7 @@ def runnable_kernels() -> Iterator[Kernels]:
 
 
 def _runnable() -> list[str]:
-    capability = torch.backends.cpu.get_cpu_capability()
-    builds = ["avx512"] if capability == "AVX512" else []
-    if builds and torch.cpu._is_avx512_bf16_supported() and torch.cpu._is_vnni_supported():
+    builds = ["avx512"] if has_avx512() else []
+    if builds and has_avx512_bf16() and has_vnni():
         builds.insert(0, WITH_HALVES)
-    return [*builds, "avx2"] if capability in ("AVX2", "AVX512") else []
+    return [*builds, "avx2"] if has_avx2() else []

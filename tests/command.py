@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-
 Done = subprocess.CompletedProcess[str]
 
 

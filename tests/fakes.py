@@ -19,7 +19,7 @@ from inlay.engine.queue import SequenceQueue
 from inlay.engine.scheduler import Scheduler
 from inlay.engine.stats import EngineStats
 from inlay.errors import EngineError, OutOfMemory
-from inlay.types import Batch, Done, FloatArray, IntArray, Item, ModelSpec, Pooling, Truncate
+from inlay.types import Batch, Done, FloatArray, IntArray, Item, ModelSpec, Pooling, Sequence, Truncate
 
 WIDTH = 8
 POISON, HEAVY, INFINITE, SLOW = 13, 14, 15, 16  # token ids with a meaning for FakeRunner
@@ -74,6 +74,9 @@ class FakeRunner:
         self.longest_whole = 1 << 30
         self.between = threading.Semaphore(0)  # with a longest_whole: released once for each piece that may run
 
+    def cost(self, sequence: Sequence) -> int:
+        return sequence.num_tokens
+
     def launch(self, batch: Batch) -> Batch:
         self.events.append(f"launch {batch.num_tokens}")
         if not self.is_asynchronous:
@@ -81,7 +84,7 @@ class FakeRunner:
         return batch
 
     def is_divisible(self, batch: Batch) -> bool:
-        return len(batch.sequences) == 1 and batch.num_tokens > self.longest_whole
+        return len(batch.offsets) == 2 and batch.num_tokens > self.longest_whole
 
     def launch_in_pieces(self, batch: Batch) -> Generator[None, None, Batch]:
         for number in range(3):
@@ -120,7 +123,7 @@ def make_engine(
     queue = SequenceQueue(Scheduler(max_batch_tokens, 32, max_queue_tokens), stats)
     return Engine(
         runner=runner,
-        intake=Intake(FakeTokenizer(), SPEC.vocab_rows, 2),  # type: ignore[arg-type]
+        intake=Intake(FakeTokenizer(), SPEC.vocab_rows, 2, max_queue_tokens),  # type: ignore[arg-type]
         queue=queue,
         loop=DeviceLoop(runner, queue, pack([sequence_of([1, 2])]), stats),
     )
@@ -143,6 +146,8 @@ class FakeWorker:
         self.is_ready = True
         self.queued_tokens = 0
         self.stats = EngineStats()
+        self.cancelled: list[Item] = []
+        self.promoted: list[Item] = []
         self.order: Callable[[list[Item]], list[Item]] = lambda items: items
 
     def embed(self, items: list[Item], done: Done) -> None:
@@ -159,6 +164,12 @@ class FakeWorker:
                 self.computed.append(item.content)
                 item.vector, item.num_tokens, item.model_seconds = vector_of(item.content), len(item.content), 0.001
             done([item])
+
+    def cancel_many(self, items: list[Item]) -> None:
+        self.cancelled += items
+
+    def promote_many(self, items: list[Item]) -> None:
+        self.promoted += items
 
     def health(self) -> str | None:
         return None

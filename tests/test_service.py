@@ -28,8 +28,9 @@ from inlay.errors import (
     ShuttingDown,
     UnknownModel,
 )
+from inlay.items import make_items
 from inlay.service import Service
-from inlay.types import Done, EmbedOptions, EmbedRequest, Item
+from inlay.types import Done, EmbedOptions, EmbedRequest, Entry, Item, Priority, Truncate
 
 
 def make_service(worker: FakeWorker | None = None, *, cached: bool = True) -> Service:
@@ -354,5 +355,104 @@ def test_a_closed_service_refuses() -> None:
         await service.close()
         with pytest.raises(ShuttingDown):
             await service.embed(request_of(["a"]))
+
+    asyncio.run(story())
+
+
+def test_a_request_that_joins_a_slower_one_takes_it_along() -> None:
+    async def story() -> None:
+        worker = FakeWorker()
+        worker.gate.clear()
+        service = make_service(worker)
+        low = asyncio.create_task(service.embed(request_of(["same", "other"], priority=Priority.LOW)))
+        await until(lambda: len(service.flights) == 2)
+        high = asyncio.create_task(service.embed(request_of(["same"], priority=Priority.HIGH)))
+        await until(lambda: bool(worker.promoted))
+        assert [(item.content, item.priority) for item in worker.promoted] == [("same", Priority.HIGH)]
+        worker.gate.set()
+        await asyncio.gather(low, high)
+
+    asyncio.run(story())
+
+
+def test_the_worker_is_told_what_nobody_waits_for_any_more() -> None:
+    async def story() -> None:
+        worker = FakeWorker()
+        worker.gate.clear()
+        service = make_service(worker)
+        leaving = asyncio.create_task(service.embed(request_of(["alone", "shared"])))
+        staying = asyncio.create_task(service.embed(request_of(["shared"])))
+        await until(lambda: len(service.flights) == 2)
+        leaving.cancel()
+        await until(lambda: bool(worker.cancelled))
+        assert [item.content for item in worker.cancelled] == ["alone"]
+        worker.gate.set()
+        await staying
+
+    asyncio.run(story())
+
+
+class CuttingWorker(FakeWorker):
+    """Cuts texts of over ten characters."""
+
+    def _answer(self, items: list[Item], done: Done) -> None:
+        for item in items:
+            item.is_truncated = len(item.content) > 10
+        super()._answer(items, done)
+
+
+@pytest.mark.parametrize("first", list(Truncate))
+@pytest.mark.parametrize("second", list(Truncate))
+def test_what_was_not_cut_is_computed_once_however_cutting_is_asked_for(first: Truncate, second: Truncate) -> None:
+    async def story() -> None:
+        worker = CuttingWorker()
+        service = make_service(worker)
+        await service.embed(request_of(["short"], truncate=first))
+        await until(lambda: not service._writes)
+        again = await service.embed(request_of(["short"], truncate=second))
+        assert (again.num_hits, worker.computed) == (1, ["short"])
+
+    asyncio.run(story())
+
+
+def test_a_cut_vector_is_a_hit_for_the_same_cut_alone() -> None:
+    async def story() -> None:
+        worker = CuttingWorker()
+        service = make_service(worker)
+        long = "a text that is cut"
+        await service.embed(request_of([long], truncate=Truncate.END))
+        await until(lambda: not service._writes)
+        again = await service.embed(request_of([long], truncate=Truncate.END))
+        assert (again.num_hits, again.truncated) == (1, [0])
+        assert (await service.embed(request_of([long], truncate=Truncate.START))).num_hits == 0
+        assert (await service.embed(request_of([long]))).num_hits == 0
+
+    asyncio.run(story())
+
+
+def test_a_vector_of_more_tokens_than_this_server_takes_is_no_hit() -> None:
+    async def story() -> None:
+        service = make_service()
+        (item,) = make_items(SPEC, request_of(["long elsewhere"]))
+        await service.cache.put_many({item.key: Entry(vector_of("x"), SPEC.max_tokens + 1, False)})
+        assert (await service.embed(request_of(["long elsewhere"]))).num_hits == 0
+
+    asyncio.run(story())
+
+
+def test_an_entry_of_another_width_is_a_miss_that_is_counted_and_mended() -> None:
+    async def story() -> None:
+        worker = FakeWorker()
+        below = MemoryTier(1 << 20)
+        cache = Cache([MemoryTier(1 << 20), below])
+        service = Service({"fake": worker}, cache)
+        (item,) = make_items(SPEC, request_of(["x"]))
+        await below.put_many({item.key: Entry(np.ones(3, dtype=np.float32), 1, False)})
+        assert (await service.embed(request_of(["x"]))).num_hits == 0
+        await until(lambda: not service._writes)
+        assert (await service.embed(request_of(["x"]))).num_hits == 1
+        assert len((await below.get_many([item.key]))[item.key].vector) == WIDTH
+        assert cache.stats[1].errors == 1
+        assert worker.computed == ["x"]
 
     asyncio.run(story())

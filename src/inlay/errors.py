@@ -24,6 +24,7 @@
     └── EngineError                     500
         ├── NonFiniteVector             500
         ├── OutOfMemory                 503
+        ├── DeviceLost                  503
         └── WorkerDead                  503
 
 Knows nothing of dialects: how an error looks on the wire is theirs to say.
@@ -173,6 +174,14 @@ class NonFiniteVector(EngineError):
 class OutOfMemory(EngineError):
     status = 503
     code = "out_of_memory"
+
+
+class DeviceLost(EngineError):
+    """After it nothing more can run on the device in this process."""
+
+    status = 503
+    code = "device_lost"
+    is_of_input = False
 
 
 class WorkerDead(EngineError):

@@ -6,13 +6,15 @@ later, from items with vectors, an `EmbedResult`. Pure functions, no torch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from inlay.cache.key import cache_key
+from inlay.cache.key import cache_keys
 from inlay.encoding import shape_vectors
 from inlay.errors import InvalidInput
 from inlay.models.prompts import prefix_of
-from inlay.types import EmbedOptions, EmbedRequest, EmbedResult, Item, ModelSpec
+from inlay.types import EmbedOptions, EmbedRequest, EmbedResult, Entry, Item, ModelSpec
 
 
 def check_dimensions(spec: ModelSpec, options: EmbedOptions) -> None:
@@ -50,7 +52,7 @@ def make_items(spec: ModelSpec, request: EmbedRequest) -> list[Item]:
                 raise InvalidInput("has token ids, before which no prompt can be put: send texts, or no prompt")
             if isinstance(content, str):
                 item.content = prefix + content
-            item.key = cache_key(spec.fingerprint, item.content, options.truncate, spec.max_tokens)
+            item.key, item.cut_key = cache_keys(spec.fingerprint, item.content, options.truncate, spec.max_tokens)
         except InvalidInput as error:
             item.error = error
         except UnicodeEncodeError:
@@ -59,6 +61,18 @@ def make_items(spec: ModelSpec, request: EmbedRequest) -> list[Item]:
             item.error = InvalidInput(f"has a token id out of range (0 to {spec.vocab_rows - 1})")
         items.append(item)
     return items
+
+
+def take_entry(item: Item, found: Mapping[bytes, Entry]) -> bool:
+    """Give an item the entry that answers it, if there is one among those that were found."""
+    entry = found.get(item.key)
+    if entry is None or entry.num_tokens > item.max_tokens:  # a server with a higher limit may have kept it
+        entry = None if item.cut_key is None else found.get(item.cut_key)
+    if entry is None:
+        return False
+    item.vector, item.num_tokens, item.is_truncated = entry.vector, entry.num_tokens, entry.is_truncated
+    item.is_cached = True
+    return True
 
 
 def copy_answer(source: Item, target: Item) -> None:

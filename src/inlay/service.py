@@ -25,7 +25,7 @@ from inlay.errors import (
     WorkerDead,
     shorten,
 )
-from inlay.items import check_dimensions, copy_answer, make_items, make_result
+from inlay.items import check_dimensions, copy_answer, make_items, make_result, take_entry
 from inlay.singleflight import Flight, FlightTable
 from inlay.telemetry.logs import get_logger
 from inlay.types import Done, EmbedRequest, EmbedResult, Entry, Item, Worker
@@ -115,17 +115,14 @@ class Service:
         _check_loaded(worker)
         check_dimensions(worker.spec, request.options)
         items = make_items(worker.spec, request)
-        waiting: dict[bytes, list[Item]] = {}
-        for item in items:
-            if item.error is None:
-                waiting.setdefault(item.key, []).append(item)
+        asked = [item for item in items if item.error is None]
         if request.options.read_cache:
-            for key, entry in (await self.cache.get_many(waiting)).items():
-                if len(entry.vector) != worker.spec.width:  # a shared store is not ours alone
-                    continue
-                for item in waiting.pop(key):
-                    item.vector, item.num_tokens = entry.vector, entry.num_tokens
-                    item.is_truncated, item.is_cached = entry.is_truncated, True
+            keys = dict.fromkeys(key for item in asked for key in (item.key, item.cut_key) if key is not None)
+            found = await self.cache.get_many(keys, worker.spec.width)
+            asked = [item for item in asked if not (found and take_entry(item, found))]
+        waiting: dict[bytes, list[Item]] = {}
+        for item in asked:
+            waiting.setdefault(item.work_key, []).append(item)
         has_failed = not is_patient and any(item.error is not None for item in items)
         while waiting and not has_failed:
             waiting = await self._compute(worker, waiting, request, is_patient)
@@ -139,7 +136,7 @@ class Service:
         Gives back what has to be asked for again: another request led it and was refused as a whole.
         """
         loop = asyncio.get_running_loop()
-        flights, leads = self._join(waiting, request.options.write_cache)
+        flights, leads = self._join(worker, waiting, request.options.write_cache)
         flying = [flight for flight in flights.values() if not flight.is_landed]
         gathering = _Gathering(loop.create_future(), len(flying), is_patient, frozenset(leads))
         for flight in flying:
@@ -150,8 +147,8 @@ class Service:
             if flying:
                 await _wait(gathering.future, request)
         finally:
-            for flight in flying:
-                self.flights.leave(flight, gathering)
+            if left := [flight.item for flight in flying if self.flights.leave(flight, gathering)]:
+                worker.cancel_many(left)
         again = {key: items for key, items in waiting.items() if gathering.is_foreign_refusal(flights[key])}
         for key in waiting.keys() - again.keys():
             for item in waiting[key]:
@@ -167,18 +164,26 @@ class Service:
                 item.error = EngineError(f"was not taken by the worker ({type(error).__name__}): the log has more")
             self.land(leads)
 
-    def _join(self, waiting: dict[bytes, list[Item]], is_stored: bool) -> tuple[dict[bytes, Flight], list[Item]]:
-        """A flight for each key, and the items of those that are new."""
+    def _join(
+        self, worker: Worker, waiting: dict[bytes, list[Item]], is_stored: bool
+    ) -> tuple[dict[bytes, Flight], list[Item]]:
+        """A flight for each key, and the items of those that are new. One under way hurries with who joins it."""
         flights: dict[bytes, Flight] = {}
         leads: list[Item] = []
+        promoted: list[Item] = []
         for key, items in waiting.items():
             flight = self.flights.find(key)
             if flight is None:
                 lead = replace(items[0])  # the flight outlives the request
                 flight = self.flights.lead(lead, is_stored=is_stored)
                 leads.append(lead)
+            elif not flight.is_landed and items[0].priority.is_above(flight.item.priority):
+                flight.item.priority = items[0].priority
+                promoted.append(flight.item)
             flight.is_stored |= is_stored
             flights[key] = flight
+        if promoted:
+            worker.promote_many(promoted)
         return flights, leads
 
     def land(self, items: Iterable[Item]) -> None:
@@ -202,8 +207,8 @@ class Service:
         entries: dict[bytes, Entry] = {}
         for flight in flights:
             item = flight.item
-            if item.vector is not None:
-                entries[item.key] = Entry(item.vector, item.num_tokens, item.is_truncated)
+            if item.vector is not None and item.answer_key is not None:
+                entries[item.answer_key] = Entry(item.vector, item.num_tokens, item.is_truncated)
         await self.cache.put_many(entries)
         for flight in flights:
             self.flights.forget(flight)

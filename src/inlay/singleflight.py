@@ -40,17 +40,19 @@ class FlightTable:
     def lead(self, item: Item, *, is_stored: bool) -> Flight:
         """A new flight for an item whose key nobody computes yet."""
         flight = Flight(item, is_stored)
-        self._by_key[item.key] = self._by_item[item] = flight
+        self._by_key[item.work_key] = self._by_item[item] = flight
         return flight
 
-    def leave(self, flight: Flight, listener: Listener) -> None:
-        """A request waits no longer. The last one out cancels the item and frees the key."""
+    def leave(self, flight: Flight, listener: Listener) -> bool:
+        """A request waits no longer. The last one out cancels the item and frees the key: was it the last?"""
         if flight.is_landed:
-            return
+            return False
         flight.listeners.remove(listener)
-        if not flight.listeners:
-            flight.item.is_cancelled = True
-            self.forget(flight)
+        if flight.listeners:
+            return False
+        flight.item.is_cancelled = True
+        self.forget(flight)
+        return True
 
     def land(self, item: Item) -> Flight | None:
         """The item is back from the worker: tell those who wait. None when it was not in flight.
@@ -66,5 +68,5 @@ class FlightTable:
 
     def forget(self, flight: Flight) -> None:
         """The next request for the key asks the cache, or leads a flight of its own."""
-        if self._by_key.get(flight.item.key) is flight:
-            del self._by_key[flight.item.key]
+        if self._by_key.get(flight.item.work_key) is flight:
+            del self._by_key[flight.item.work_key]

@@ -47,6 +47,10 @@ class Priority(StrEnum):
     NORMAL = "normal"
     LOW = "low"
 
+    def is_above(self, other: Priority) -> bool:
+        order = list(Priority)
+        return order.index(self) < order.index(other)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
@@ -105,7 +109,8 @@ class Item:
     truncate: Truncate
     max_tokens: int
     prefix: str = ""  # the prompt, with which the content begins; filled by the service
-    key: bytes = b""  # filled by the service (`cache.key`)
+    key: bytes = b""  # of the vector if the content is not cut; filled by the service (`cache.key`)
+    cut_key: bytes | None = None  # of the vector if it is, where it may be; filled by the service
     priority: Priority = Priority.NORMAL
     is_cancelled: bool = False  # set by the service when nobody waits any more
     vector: FloatArray | None = None  # canonical, read-only; filled by a cache tier or the engine
@@ -115,6 +120,16 @@ class Item:
     queue_seconds: float = 0.0  # filled by the engine
     model_seconds: float = 0.0  # filled by the engine
     error: InlayError | None = None  # filled by whoever failed
+
+    @property
+    def work_key(self) -> bytes:
+        """Of the computation: equal for items that have the same answer, whatever it is."""
+        return self.cut_key or self.key
+
+    @property
+    def answer_key(self) -> bytes | None:
+        """Of the vector that it has."""
+        return self.cut_key if self.is_truncated else self.key
 
 
 class Entry(NamedTuple):
@@ -196,6 +211,14 @@ class Worker(Protocol):
         Every item comes back exactly once through `done` (called on a thread of the worker), with
         its vector or its error.
         """
+        ...
+
+    def cancel_many(self, items: list[Item]) -> None:
+        """Nobody waits for these any more (their `is_cancelled` is set); what still waits here goes at once."""
+        ...
+
+    def promote_many(self, items: list[Item]) -> None:
+        """The priority of these, which are under way, has risen."""
         ...
 
     def health(self) -> str | None:

@@ -12,7 +12,7 @@ from corpus.sources import ORDER, make_corpus, vector_of, write_rows
 from fakes import SPEC
 
 from inlay.cache.corpus import CorpusTier, open_corpus_tier
-from inlay.cache.key import cache_key
+from inlay.cache.key import cache_keys
 from inlay.cache.urls import make_cache
 from inlay.corpus.store import Corpus
 from inlay.errors import ConfigError
@@ -20,7 +20,7 @@ from inlay.types import Truncate
 
 
 def key_of(text: str) -> bytes:
-    return cache_key(SPEC.fingerprint, text, Truncate.NONE, SPEC.max_tokens)
+    return cache_keys(SPEC.fingerprint, text, Truncate.NONE, SPEC.max_tokens).whole
 
 
 @pytest.fixture
@@ -69,6 +69,8 @@ def test_a_served_corpus_is_asked_after_the_memory(tmp_path: Path, file: Path) -
     cache = make_cache(["memory://1MiB", f"disk://{tmp_path / 'd'}"], [Corpus(tmp_path / "c")])
     assert [tier.name for tier in cache.tiers] == ["memory", "corpus", "disk"]
     asyncio.run(cache.close())
+    cache = make_cache(["memory://1MiB", "redis://127.0.0.1:1/0"], [Corpus(tmp_path / "c")])
+    assert [tier.name for tier in cache.tiers] == ["memory", "corpus", "redis"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from corpus.sources import ORDER, FakeSource, Killed, make_corpus, vector_of, write_rows
 from fakes import SPEC
 
-from inlay.cache.key import cache_key
+from inlay.cache.key import cache_keys
 from inlay.corpus.ingestion import BLOCK, Answer
 from inlay.corpus.manifest import Order
 from inlay.corpus.part import FAILED
@@ -46,7 +46,7 @@ def test_rows_come_back_with_their_vectors_ids_texts_and_kept_columns(tmp_path: 
         assert entry is not None
         assert np.array_equal(entry.vector, vector_of(f"text {row}"))
         assert entry.num_tokens == len(f"text {row}")
-        key = cache_key(SPEC.fingerprint, f"text {row}", Truncate.NONE, SPEC.max_tokens)
+        key = cache_keys(SPEC.fingerprint, f"text {row}", Truncate.NONE, SPEC.max_tokens).whole
         found = corpus.find(key)
         assert found is not None
         assert found[0] == row
@@ -290,3 +290,30 @@ def test_without_a_single_vector_there_is_no_corpus(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=FAILED):
         make_corpus(tmp_path / "c", file)
     assert "is empty" in (tmp_path / "c" / FAILED).read_text()
+
+
+class CuttingSource(FakeSource):
+    """Cuts texts of over six characters."""
+
+    def embed_entries(self, texts: list[str], order: Order) -> list[Answer]:
+        answers = super().embed_entries(texts, order)
+        return [
+            answer._replace(is_truncated=len(text) > 6) if isinstance(answer, Entry) else answer
+            for text, answer in zip(texts, answers, strict=True)
+        ]
+
+
+def test_a_corpus_made_with_cutting_serves_default_clients_what_was_not_cut(tmp_path: Path) -> None:
+    rows = [{"id": f"id{n}", "text": f"text {n}"} for n in range(20)]
+    order = msgspec.structs.replace(ORDER, truncate=Truncate.END)
+    file = write_rows(tmp_path / "a.jsonl", rows)
+    make_corpus(tmp_path / "c", file, CuttingSource(), order=order)
+    corpus = Corpus(tmp_path / "c")
+    for n in range(20):
+        text = f"text {n}"
+        whole, cut = cache_keys(SPEC.fingerprint, text, Truncate.END, SPEC.max_tokens)
+        assert cut is not None
+        assert (corpus.find(whole) is not None) == (len(text) <= 6)
+        assert (corpus.find(cut) is not None) == (len(text) > 6)
+    again = make_corpus(tmp_path / "c", file, CuttingSource(), order=order, is_append=True)
+    assert (again.num_new, again.num_failed) == (0, 0)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import random
+from unittest.mock import patch
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inlay.engine.scheduler import OLDEST_EVERY, Scheduler
+from inlay.engine import scheduler as module
+from inlay.engine.scheduler import BETWEEN_SHARE, OLDEST_EVERY, RAISED_AFTER, WEIGHTS, Scheduler
 from inlay.types import Item, Priority, Sequence, Truncate
 
 
@@ -113,10 +118,159 @@ def test_what_nobody_wants_is_dropped_and_frees_its_room() -> None:
     sequences = [make(20) for _ in range(3)]
     scheduler.add_many(sequences)
     assert not scheduler.has_room(1)
-    sequences[1].item.is_cancelled = True
-    assert scheduler.drop_unwanted(wanted) == [sequences[1]]
+    assert scheduler.drop_many([sequences[1].item, make(1).item]) == [sequences[1]]
     assert scheduler.has_room(20)
     sequences[0].item.is_cancelled = True
     batch, dropped = scheduler.next_batch(wanted)
     assert (batch, dropped) == ([sequences[2]], [sequences[0]])
     assert scheduler.queued_tokens == 0
+
+
+def test_a_lone_input_gets_its_share_under_a_stream_of_lone_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits with n others gets a share of 1 / (n + 1) of the tokens, without help of the oldest's turn."""
+    monkeypatch.setattr(module, "OLDEST_EVERY", 1 << 30)
+    scheduler = Scheduler(16, 1, 1 << 30)
+    for _ in range(5):
+        scheduler.add_many([make(10)])
+    document = make(500)
+    scheduler.add_many([document])
+    tokens = 0
+    while True:
+        ((ran,), _) = scheduler.next_batch(wanted)
+        if ran is document:
+            break
+        tokens += ran.num_tokens
+        assert tokens <= 5 * 500 + 100, "the long one waits for more than its share of the others"
+        scheduler.add_many([make(10)])
+    assert tokens >= 4 * 500, "the long one went before its turn"
+
+
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=7), st.integers(2, 12))
+def test_streams_of_lone_inputs_share_the_device_by_priority_whatever_their_sizes(
+    sizes: list[int], waiting: int
+) -> None:
+    """As many of each priority wait at any time: the tokens that run go by the weights (without the oldest's turn)."""
+    scheduler = Scheduler(1, 1, 1 << 30)
+    chance = random.Random(0)
+
+    def ask(priority: Priority) -> None:
+        scheduler.add_many([make(chance.choice(sizes), priority)])
+
+    for _ in range(waiting):
+        for priority in (Priority.HIGH, Priority.NORMAL):
+            ask(priority)
+    ran = dict.fromkeys(Priority, 0)
+    with patch.object(module, "OLDEST_EVERY", 1 << 30):
+        while ran[Priority.NORMAL] < 40 * waiting * max(sizes):
+            ((sequence,), _) = scheduler.next_batch(wanted)
+            ran[sequence.item.priority] += sequence.num_tokens
+            ask(sequence.item.priority)
+            assert sum(ran.values()) < 1_000 * waiting * max(sizes), "normal priority starves"
+    share = ran[Priority.HIGH] / ran[Priority.NORMAL]
+    assert 0.8 < share * WEIGHTS[Priority.HIGH] / WEIGHTS[Priority.NORMAL] < 1.25
+
+
+def test_who_comes_later_is_not_ahead_of_an_equal_that_waits() -> None:
+    scheduler = Scheduler(16, 1, 1 << 30)
+    lined_up = [make(10) for _ in range(20)]
+    for sequence in lined_up[:10]:
+        scheduler.add_many([sequence])
+    ran = []
+    for sequence in lined_up[10:]:
+        ran += scheduler.next_batch(wanted)[0]
+        scheduler.add_many([sequence])
+    ran += [sequence for batch in drain(scheduler) for sequence in batch]
+    assert ran == lined_up
+
+
+def test_beside_a_long_input_what_does_not_fit_lets_the_small_ones_pass() -> None:
+    scheduler = Scheduler(80, 512, 1 << 30)
+    large, other, small = make(12, Priority.HIGH), make(13, Priority.HIGH), [make(6), make(4)]
+    for sequence in (large, other, *small):
+        scheduler.add_many([sequence])
+    batch, _ = scheduler.next_batch(wanted, is_between=True)
+    assert sorted(sequence.num_tokens for sequence in batch) == [4, 6]
+
+
+def test_beside_a_long_input_a_larger_one_runs_when_it_has_waited_for_what_it_is_worth() -> None:
+    scheduler = Scheduler(80, 512, 1 << 30)
+    most = 80 // BETWEEN_SHARE
+    large, other = make(3 * most), make(500)
+    scheduler.add_many([large])
+    scheduler.add_many([other])
+    batches = [scheduler.next_batch(wanted, is_between=True)[0] for _ in range(4)]
+    assert batches == [[], [], [large], []]
+    assert scheduler.next_batch(wanted) == ([other], [])
+
+
+def test_beside_a_long_input_the_oldest_has_its_turn_too() -> None:
+    scheduler = Scheduler(80, 512, 1 << 30)
+    document = make(70, Priority.LOW)
+    scheduler.add_many([document])
+    ran = []
+    for _ in range(OLDEST_EVERY):
+        scheduler.add_many([make(5, Priority.HIGH) for _ in range(4)])
+        ran += scheduler.next_batch(wanted, is_between=True)[0]
+    assert document in ran
+
+
+@given(requests, st.integers(1, 400), st.lists(st.booleans(), max_size=40))
+def test_with_and_without_a_long_input_nothing_is_lost(
+    lengths: list[list[int]], max_tokens: int, between: list[bool]
+) -> None:
+    scheduler = Scheduler(max_tokens, 30, 1 << 30)
+    added = [make(length) for request in lengths for length in request]
+    for sequence in added:
+        scheduler.add_many([sequence])
+    ran = [sequence for is_between in between for sequence in scheduler.next_batch(wanted, is_between=is_between)[0]]
+    ran += [sequence for batch in drain(scheduler) for sequence in batch]
+    assert sorted(map(id, ran)) == sorted(map(id, added))
+    assert (scheduler.queued_tokens, len(scheduler)) == (0, 0)
+
+
+def test_a_higher_priority_takes_effect_on_what_waits_already() -> None:
+    scheduler = Scheduler(16, 1, 1 << 30)
+    low = make(10, Priority.LOW)
+    scheduler.add_many([low])
+    normal = [make(10) for _ in range(5)]
+    for sequence in normal:
+        scheduler.add_many([sequence])
+    low.item.priority = Priority.HIGH
+    scheduler.promote_many([low.item, make(1).item])
+    ran = [sequence for batch in drain(scheduler) for sequence in batch]
+    assert ran == [low, *normal]
+    assert scheduler.queued_tokens == 0
+
+
+def test_batches_shrink_when_memory_runs_out_and_grow_again_in_time() -> None:
+    scheduler = Scheduler(100, 512, 1 << 30)
+    scheduler.note_out_of_memory(80)
+    assert scheduler.batch_tokens == 40
+    scheduler.add_many([make(10) for _ in range(10)])
+    assert len(scheduler.next_batch(wanted)[0]) == 4
+    for _ in range(RAISED_AFTER):
+        scheduler.note_success()
+    assert scheduler.batch_tokens == 80
+    for _ in range(RAISED_AFTER):
+        scheduler.note_success()
+    assert scheduler.batch_tokens == 100
+
+
+def test_a_batch_counts_what_runs_and_not_what_was_kept_from_before() -> None:
+    scheduler = Scheduler(100, 512, 1 << 30)
+    scheduler.add_many([make(50) for _ in range(10)])
+    batch, _ = scheduler.next_batch(wanted, lambda sequence: 20)
+    assert len(batch) == 5
+
+
+def test_what_has_gone_does_not_pile_up() -> None:
+    scheduler = Scheduler(100, 10, 1 << 30)
+    stays = make(1, Priority.LOW)
+    scheduler.add_many([stays])
+    for _ in range(5000):
+        sequence = make(50)
+        scheduler.add_many([sequence])
+        scheduler.drop_many([sequence.item])
+    assert len(scheduler._heap) < 1000
+    assert len(scheduler._arrivals) < 1000
+    assert scheduler.next_batch(wanted)[0] == [stays]

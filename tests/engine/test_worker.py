@@ -11,10 +11,12 @@ from fakes import HEAVY, INFINITE, POISON, SPEC, FakeRunner, make_engine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inlay.engine import loop as module
 from inlay.engine.worker import DeviceWorker
 from inlay.errors import (
     Cancelled,
     ContextLengthExceeded,
+    DeviceLost,
     EngineError,
     InvalidInput,
     ModelError,
@@ -197,8 +199,10 @@ def test_cancelled_work_is_dropped_and_makes_room(runner: FakeRunner) -> None:
     worker.embed([cancelled], gone)
     wait_until(lambda: worker.queued_tokens == 9)
     cancelled.is_cancelled = True
-    worker.embed([item_of([1] * 5)], late)
+    worker.cancel_many([cancelled])
     assert isinstance(gone.wait(1)[0].error, Cancelled)
+    assert worker.queued_tokens == 0
+    worker.embed([item_of([1] * 5)], late)
     runner.gate.set()
     assert late.wait(1)[0].error is None
     assert worker.stats.dropped_sequences == 1
@@ -269,7 +273,9 @@ def test_a_loop_that_dies_answers_everything_and_says_so(runner: FakeRunner, mon
     if items is None:
         receiver = Receiver()
         worker.embed([item_of("a")], receiver)
+        items = receiver.wait(1)
         wait_until(lambda: worker.health() is not None)
+    assert all(isinstance(item.error, WorkerDead) for item in items)
     assert "died" in (worker.health() or "")
     (late,) = embed(worker, ["c"])
     assert isinstance(late.error, WorkerDead)
@@ -392,3 +398,127 @@ def test_a_long_input_is_told_when_the_worker_closes() -> None:
     answered.wait(1)
     closing.join(20)
     assert isinstance(item.error, ShuttingDown)
+
+
+@pytest.mark.parametrize("broken", ["pack", "is_divisible", "launch", "collect"])
+@pytest.mark.parametrize("error", [MemoryError, SystemExit])
+def test_no_step_of_the_loop_loses_what_it_has_taken(
+    runner: FakeRunner, monkeypatch: pytest.MonkeyPatch, broken: str, error: type[BaseException]
+) -> None:
+    """Also where what is raised is no `Exception`, and ends the loop."""
+    worker = make_worker(runner)
+
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(*((module, "pack") if broken == "pack" else (runner, broken)), fail)
+    for item in embed(worker, [[1], [2, 3], [4]]):
+        assert isinstance(item.error, OutOfMemory if error is MemoryError else WorkerDead)
+    worker.close()
+
+
+def test_a_batch_in_flight_is_not_lost_when_landing_it_fails_in_the_loop_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runner = FakeRunner(is_asynchronous=True)
+    worker = make_worker(runner, max_batch_tokens=4)
+    monkeypatch.setattr(module.DeviceLoop, "_fill", lambda *arguments: 1 / 0)
+    for item in embed(worker, [[1] * 3, [2] * 3, [3] * 3]):
+        assert isinstance(item.error, WorkerDead)
+
+
+def test_a_receiver_that_fails_does_not_hurt_the_others(worker: DeviceWorker) -> None:
+    def failing(items: list[Item]) -> None:
+        raise ValueError("broken receiver")
+
+    other = Receiver()
+    worker.embed([item_of([1])], failing)
+    worker.embed([item_of([2])], other)
+    assert other.wait(1)[0].error is None
+    assert embed(worker, [[3]])[0].error is None
+
+
+def test_after_running_out_of_memory_batches_stay_smaller() -> None:
+    runner = FakeRunner(max_tokens=40)
+    worker = make_worker(runner)
+    for start in (20, 50, 80):
+        embed(worker, [[number] * 8 for number in range(start, start + 8)])
+    assert worker.stats.out_of_memory == 1
+    worker.close()
+
+
+def test_when_the_device_is_lost_nothing_is_retried(runner: FakeRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = make_worker(runner)
+    calls = []
+
+    def lose(batch: object) -> None:
+        calls.append(batch)
+        raise DeviceLost("the GPU has fallen off the bus: restart the server")
+
+    monkeypatch.setattr(runner, "launch", lose)
+    items = embed(worker, [[1], [2], [3]])
+    assert all(isinstance(item.error, DeviceLost) for item in items)
+    assert len(calls) == 1
+    assert "fails batches" in (worker.health() or "")
+    worker.close()
+
+
+def test_equal_long_inputs_that_fail_together_do_not_run_whole() -> None:
+    runner, worker = long_worker()
+    _, first = start(worker, [5])
+    first.wait(1)
+    runner.gate.clear()
+    start(worker, [6])
+    wait_until(lambda: runner.events.count("launch 1") == 2)
+    twins, answered = [item_of([POISON] * 15), item_of([POISON] * 15)], Receiver()
+    runner.longest_whole = 10
+    worker._engine.queue._scheduler.batch_tokens = 64
+    worker.embed(twins, answered)
+    wait_until(lambda: worker.queued_tokens == 30)
+    runner.gate.set()
+    runner.between.release(9)
+    answered.wait(2)
+    assert all(isinstance(item.error, EngineError) for item in twins)
+    assert "launch 15" not in runner.events
+    worker.close()
+
+
+def test_long_inputs_of_a_failed_batch_run_in_pieces_one_after_the_other() -> None:
+    runner, worker = long_worker()
+    runner.between.release(100)
+    runner.gate.clear()
+    start(worker, [6])
+    wait_until(lambda: runner.events == ["launch 1"])
+    worker._engine.queue._scheduler.batch_tokens = 64
+    items, answered = [item_of([7] * 15), item_of([8] * 15), item_of([POISON])], Receiver()
+    worker.embed(items, answered)
+    wait_until(lambda: worker.queued_tokens == 31)
+    runner.gate.set()
+    answered.wait(3)
+    assert [item.error is None for item in items] == [True, True, False]
+    pieces = [event for event in runner.events if event.startswith("piece")]
+    assert pieces == ["piece 0", "piece 1", "piece 2"] * 2
+    worker.close()
+
+
+def test_busy_time_of_overlapping_batches_is_counted_once() -> None:
+    class Slow(FakeRunner):
+        def _run(self, batch: object) -> None:
+            time.sleep(0.05)
+            super()._run(batch)
+
+    worker = make_worker(Slow(is_asynchronous=True), max_batch_tokens=4)
+    began = time.monotonic()
+    embed(worker, [[1] * 3, [2] * 3, [3] * 3, [4] * 3])
+    assert worker.stats.busy_seconds <= time.monotonic() - began
+    worker.close()
+
+
+def test_a_request_of_more_tokens_than_the_queue_is_not_tokenised_to_its_end(
+    runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = make_worker(runner, max_queue_tokens=200)
+    items = embed(worker, ["x" * 60] * 64 * 20)
+    assert all(isinstance(item.error, TooLarge) for item in items)
+    assert "over 200 tokens" in str(items[-1].error)
+    worker.close()

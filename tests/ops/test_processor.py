@@ -21,8 +21,11 @@ def newest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("most", "builds", "dtype", "has_bytes"),
-    [("", ["avx512_bf16", "avx512", "avx2"], "bfloat16", True), ("avx512", ["avx512", "avx2"], "float32", False)]
-    + [("AVX2", ["avx2"], "float32", False)],
+    [
+        ("", ["avx512_bf16", "avx512", "avx2"], "bfloat16", True),
+        ("avx512", ["avx512", "avx2"], "float32", False),
+        ("AVX2", ["avx2"], "float32", False),
+    ],
 )
 def test_what_is_hidden_is_chosen_nowhere(
     monkeypatch: pytest.MonkeyPatch, most: str, builds: list[str], dtype: str, has_bytes: bool

@@ -93,8 +93,10 @@ class MemoryTier:
     async def put_many(self, entries: Mapping[bytes, Entry]) -> None:
         """Keep entries, and let others go where the bound asks for it."""
         for key, entry in entries.items():
-            if key in self._places:
-                continue
+            if (known := self._places.get(key)) is not None:
+                if known.shelf.width == len(entry.vector):
+                    continue
+                self._drop(key)
             shelf = self._shelf_of(len(entry.vector))
             row = None if shelf is None else self._take_row(shelf)
             if shelf is None or row is None:
@@ -157,6 +159,12 @@ class MemoryTier:
         shelf.free = [row for row in shelf.free if row < first]
         shelf.slabs.pop()
         self.num_bytes -= shelf.slab_bytes
+
+    def _drop(self, key: bytes) -> None:
+        """Let go of one key, whose vector is another now."""
+        shelf = self._places[key].shelf
+        shelf.order.remove(key)
+        shelf.free.append(self._forget(key))
 
     def _forget(self, key: bytes) -> int:
         self.evictions += 1

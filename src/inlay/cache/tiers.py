@@ -12,14 +12,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from inlay.cache.breaker import Breaker
 from inlay.telemetry.logs import Complaints, get_logger
 from inlay.types import Entry
-
-if TYPE_CHECKING:
-    pass
 
 log = get_logger("cache")
 
@@ -75,14 +72,16 @@ class Cache:
         self._breakers = [Breaker(tier.name, partial(_probe, tier)) for tier in tiers]
         self._behind: set[asyncio.Task[None]] = set()
 
-    async def get_many(self, keys: Iterable[bytes]) -> dict[bytes, Entry]:
-        """All entries that any tier holds."""
+    async def get_many(self, keys: Iterable[bytes], width: int | None = None) -> dict[bytes, Entry]:
+        """All entries that any tier holds; with a `width`, vectors of another are misses and errors of the tier."""
         found: dict[bytes, Entry] = {}
         wanted = list(keys)
         for depth, tier in enumerate(self.tiers):
             if not wanted:
                 break
             here = await self._ask(depth, tier, wanted)
+            if width is not None:
+                here = self._of_width(depth, here, width)
             if here:
                 for above in range(depth):
                     await self._refill(above, here)
@@ -119,6 +118,15 @@ class Cache:
             both = {"breaker_open": int(breaker.is_open), **own, "errors": stats.errors + own.get("errors", 0)}
             listed.append((name, {**asdict(stats), **both}))
         return listed
+
+    def _of_width(self, depth: int, here: dict[bytes, Entry], width: int) -> dict[bytes, Entry]:
+        """A shared store is not ours alone: what cannot be the model's goes no further."""
+        good = {key: entry for key, entry in here.items() if len(entry.vector) == width}
+        if len(good) < len(here):
+            self.stats[depth].hits -= len(here) - len(good)
+            error = ValueError(f"{len(here) - len(good)} entries are not of {width} components")
+            self._note(depth, "read", error, "cache tier has entries of another width")
+        return good
 
     async def _ask(self, depth: int, tier: Tier, keys: list[bytes]) -> dict[bytes, Entry]:
         stats, breaker = self.stats[depth], self._breakers[depth]

@@ -40,7 +40,7 @@ def make_cache(urls: list[str], corpora: Iterable[Corpus] = ()) -> Cache:
             raise ConfigError("--cache none stands alone: leave out the other tiers, or leave out none")
         return Cache([])
     tiers = [_make_tier(url) for url in urls]
-    place = next((place for place, tier in enumerate(tiers) if tier.lookup_seconds is not None), len(tiers))
+    place = next((place for place, tier in enumerate(tiers) if not isinstance(tier, MemoryTier)), len(tiers))
     for corpus in corpora:
         if corpus.is_exact:
             tiers.insert(place, _make_served(corpus))

@@ -53,11 +53,11 @@ class Columns(NamedTuple):
 
 @dataclass(slots=True)
 class _Candidate:
-    """A row that may get a vector: its key, or what is wrong with it."""
+    """A row that may get a vector: its keys, or what is wrong with it."""
 
     row: Row
     id: str | int
-    digest: bytes = b""
+    keys: tuple[bytes, ...] = ()  # of the whole text, and of it cut where that may be
     problem: str | None = None
 
 
@@ -65,7 +65,7 @@ class _Block(NamedTuple):
     """Rows that are written together, and how far the input has been read with them."""
 
     candidates: list[_Candidate]
-    answers: Future[dict[bytes, Answer]]
+    answers: Future[dict[tuple[bytes, ...], Answer]]
     rows_read: int
     rows_hash: str
 
@@ -76,8 +76,11 @@ class _Known:
 
     ids: dict[str | int, bytes] = field(default_factory=dict)  # the digest of each id's text
     rows: dict[bytes, int] = field(default_factory=dict)  # in the whole corpus, by digest
-    under_way: set[bytes] = field(default_factory=set)
-    failed: dict[bytes, str] = field(default_factory=dict)
+    under_way: set[tuple[bytes, ...]] = field(default_factory=set)  # by the keys of the text
+    failed: dict[tuple[bytes, ...], str] = field(default_factory=dict)
+
+    def row_of(self, keys: tuple[bytes, ...]) -> int | None:
+        return next((self.rows[key] for key in keys if key in self.rows), None)
 
 
 class Ingestion:
@@ -172,7 +175,7 @@ class Ingestion:
         candidate = _Candidate(row, id_, problem=row.problem)
         if candidate.problem is None:
             (item,) = make_items(self._source.spec, EmbedRequest(None, [row.text], self._order.options))
-            candidate.digest = item.key
+            candidate.keys = (item.key,) if item.cut_key is None else (item.key, item.cut_key)
             candidate.problem = None if item.error is None else item.error.message
         return candidate
 
@@ -182,19 +185,21 @@ class Ingestion:
     def _kept(self, row: Row) -> dict[str, Any]:
         return {name: row.values[name] for name in self._columns.keep if name in row.values}
 
-    def _new_texts(self, candidates: list[_Candidate]) -> dict[bytes, str]:
+    def _new_texts(self, candidates: list[_Candidate]) -> dict[tuple[bytes, ...], str]:
         """Texts that have no vector yet and are not on their way."""
         known = self._known
-        seen = (known.rows, known.under_way, known.failed)
         new = {
-            candidate.digest: candidate.row.text
+            candidate.keys: candidate.row.text
             for candidate in candidates
-            if candidate.problem is None and not any(candidate.digest in where for where in seen)
+            if candidate.problem is None
+            and candidate.keys not in known.under_way
+            and candidate.keys not in known.failed
+            and known.row_of(candidate.keys) is None
         }
         known.under_way |= new.keys()
         return new
 
-    def _embed(self, texts: dict[bytes, str]) -> dict[bytes, Answer]:
+    def _embed(self, texts: dict[tuple[bytes, ...], str]) -> dict[tuple[bytes, ...], Answer]:
         if not texts:
             return {}
         answers = self._source.embed_entries(list(texts.values()), self._order)
@@ -202,39 +207,40 @@ class Ingestion:
 
     def _write(self, block: _Block) -> None:
         """Append the rows of a block in their order."""
-        entries: dict[bytes, Entry] = {}
-        for digest, answer in block.answers.result().items():
-            self._known.under_way.discard(digest)
+        entries: dict[tuple[bytes, ...], Entry] = {}
+        for keys, answer in block.answers.result().items():
+            self._known.under_way.discard(keys)
             if isinstance(answer, InlayError):
                 if not answer.is_of_input:  # not this text's fault: the work stops here, to be taken up again
                     raise answer
-                self._known.failed[digest] = answer.message
+                self._known.failed[keys] = answer.message
             else:
-                entries[digest] = answer
+                entries[keys] = answer
         for candidate in block.candidates:
-            problem = candidate.problem or self._known.failed.get(candidate.digest)
+            problem = candidate.problem or self._known.failed.get(candidate.keys)
             if problem is None:
                 problem = self._append(candidate, entries)
             if problem is not None:
                 self._builder.fail({"row": candidate.row.number, "id": candidate.id, "problem": problem})
 
-    def _append(self, candidate: _Candidate, entries: dict[bytes, Entry]) -> str | None:
+    def _append(self, candidate: _Candidate, entries: dict[tuple[bytes, ...], Entry]) -> str | None:
         """The row, or why it cannot be; one that is in the corpus already is passed over."""
-        known, digest, row = self._known, candidate.digest, candidate.row
+        known, keys, row = self._known, candidate.keys, candidate.row
         if candidate.id in known.ids:
-            is_same = known.ids[candidate.id] == digest
+            is_same = known.ids[candidate.id] in keys
             return None if is_same else f"has the id {candidate.id!r} of another text: ids must be unique"
-        entry = entries[digest] if digest in entries else self._entry_of(known.rows[digest])
+        entry = entries.get(keys) or self._entry_of(known.row_of(keys))
+        digest = keys[-1] if entry.is_truncated else keys[0]
         known.rows.setdefault(digest, self._first_row + self._builder.num_rows)
         known.ids[candidate.id] = digest
         self._builder.append(NewRow(digest, entry, {**self._kept(row), "id": candidate.id, "text": row.text}))
         return None
 
-    def _entry_of(self, row: int) -> Entry:
+    def _entry_of(self, row: int | None) -> Entry:
         """The vector of a text that the corpus has already."""
-        if row >= self._first_row:
+        if row is not None and row >= self._first_row:
             return self._builder.entry(row - self._first_row)
-        entry = None if self._older is None else self._older.entry(row)
+        entry = None if self._older is None or row is None else self._older.entry(row)
         if entry is None:
             raise ConfigError(f"row {row} of the corpus is broken: make the corpus anew")
         return entry

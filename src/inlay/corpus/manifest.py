@@ -16,7 +16,7 @@ from inlay.errors import ConfigError
 from inlay.types import EmbedOptions, Truncate
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2  # raised with the version of the cache key
 FLOAT16 = "f16"
 
 

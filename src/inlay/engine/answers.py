@@ -10,11 +10,11 @@ log = get_logger("engine")
 
 
 def hand_back(done: Done, items: list[Item]) -> None:
-    """Give items to their receiver; one that has gone must not hurt the others."""
+    """Give items to their receiver; one that has gone, or fails, must not hurt the others."""
     try:
         done(items)
-    except RuntimeError:  # the receiver's event loop has closed: nobody waits any more
-        log.warning("answers came too late for their receiver", items=len(items))
+    except Exception as error:  # noqa: BLE001 - such as a closed event loop: nobody waits any more
+        log.warning("a receiver did not take its answers", items=len(items), error=type(error).__name__)
 
 
 def hand_back_all(sequences: list[Sequence]) -> None:

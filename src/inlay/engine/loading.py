@@ -105,12 +105,19 @@ def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engi
     )
     scheduler = Scheduler(max_batch_tokens, settings.max_batch_sequences, settings.max_queue_tokens)
     queue = SequenceQueue(scheduler, stats)
+    intake = Intake(tokenizer, spec.vocab_rows, num_threads, settings.max_queue_tokens)
     return Engine(
         runner=runner,
-        intake=Intake(tokenizer, spec.vocab_rows, num_threads),
+        intake=intake,
         queue=queue,
-        loop=DeviceLoop(runner, queue, probe, stats),
+        loop=DeviceLoop(runner, queue, probe, stats, lambda: _tidy_memory(intake)),
     )
+
+
+def _tidy_memory(intake: Intake) -> None:
+    """While nothing runs: what a large request has left over goes back to the kernel."""
+    if intake.take_had_large():
+        give_back_freed_memory()
 
 
 def _kernels(choice: Choice) -> str:

@@ -1,14 +1,17 @@
 """The device loop: takes batches from the queue, runs them, hands every item back.
 
-No path loses an item: a failed batch is retried one by one so that only the guilty fails, and out of
-memory halves it. While a batch runs on an asynchronous device, the next one is packed and sent. After a
-failure that no retry explains, a batch that ran before is run again: if it fails too, the device is broken.
+No path loses an item: what was taken is written down until it is answered, a failed batch is retried one by one so
+that only the guilty fails, and out of memory halves it, and the batches after it. While a batch runs on an
+asynchronous device, the next one is packed and sent. After a failure that no retry explains, a batch that ran before
+is run again: if it fails too, the device is broken.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,7 +21,7 @@ from inlay.engine.answers import answer_unwanted, fail_all, hand_back_all, is_un
 from inlay.engine.batch import pack
 from inlay.engine.queue import SequenceQueue
 from inlay.engine.stats import EngineStats
-from inlay.errors import EngineError, InlayError, NonFiniteVector, OutOfMemory, ShuttingDown
+from inlay.errors import DeviceLost, EngineError, InlayError, NonFiniteVector, OutOfMemory, ShuttingDown
 from inlay.telemetry.logs import get_logger
 from inlay.types import Batch, FloatArray, ModelSpec, Sequence
 
@@ -36,6 +39,10 @@ class BatchRunner(Protocol):
 
     @property
     def spec(self) -> ModelSpec: ...
+
+    def cost(self, sequence: Sequence) -> int:
+        """Tokens of a sequence that would run; the others were kept from before."""
+        ...
 
     def launch(self, batch: Batch) -> Any: ...  # noqa: ANN401
 
@@ -65,91 +72,125 @@ class LongRun:
 
 
 class DeviceLoop:
-    """Runs on the one thread that owns the device; `beat` and `is_broken` are read by others."""
+    """Runs on the one thread that owns the device; `beat` and `is_broken` are read by others.
 
-    def __init__(self, runner: BatchRunner, queue: SequenceQueue, probe: Batch, stats: EngineStats) -> None:
+    `rest` is called now and then while nothing is to be done.
+    """
+
+    def __init__(
+        self,
+        runner: BatchRunner,
+        queue: SequenceQueue,
+        probe: Batch,
+        stats: EngineStats,
+        rest: Callable[[], None] = lambda: None,
+    ) -> None:
         self.beat = time.monotonic()
         self.is_broken = False
         self._runner = runner
         self._queue = queue
         self._probe = probe
         self._stats = stats
+        self._rest = rest
+        self._unanswered: dict[int, Sequence] = {}  # taken from the queue and not handed back, by identity
         self._flying: InFlight | None = None
-        self._long: LongRun | None = None
+        self._longs: deque[LongRun] = deque()  # the first one runs; others only after a batch of several failed
+        self._last_end = 0.0
 
     def run(self) -> None:
         """Serve until the queue is closed. An exception out of here is a bug; see `fail_in_flight`."""
         while (sequences := self._take()) is not None:
             launched = self._launch(sequences) if sequences else None
-            if self._flying is not None:
-                self._land(self._flying)
-            self._flying = launched
+            flying, self._flying = self._flying, launched
+            if flying is not None:
+                self._land(flying)
             if self._flying is not None and not self._runner.is_asynchronous:
                 self._land(self._flying)
                 self._flying = None
-            if self._long is not None:
-                self._advance(self._long)
+            if self._longs:
+                self._advance(self._longs[0])
         if self._flying is not None:
             self._land(self._flying)
-        if self._long is not None:
-            fail_all(self._long.batch.sequences, ShuttingDown(STOPPED, retry_after=1.0))
+        self.fail_in_flight(ShuttingDown(STOPPED, retry_after=1.0))
 
     def fail_in_flight(self, error: InlayError) -> None:
-        """Answer what a dying loop leaves behind."""
-        for batch in (run.batch for run in (self._flying, self._long) if run is not None):
-            fail_all(batch.sequences, error)
+        """Answer all that was taken and not answered yet."""
+        left = list(self._unanswered.values())
+        self._unanswered.clear()
+        fail_all(left, error)
 
     def _take(self) -> list[Sequence] | None:
         self.beat = time.monotonic()
-        is_idle = self._flying is None and self._long is None
-        return self._queue.take(IDLE_BEAT_SECONDS if is_idle else 0, is_between=self._long is not None)
+        is_idle = self._flying is None and not self._longs
+        wait_seconds = IDLE_BEAT_SECONDS if is_idle else 0
+        sequences = self._queue.take(wait_seconds, self._runner.cost, is_between=bool(self._longs))
+        self._unanswered.update((id(sequence), sequence) for sequence in sequences or ())
+        if is_idle and not sequences:
+            self._rest()
+        return sequences
+
+    def _settle(self, sequences: list[Sequence]) -> None:
+        """They have been answered."""
+        for sequence in sequences:
+            self._unanswered.pop(id(sequence), None)
 
     def _advance(self, long: LongRun) -> None:
         """Run the next piece of the long input; answer it after the last, or when nobody waits any more."""
         sequences = long.batch.sequences
         if all(is_unwanted(sequence) for sequence in sequences):
-            self._long = None
+            self._longs.popleft()
             self._stats.dropped_sequences += len(sequences)
             answer_unwanted(sequences)
+            self._settle(sequences)
             return
+        failure: Exception | None = None
         try:
             next(long.pieces)
         except StopIteration as finished:
-            self._long = None
+            self._longs.popleft()
             self._land(InFlight(long.batch, finished.value, long.began))
         except Exception as error:  # noqa: BLE001 - as in _launch
-            self._long = None
-            self._recover(sequences, error)
+            failure = error
+        if failure is not None:
+            self._longs.popleft()
+            self._recover(sequences, failure)
 
     def _launch(self, sequences: list[Sequence]) -> InFlight | None:
-        """Send a batch to the device; None when it failed there and then (its items are answered)."""
+        """Send a batch to the device; None when it failed there and then (its items are answered), or is long."""
         began = time.monotonic()
         for sequence in sequences:
             sequence.item.queue_seconds = began - sequence.arrived
-        batch = pack(sequences)
-        if self._long is None and self._runner.is_divisible(batch):
-            self._long = LongRun(batch, self._runner.launch_in_pieces(batch), began)
-            return None
         try:
+            batch = pack(sequences)
+            if self._runner.is_divisible(batch):
+                self._longs.append(LongRun(batch, self._runner.launch_in_pieces(batch), began))
+                return None
             return InFlight(batch, self._runner.launch(batch), began)
         except Exception as error:  # noqa: BLE001 - a failed batch is its items' answer, not the loop's end
-            self._recover(batch.sequences, error)
-            return None
+            failure = error
+        self._recover(sequences, failure)
+        return None
 
     def _land(self, flying: InFlight) -> None:
         """Wait for a batch and hand its items back."""
         sequences = flying.batch.sequences
         try:
             vectors = self._runner.collect(flying.launched)
+            failure: Exception | None = None
         except Exception as error:  # noqa: BLE001 - as in _launch
-            self._recover(sequences, error)
+            failure = error
+        if failure is not None:
+            self._recover(sequences, failure)
             return
         self.beat = time.monotonic()
         self.is_broken = False
-        seconds = self.beat - flying.began
-        self._stats.record(len(sequences), flying.batch.num_tokens, seconds)
-        self._fill(sequences, vectors[flying.batch.rows], seconds)
+        busy_seconds = self.beat - max(flying.began, self._last_end)  # the one before may have run until then
+        self._last_end = self.beat
+        self._stats.record(len(sequences), flying.batch.num_tokens, busy_seconds)
+        self._queue.note_success()
+        self._fill(sequences, vectors[flying.batch.rows], self.beat - flying.began)
         hand_back_all(sequences)
+        self._settle(sequences)
 
     def _fill(self, sequences: list[Sequence], vectors: FloatArray, seconds: float) -> None:
         finite: list[bool] = np.isfinite(vectors).all(axis=1).tolist()  # type: ignore[assignment]
@@ -166,16 +207,19 @@ class DeviceLoop:
 
     def _recover(self, sequences: list[Sequence], error: Exception) -> None:
         """Run a failed batch again in parts: halves when memory ran out, else one by one."""
-        is_out_of_memory = isinstance(error, OutOfMemory)
-        self._stats.out_of_memory += is_out_of_memory
+        _clear_frames(error)
+        is_out_of_memory = isinstance(error, OutOfMemory | MemoryError)
+        num_tokens = sum(sequence.num_tokens for sequence in sequences)
         log.warning(
             "batch failed",
             model=self._runner.spec.name,
             sequences=len(sequences),
-            tokens=sum(sequence.num_tokens for sequence in sequences),
+            tokens=num_tokens,
             error=f"{type(error).__name__}: {error}",
         )
-        if len(sequences) == 1:
+        if is_out_of_memory:
+            self._note_out_of_memory(sequences, num_tokens)
+        if isinstance(error, DeviceLost) or len({sequence.ids.tobytes() for sequence in sequences}) == 1:
             self._give_up(sequences, error)
             return
         self._stats.retried_batches += 1
@@ -185,13 +229,37 @@ class DeviceLoop:
             if part is not None:
                 self._land(part)
 
+    def _note_out_of_memory(self, sequences: list[Sequence], num_tokens: int) -> None:
+        self._stats.out_of_memory += 1
+        if len(sequences) > 1:
+            tokens = self._queue.note_out_of_memory(num_tokens)
+            log.warning("batches are smaller for a while", model=self._runner.spec.name, max_batch_tokens=tokens)
+
     def _give_up(self, sequences: list[Sequence], error: Exception) -> None:
+        """What fails has one content, or the device has gone."""
         self._stats.failed_sequences += len(sequences)
-        if isinstance(error, InlayError):
-            fail_all(sequences, error)
+        fail_all(sequences, _told(error))
+        self._settle(sequences)
+        if isinstance(error, InlayError | MemoryError):
+            self.is_broken |= isinstance(error, DeviceLost)
             return
-        fail_all(sequences, EngineError(f"failed on the device ({type(error).__name__}): the log has more"))
         try:
             self._runner.collect(self._runner.launch(self._probe))
         except Exception:  # noqa: BLE001 - that it fails at all is the finding
             self.is_broken = True
+
+
+def _told(error: Exception) -> InlayError:
+    """A failure as whoever waits should read it."""
+    if isinstance(error, InlayError):
+        return error
+    if isinstance(error, MemoryError):
+        return OutOfMemory("needs more memory than there is: shorten the input", retry_after=1.0)
+    return EngineError(f"failed on the device ({type(error).__name__}): the log has more")
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    """Let go of what the failed batch had: the frames of a traceback keep its tensors in the device's memory."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

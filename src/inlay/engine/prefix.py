@@ -63,6 +63,11 @@ class PrefixStore:
         self._longest = STORE_BYTES // LARGEST_SHARE // bytes_per_token
         self._device = device
 
+    def kept_length(self, ids: IntArray) -> int:
+        """How many of a sequence's first tokens are kept and need not run."""
+        prefix = self._kept.get(ids[:SHORTEST].tobytes()) if len(ids) > SHORTEST else None
+        return 0 if prefix is None else _shared_length(prefix.ids, ids)
+
     def share(self, batch: Batch) -> SharedBatch | None:
         """Cut from a batch what is kept or can be shared."""
         lists = [batch.ids[start:end] for start, end in pairwise(batch.offsets.tolist())]

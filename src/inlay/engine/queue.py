@@ -6,13 +6,14 @@ which the device has been draining the queue. Knows nothing of devices.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from threading import Condition
 
 from inlay.engine.answers import answer_unwanted, is_unwanted
-from inlay.engine.scheduler import Scheduler
+from inlay.engine.scheduler import Cost, Scheduler, all_tokens
 from inlay.engine.stats import EngineStats
 from inlay.errors import InlayError, Overloaded, TooLarge
-from inlay.types import Sequence
+from inlay.types import Item, Sequence
 
 SHORTEST_RETRY, LONGEST_RETRY = 0.05, 120.0  # seconds
 UNKNOWN_RATE = 1000.0  # tokens per second, before the first batch
@@ -51,27 +52,48 @@ class SequenceQueue:
 
     def put_many(self, sequences: list[Sequence]) -> InlayError | None:
         """Queue all sequences of a request, or none and say why."""
-        num_tokens = sum(sequence.num_tokens for sequence in sequences)
-        dropped: list[Sequence] = []
+        unwanted = [sequence for sequence in sequences if is_unwanted(sequence)]
+        wanted = [sequence for sequence in sequences if not is_unwanted(sequence)] if unwanted else sequences
+        num_tokens = sum(sequence.num_tokens for sequence in wanted)
         with self._changed:
             refusal = self.refusal(num_tokens)
-            if isinstance(refusal, Overloaded):
-                dropped = self._scheduler.drop_unwanted(is_unwanted)
-                refusal = self.refusal(num_tokens)
             if refusal is None:
-                self._scheduler.add_many(sequences)
+                self._scheduler.add_many(wanted)
                 self._changed.notify()
-        self._answer(dropped)
+        if refusal is None:
+            self._answer(unwanted)
         return refusal
 
-    def take(self, wait_seconds: float, *, is_between: bool = False) -> list[Sequence] | None:
+    def cancel_many(self, items: Iterable[Item]) -> None:
+        """Nobody waits for these any more: those that are still here go, and make room at once."""
+        with self._changed:
+            dropped = self._scheduler.drop_many(items)
+        self._answer(dropped)
+
+    def promote_many(self, items: Iterable[Item]) -> None:
+        """The priority of these has risen."""
+        with self._changed:
+            self._scheduler.promote_many(items)
+
+    def note_out_of_memory(self, num_tokens: int) -> int:
+        """A batch of so many tokens did not fit: the most that a batch has from now on."""
+        with self._changed:
+            self._scheduler.note_out_of_memory(num_tokens)
+            return self._scheduler.batch_tokens
+
+    def note_success(self) -> None:
+        """A batch ran."""
+        with self._changed:
+            self._scheduler.note_success()
+
+    def take(self, wait_seconds: float, cost: Cost = all_tokens, *, is_between: bool = False) -> list[Sequence] | None:
         """The next batch; empty when none came within the time; None once the queue is closed."""
         with self._changed:
             if not len(self._scheduler) and self._closed_with is None and wait_seconds > 0:
                 self._changed.wait(wait_seconds)
             if self._closed_with is not None:
                 return None
-            batch, dropped = self._scheduler.next_batch(is_unwanted, is_between=is_between)
+            batch, dropped = self._scheduler.next_batch(is_unwanted, cost, is_between=is_between)
         self._answer(dropped)
         return batch
 

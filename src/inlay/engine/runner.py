@@ -89,6 +89,11 @@ class Runner:
             raise ModelError(f"{self.spec.path} is an int8 checkpoint already")
         return write_int8(self._model, self.spec.path, target, self.report, dtype)
 
+    def cost(self, sequence: Sequence) -> int:
+        """Tokens of a sequence that would run: less what a kept prefix has."""
+        kept = 0 if self._prefixes is None else self._prefixes.kept_length(sequence.ids)
+        return sequence.num_tokens - kept
+
     @torch.inference_mode()
     def launch(self, batch: Batch) -> Tensor:
         """Start a batch; on a CPU it is also done when this returns. [B, width]."""

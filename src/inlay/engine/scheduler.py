@@ -1,10 +1,10 @@
 """Decides what runs next: fair between requests, shortest first within one, and nothing starves.
 
-Start-time fair queueing (Goyal et al. 1996) with tokens as the measure of work. A request's sequences get
-tags: the virtual time at its arrival plus the tokens that go before each of them, times the priority's
-weight. The smallest tag runs first, so a short query that arrives while a million documents wait goes
-before nearly all of them. Every eighth batch begins with the sequence that has waited longest: under
-overload, when new requests come faster than virtual time passes, that is what keeps the old ones moving.
+Self-clocked fair queueing (Golestani 1994) with tokens as the measure of work. A sequence's tag is the virtual time at
+its arrival plus the tokens of its request up to and with it, times the priority's weight; virtual time is the tag of
+what ran last. The smallest tag runs first, so requests that wait together share the device evenly, whether they have
+one input or a million, and a short query goes before nearly all of a bulk job. Every eighth batch begins with the
+sequence that has waited longest, so that none waits for ever behind better priorities.
 
 There is no waiting window: the next batch forms when the device is free. Not thread-safe; knows no torch.
 """
@@ -13,24 +13,33 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
 
-from inlay.types import Priority, Sequence
+from inlay.types import Item, Priority, Sequence
 
 OLDEST_EVERY = 8  # batches
 BETWEEN_SHARE = 8  # between the pieces of a long input, a batch has an eighth of the usual tokens
+MOST_PASSED_OVER = 256  # sequences that do not fit between pieces, behind which one that does is looked for
+RAISED_AFTER = 64  # batches without running out of memory
 WEIGHTS = {Priority.HIGH: 0.25, Priority.NORMAL: 1.0, Priority.LOW: 8.0}
+
+Cost = Callable[[Sequence], int]  # tokens of a sequence that would run
+
+
+def all_tokens(sequence: Sequence) -> int:
+    """The cost where nothing of a sequence was kept from before."""
+    return sequence.num_tokens
 
 
 @dataclass(order=True, slots=True)
 class _Waiting:
-    finish: float  # virtual time when it would be done
+    tag: float
     number: int  # first come first served among equals
-    start: float = field(compare=False)
     sequence: Sequence = field(compare=False)
-    is_gone: bool = field(default=False, compare=False)  # taken by way of the other order
+    turns: int = field(default=0, compare=False)  # between pieces, that it was first and too large for
+    is_gone: bool = field(default=False, compare=False)  # taken, dropped, or queued again with another tag
 
 
 class Scheduler:
@@ -40,16 +49,18 @@ class Scheduler:
         self.max_batch_tokens = max_batch_tokens
         self.max_batch_sequences = max_batch_sequences
         self.max_queue_tokens = max_queue_tokens
+        self.batch_tokens = max_batch_tokens  # fewer for a while after the device ran out of memory
         self.queued_tokens = 0
         self._heap: list[_Waiting] = []
-        self._arrivals: deque[_Waiting] = deque()
-        self._num_waiting = 0
+        self._arrivals: deque[Item] = deque()  # also some that have gone
+        self._by_item: dict[Item, _Waiting] = {}
         self._num_batches = 0
+        self._num_good = 0  # batches since memory ran out
         self._virtual_time = 0.0
         self._numbers = count()
 
     def __len__(self) -> int:
-        return self._num_waiting
+        return len(self._by_item)
 
     def has_room(self, num_tokens: int) -> bool:
         return self.queued_tokens + num_tokens <= self.max_queue_tokens
@@ -57,72 +68,131 @@ class Scheduler:
     def add_many(self, sequences: list[Sequence]) -> None:
         """Queue the sequences of one request; the caller has asked `has_room`."""
         tag = self._virtual_time
-        for sequence in sorted(sequences, key=lambda waiting: waiting.num_tokens):
-            start = tag
+        for sequence in sorted(sequences, key=all_tokens):
             tag += sequence.num_tokens * WEIGHTS[sequence.item.priority]
-            waiting = _Waiting(tag, next(self._numbers), start, sequence)
+            waiting = _Waiting(tag, next(self._numbers), sequence)
             heapq.heappush(self._heap, waiting)
-            self._arrivals.append(waiting)
-            self._num_waiting += 1
+            self._arrivals.append(sequence.item)
+            self._by_item[sequence.item] = waiting
             self.queued_tokens += sequence.num_tokens
 
     def next_batch(
-        self, is_unwanted: Callable[[Sequence], bool], *, is_between: bool = False
+        self, is_unwanted: Callable[[Sequence], bool], cost: Cost = all_tokens, *, is_between: bool = False
     ) -> tuple[list[Sequence], list[Sequence]]:
         """The sequences to run now, and those dropped on the way because nobody wants them any more.
 
-        A sequence longer than `max_batch_tokens` runs alone. Between the pieces of a long input a batch is small, so
-        that both get on, and such a sequence waits.
+        A sequence longer than the budget runs alone. Between the pieces of a long input a batch is small, so that both
+        get on: what does not fit is passed over for as many turns as its tokens are worth, and inputs as long wait.
         """
         batch: list[Sequence] = []
         dropped: list[Sequence] = []
-        most = max(self.max_batch_tokens // BETWEEN_SHARE, 1) if is_between else self.max_batch_tokens
+        passed: list[_Waiting] = []
+        most = max(self.batch_tokens // BETWEEN_SHARE, 1) if is_between else self.batch_tokens
         num_tokens = 0
-        while len(batch) < self.max_batch_sequences:
-            head = self._head(may_be_oldest=not batch and not is_between)
+        while len(batch) < self.max_batch_sequences and num_tokens < most and len(passed) <= MOST_PASSED_OVER:
+            head = self._head(is_oldest=not batch and not passed and self._is_turn_of_oldest(is_between))
             if head is None:
                 break
-            sequence = head.sequence
-            if is_unwanted(sequence):
-                dropped.append(self._take(head))
+            if is_unwanted(head.sequence):
+                dropped.append(self._remove(head))
                 continue
-            room = most - num_tokens if batch else self.max_batch_tokens
-            if (batch or is_between) and sequence.num_tokens > room:
+            tokens = cost(head.sequence)
+            if num_tokens + tokens <= most or (not batch and self._may_exceed(head, tokens, most, passed, is_between)):
+                num_tokens += tokens
+                batch.append(self._take(head))
+            elif is_between:
+                passed.append(heapq.heappop(self._heap))
+            else:
                 break
-            num_tokens += sequence.num_tokens
-            batch.append(self._take(head))
+        for waiting in passed:
+            heapq.heappush(self._heap, waiting)
         self._num_batches += bool(batch)
         return batch, dropped
 
-    def drop_unwanted(self, is_unwanted: Callable[[Sequence], bool]) -> list[Sequence]:
-        """Make room by dropping what nobody wants any more."""
-        unwanted = [waiting for waiting in self._heap if not waiting.is_gone and is_unwanted(waiting.sequence)]
-        dropped = [self._take(waiting) for waiting in unwanted]
-        self._heap = [waiting for waiting in self._heap if not waiting.is_gone]
-        heapq.heapify(self._heap)
-        self._arrivals = deque(waiting for waiting in self._arrivals if not waiting.is_gone)
-        return dropped
+    def drop_many(self, items: Iterable[Item]) -> list[Sequence]:
+        """Make room: take out those of the items that wait here."""
+        found = [self._by_item[item] for item in items if item in self._by_item]
+        return [self._remove(waiting) for waiting in found]
 
     def drop_all(self) -> list[Sequence]:
-        return self.drop_unwanted(lambda sequence: True)
+        return self.drop_many(list(self._by_item))
 
-    def _head(self, *, may_be_oldest: bool) -> _Waiting | None:
-        """The next in turn: by tag, or by arrival at the beginning of every eighth batch."""
-        while self._arrivals and self._arrivals[0].is_gone:
-            self._arrivals.popleft()
-        if not self._arrivals:
-            self._heap.clear()
-            self._virtual_time = 0.0
-            return None
-        if may_be_oldest and self._num_batches % OLDEST_EVERY == OLDEST_EVERY - 1:
-            return self._arrivals[0]
-        while self._heap[0].is_gone:
+    def promote_many(self, items: Iterable[Item]) -> None:
+        """Their priority has risen: they go on as if they came now, where that is sooner."""
+        for item in items:
+            waiting = self._by_item.get(item)
+            if waiting is None:
+                continue
+            tag = self._virtual_time + waiting.sequence.num_tokens * WEIGHTS[item.priority]
+            if tag < waiting.tag:
+                waiting.is_gone = True
+                self._by_item[item] = promoted = _Waiting(tag, waiting.number, waiting.sequence)
+                heapq.heappush(self._heap, promoted)
+                self._tidy()
+
+    def note_out_of_memory(self, num_tokens: int) -> None:
+        """A batch of so many tokens did not fit the device's memory: make smaller ones for a while."""
+        self.batch_tokens = max(min(self.batch_tokens, num_tokens) // 2, 1)
+        self._num_good = 0
+
+    def note_success(self) -> None:
+        """A batch ran; after some, larger ones are tried again."""
+        if self.batch_tokens < self.max_batch_tokens:
+            self._num_good += 1
+            if self._num_good == RAISED_AFTER:
+                self.batch_tokens = min(self.batch_tokens * 2, self.max_batch_tokens)
+                self._num_good = 0
+
+    def _is_turn_of_oldest(self, is_between: bool) -> bool:
+        """Every eighth batch; beside a long input not where the oldest is as long."""
+        if self._num_batches % OLDEST_EVERY != OLDEST_EVERY - 1:
+            return False
+        oldest = self._oldest()
+        return oldest is not None and (not is_between or oldest.sequence.num_tokens <= self.batch_tokens)
+
+    def _may_exceed(self, waiting: _Waiting, tokens: int, most: int, passed: list[_Waiting], is_between: bool) -> bool:
+        """May a sequence that is larger than a batch run all the same, alone?"""
+        if not is_between:
+            return True
+        if tokens > self.batch_tokens:
+            return False
+        if self._is_turn_of_oldest(is_between) and waiting is self._oldest():
+            return True
+        waiting.turns += not passed
+        return waiting.turns * most >= tokens
+
+    def _head(self, *, is_oldest: bool) -> _Waiting | None:
+        """The next in turn: by tag, or by arrival."""
+        while self._heap and self._heap[0].is_gone:
             heapq.heappop(self._heap)
-        return self._heap[0]
+        if not self._by_item:
+            self._virtual_time = 0.0
+        if not self._heap:
+            return None
+        return self._oldest() if is_oldest else self._heap[0]
+
+    def _oldest(self) -> _Waiting | None:
+        while self._arrivals and self._arrivals[0] not in self._by_item:
+            self._arrivals.popleft()
+        return self._by_item[self._arrivals[0]] if self._arrivals else None
 
     def _take(self, waiting: _Waiting) -> Sequence:
+        """Out of the queue, to run. Whoever comes later is tagged behind it, but not behind one that still waits."""
+        self._virtual_time = max(self._virtual_time, min(waiting.tag, self._heap[0].tag))
+        return self._remove(waiting)
+
+    def _remove(self, waiting: _Waiting) -> Sequence:
         waiting.is_gone = True
-        self._num_waiting -= 1
+        del self._by_item[waiting.sequence.item]
         self.queued_tokens -= waiting.sequence.num_tokens
-        self._virtual_time = max(self._virtual_time, min(waiting.start, self._heap[0].start))
+        self._tidy()
         return waiting.sequence
+
+    def _tidy(self) -> None:
+        """Forget those that have gone before they are many more than those that wait."""
+        most = 2 * len(self._by_item) + MOST_PASSED_OVER
+        if len(self._heap) > most:
+            self._heap = [waiting for waiting in self._heap if not waiting.is_gone]
+            heapq.heapify(self._heap)
+        if len(self._arrivals) > most:
+            self._arrivals = deque(item for item in self._arrivals if item in self._by_item)

@@ -7,6 +7,8 @@ truncation and padding are dropped: nothing is cut unless a request asks for it.
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,8 @@ from inlay.errors import ModelError
 from inlay.types import IntArray, Truncate
 
 _PROBE = "a"
+PIECE = 1 << 16  # characters tokenised at a time: what the tokenizer needs beside a text is over 200 times its size
+_BETWEEN_WORDS = re.compile(r"\w (?=\w)")  # tokenizers part words here, so pieces have the tokens of the whole
 
 
 class Tokenizer:
@@ -33,7 +37,8 @@ class Tokenizer:
             raise ModelError(f"{file} cannot be read: {error}") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self._num_before, self._num_after = self._count_specials()
+        self._before, self._after = self._find_specials()
+        self._num_before, self._num_after = len(self._before), len(self._after)
 
     @property
     def num_ids(self) -> int:
@@ -47,8 +52,32 @@ class Tokenizer:
 
     def encode_many(self, texts: list[str]) -> list[IntArray]:
         """Ids of each text, special tokens included."""
-        encodings = self._tokenizer.encode_batch_fast(texts)
-        return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+        return [
+            np.array(encoding.ids, dtype=np.int64)
+            for part in _parts_of(texts)
+            for encoding in self._tokenizer.encode_batch_fast(part)
+        ]
+
+    def encode_long(self, text: str, most: int, side: Truncate) -> tuple[IntArray, bool]:
+        """Ids of a text of any length, special tokens included, and whether they are all that it has.
+
+        In pieces, and no more of them than show that it has over `most` tokens and than a cut at `side` needs.
+        """
+        spans = list(_spans_of(text))
+        order = list(range(len(spans)))
+        if side is Truncate.START:
+            order[1:] = reversed(order[1:])  # the first piece has the prompt, the others are read from the end
+        pieces: dict[int, IntArray] = {}
+        num_tokens = 0
+        for number in order:
+            start, end = spans[number]
+            encoding = self._tokenizer.encode(text[start:end], add_special_tokens=False)
+            pieces[number] = np.array(encoding.ids, dtype=np.int64)
+            num_tokens += 0 if side is Truncate.START and number == 0 else len(encoding.ids)
+            if num_tokens > most:
+                break
+        ids = np.concatenate([self._before, *(pieces[number] for number in sorted(pieces)), self._after])
+        return ids, len(pieces) == len(spans)
 
     def token_of(self, token_id: int) -> str | None:
         return self._tokenizer.id_to_token(token_id)
@@ -67,10 +96,36 @@ class Tokenizer:
         tail = content[len(content) - (room - num_prefix) :]
         return np.concatenate([before, content[:num_prefix], tail, after])
 
-    def _count_specials(self) -> tuple[int, int]:
+    def _find_specials(self) -> tuple[IntArray, IntArray]:
+        """The special tokens before a text and after it."""
         bare = self._tokenizer.encode(_PROBE, add_special_tokens=False).ids
         full = self._tokenizer.encode(_PROBE).ids
         for before in range(len(full) - len(bare) + 1):
             if full[before : before + len(bare)] == bare:
-                return before, len(full) - len(bare) - before
+                ids = np.array(full, dtype=np.int64)
+                return ids[:before], ids[before + len(bare) :]
         raise ModelError("the tokenizer's special tokens do not stand around the text; it is not supported")
+
+
+def _parts_of(texts: list[str]) -> Iterator[list[str]]:
+    """Texts that are tokenised together: as many as a piece has characters, at least one."""
+    part: list[str] = []
+    size = 0
+    for text in texts:
+        if part and size + len(text) > PIECE:
+            yield part
+            part, size = [], 0
+        part.append(text)
+        size += len(text)
+    if part:
+        yield part
+
+
+def _spans_of(text: str) -> Iterator[tuple[int, int]]:
+    """Where the pieces of a long text lie: parted between words, where there are any."""
+    start = 0
+    while start < len(text):
+        found = _BETWEEN_WORDS.search(text, start + PIECE, start + 2 * PIECE)
+        end = min(start + 2 * PIECE if found is None else found.start() + 1, len(text))
+        yield start, end
+        start = end

@@ -69,6 +69,16 @@ class DeviceWorker:
         else:
             self._engine.intake.submit(items, done, self._admit)
 
+    def cancel_many(self, items: list[Item]) -> None:
+        """See `Worker.cancel_many`."""
+        if self._engine is not None:
+            self._engine.queue.cancel_many(items)
+
+    def promote_many(self, items: list[Item]) -> None:
+        """See `Worker.promote_many`."""
+        if self._engine is not None:
+            self._engine.queue.promote_many(items)
+
     def health(self) -> str | None:
         """None while all is well, else the reason why not."""
         if self._failure is not None:
@@ -124,7 +134,7 @@ class DeviceWorker:
     def _serve(self, engine: Engine) -> None:
         try:
             engine.loop.run()
-        except Exception as error:
+        except BaseException as error:  # whatever it is, nobody may be left waiting
             log.exception("the device loop has died", model=self._spec.name)
             dead = WorkerDead(f"the device loop has died ({type(error).__name__}): restart the server")
             self._failure = dead

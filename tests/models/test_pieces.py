@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from inlay.models.pieces import FEWEST_TOKENS, MOST_TOKENS, PIECE_SECONDS, Piece
 from inlay.models.spec import read_spec
 from inlay.ops import native
 from inlay.ops.int8 import can_multiply_bytes
+from inlay.ops.native import load_kernels
 from inlay.types import FloatArray
 
 LONG = np.random.default_rng(0).integers(0, 100, 1500).tolist()
@@ -79,7 +82,7 @@ def test_spans_cover_an_input_once_in_pieces_of_bounded_size_and_time(
     length: int, seconds: float, even_length: float
 ) -> None:
     sizer = PieceSizer(even_length)
-    sizer._seconds_per_token = seconds
+    sizer._seconds_per_token, sizer._seconds_per_pair = seconds, seconds / even_length
     spans = list(sizer.spans(length))
     assert [start for start, _ in spans] == [0, *(end for _, end in spans[:-1])]
     assert spans[-1][1] == length
@@ -97,3 +100,68 @@ def test_a_piece_teaches_what_the_next_may_cost(monkeypatch: pytest.MonkeyPatch)
     with sizer.timing(0, 256):
         pass
     assert next(sizer.spans(10_000)) == (0, FEWEST_TOKENS)  # a second for 256: even the fewest take more than asked
+
+
+def test_every_input_begins_with_pieces_of_the_time_asked_for_whatever_attention_costs(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine whose attention costs four times the guess; the last layer runs keys and values alone."""
+    now = 0.0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    sizer = PieceSizer(4000.0)
+    taken: list[float] = []
+
+    def run(start: int, end: int, share: float) -> None:
+        nonlocal now
+        seconds = share * (end - start) * 1e-4 * (1 + (start + end) / 2 / 1000)
+        taken.append(seconds)
+        now += seconds
+
+    for number in range(4):
+        del taken[:]
+        for _ in range(5):
+            for start, end in sizer.spans(16_000):
+                with sizer.timing(start, end):
+                    run(start, end, 1.0)
+            if number == 0:
+                continue
+            assert max(taken) <= 1.5 * PIECE_SECONDS
+    runner = make_runner(checkpoint("qwen3"))
+    timed: list[tuple[int, int]] = []
+    timing = runner._model.sizer.timing
+    monkeypatch.setattr(
+        runner._model.sizer, "timing", lambda start, end: timed.append((start, end)) or timing(start, end)
+    )
+    in_pieces(runner, LONG)
+    layers = len(runner._model.layers)
+    assert sum(end - start for start, end in timed) == (layers - 1) * len(LONG)
+
+
+def test_what_threads_keep_of_a_long_input_goes_with_it() -> None:
+    """In a process of its own: keys and values of 300,000 tokens are packed for attention."""
+    program = """
+import re
+from pathlib import Path
+import torch
+from inlay.engine.allocator import give_back_freed_memory
+from inlay.ops.attention import attention
+from inlay.ops.layout import Layout
+from inlay.ops.native import load_kernels
+import numpy as np
+resident = lambda: int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) >> 10
+layout = lambda n: Layout.of(np.array([0, n]), torch.device("cpu"))
+k = torch.randn(300_000, 1, 64)
+attention(torch.randn(1, 1, 64), k[:99], k[:99], layout(1), layout(99), is_causal=True)
+before = resident()
+attention(torch.randn(1, 1, 64), k, k, layout(1), layout(300_000), is_causal=True)
+kept = resident() - before
+load_kernels().release_memory()
+give_back_freed_memory()
+print(kept, resident() - before)
+"""
+    if load_kernels() is None:
+        pytest.skip("there are no compiled kernels")
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    kept, left = map(int, done.stdout.split())
+    assert kept > 100
+    assert left < 20

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from inlay.config import INT8_COSINE
+from inlay.engine.allocator import give_back_freed_memory
 from inlay.engine.batch import pack
 from inlay.engine.device import Choice
 from inlay.engine.pooling import mean_of_rows, pooled_rows
@@ -28,7 +29,7 @@ from inlay.models.registry import forward_class
 from inlay.models.stored_int8 import StoredReport, expect_int8, make_stored, read_report, write_int8
 from inlay.models.weights import load_weights, weight_files
 from inlay.ops.layout import Layout
-from inlay.ops.native import kernels_name
+from inlay.ops.native import kernels_name, load_kernels
 from inlay.types import Batch, FloatArray, IntArray, ModelSpec, Pooling, Sequence
 
 LONGEST_WHOLE = 2048  # tokens; longer inputs run in pieces
@@ -116,9 +117,18 @@ class Runner:
     @torch.inference_mode()
     def launch_in_pieces(self, batch: Batch) -> Generator[None, None, Tensor]:
         """Run a divisible batch; between pieces others may run. Gives what `launch` would."""
-        with self._naming_out_of_memory():
-            ids, positions = self._to_device(batch.ids), self._to_device(batch.positions)
-            return (yield from self._model.forward_in_pieces(ids, positions))
+        try:
+            with self._naming_out_of_memory():
+                ids, positions = self._to_device(batch.ids), self._to_device(batch.positions)
+                return (yield from self._model.forward_in_pieces(ids, positions))
+        finally:
+            self._give_back_memory()
+
+    def _give_back_memory(self) -> None:
+        """What only a long input needs: its length is in what the threads keep."""
+        if (kernels := load_kernels()) is not None:
+            kernels.release_memory()
+        give_back_freed_memory()
 
     def _run_shared(self, shared: SharedBatch, prefixes: PrefixStore) -> Tensor:
         layout, pooled = Layout.of(shared.offsets, self.device), self._to_device(shared.pooled)

@@ -181,8 +181,7 @@ class Qwen3(ForwardPass):
                 yield
         for start, end in self.sizer.spans(length - 1):
             rows, delta, packed = piece(start, end)
-            with self.sizer.timing(start, end):
-                last.remember(rows, delta, tables, packed)
+            last.remember(rows, delta, tables, packed)  # not timed: it is not all that a layer does
             yield
         rows, delta, packed = piece(length - 1, length, torch.tensor([0], device=ids.device))
         return self._normed(*last(rows, delta, tables, packed))

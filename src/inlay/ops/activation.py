@@ -41,7 +41,7 @@ def finished(x: Incoming, dtype: torch.dtype) -> Tensor:
 
 def silu_product(x: Incoming, to: Form) -> Rows:
     """x [T, 2 · width] → silu(first half) · second half (Shazeer 2020)."""
-    if (kernels := kernels_for(x, to.dtype)) is not None:
+    if x.bias is None and (kernels := kernels_for(x, to.dtype)) is not None:
         return kernels.silu_product(x, to)
     gate, up = computed(x).full().chunk(2, dim=-1)
     return Rows.of(silu(gate) * up, to)

@@ -34,9 +34,10 @@ from inlay.ops.addresses import (
 from inlay.ops.processor import has_amx, has_avx2, has_avx512, has_avx512_bf16, has_vnni
 from inlay.ops.rows import Form, Incoming, Pending, Rows
 
+OUT_OF_MEMORY = 1  # a kernel's status; 0 is success
 WITH_HALVES = "avx512_bf16"  # the build that multiplies bytes and bfloat16
 SIGNATURES = {
-    "add_rms_norm": (INTEGER, INTEGER, ADDRESS, *ROWS_IN, ADDRESS, REAL, *ROWS_OUT),
+    "add_rms_norm": (INTEGER, INTEGER, ADDRESS, *ROWS_IN, ADDRESS, ADDRESS, REAL, *ROWS_OUT),
     "add_layer_norm": (INTEGER, INTEGER, ADDRESS, *ROWS_IN, *(ADDRESS,) * 3, REAL, *ROWS_OUT),
     "convert": (INTEGER, INTEGER, *ROWS_IN, *ROWS_OUT),
     "silu_product": (INTEGER, INTEGER, *ROWS_IN, *ROWS_OUT),
@@ -44,6 +45,7 @@ SIGNATURES = {
     "rotate_heads": (*(INTEGER,) * 4, *ROWS_IN, ADDRESS, ADDRESS, REAL, *(ADDRESS,) * 4, FLAG),
     "multiply": (INTEGER, *ROWS_IN, ADDRESS),
     "pack": (INTEGER, INTEGER, ADDRESS, ADDRESS),
+    "release_memory": (),
     "attention": (
         *(INTEGER,) * 4,
         *(ADDRESS, INTEGER, ADDRESS, ADDRESS, INTEGER, FLAG),
@@ -60,16 +62,31 @@ class Kernels:
         library.inlay_use_threads.argtypes = (ADDRESS, INTEGER)
         library.inlay_use_threads(ctypes.cast(threads.torch_parallel_for, ADDRESS), torch.get_num_threads())
         self._panel = library.inlay_panel()
-        self._calls = {}
+        self._functions = {}
         for function, signature in SIGNATURES.items():
             call = getattr(library, f"inlay_{function}")
-            call.argtypes, call.restype = signature, None
-            self._calls[function] = call
+            call.argtypes, call.restype = signature, FLAG
+            self._functions[function] = call
+
+    def _call(self, function: str, *arguments: object) -> None:
+        """`MemoryError` or `RuntimeError` where a kernel did not do all of its rows: what it wrote is no result."""
+        status = self._functions[function](*arguments)
+        if status == OUT_OF_MEMORY:
+            raise MemoryError(f"the kernel {function} needs more memory than there is")
+        if status:
+            raise RuntimeError(f"the kernel {function} failed")
 
     def add_rms_norm(self, hidden: Tensor, delta: Incoming | None, weight: Tensor, eps: float, to: Form) -> Rows:
         out = empty_rows((len(hidden), hidden.shape[1]), to)
-        self._calls["add_rms_norm"](
-            *hidden.shape, hidden.data_ptr(), incoming(delta), weight.data_ptr(), eps, *outgoing(out, to)
+        self._call(
+            "add_rms_norm",
+            *hidden.shape,
+            hidden.data_ptr(),
+            incoming(delta),
+            address(delta.bias if delta else None),
+            weight.data_ptr(),
+            eps,
+            *outgoing(out, to),
         )
         return out
 
@@ -78,25 +95,23 @@ class Kernels:
     ) -> Rows:
         out = Rows(hidden) if to.dtype == hidden.dtype else empty_rows((len(hidden), hidden.shape[1]), to)
         parameters = (address(delta.bias if delta else None), weight.data_ptr(), bias.data_ptr(), eps)
-        self._calls["add_layer_norm"](
-            *hidden.shape, hidden.data_ptr(), incoming(delta), *parameters, *outgoing(out, to)
-        )
+        self._call("add_layer_norm", *hidden.shape, hidden.data_ptr(), incoming(delta), *parameters, *outgoing(out, to))
         return out
 
     def convert(self, x: Tensor, to: Form) -> Rows:
         out = empty_rows((len(x), x.shape[1]), to)
-        self._calls["convert"](*x.shape, incoming(Rows(x)), *outgoing(out, to))
+        self._call("convert", *x.shape, incoming(Rows(x)), *outgoing(out, to))
         return out
 
     def silu_product(self, x: Incoming, to: Form) -> Rows:
         rows, width = x.shape
         out = empty_rows((rows, width // 2), to)
-        self._calls["silu_product"](rows, width // 2, incoming(x), *outgoing(out, to))
+        self._call("silu_product", rows, width // 2, incoming(x), *outgoing(out, to))
         return out
 
     def activate(self, x: Incoming, function: int, to: Form) -> Rows:
         out = empty_rows(x.shape, to)
-        self._calls["activate"](*x.shape, incoming(x), address(x.bias), function, *outgoing(out, to))
+        self._call("activate", *x.shape, incoming(x), address(x.bias), function, *outgoing(out, to))
         return out
 
     def rotate_heads(
@@ -111,8 +126,12 @@ class Kernels:
         out = torch.empty(qkv.shape, dtype=qkv.dtype) if isinstance(qkv, Pending) else qkv.values
         addresses = (table.data_ptr() for table in (*tables, positions, out))
         parameters = (*(weight.data_ptr() for weight in weights), eps, *addresses, CODES[out.dtype])
-        self._calls["rotate_heads"](len(positions), *heads, incoming(qkv), *parameters)
+        self._call("rotate_heads", len(positions), *heads, incoming(qkv), *parameters)
         return out
+
+    def release_memory(self) -> None:
+        """What the threads keep from call to call goes; a long input leaves much."""
+        self._call("release_memory")
 
     def knows_product(self, dtype: torch.dtype, width_in: int) -> bool:
         """Is there a product of ours for rows of this dtype, and does it pay?
@@ -128,18 +147,19 @@ class Kernels:
         weight = weight.contiguous()
         width_out, words = len(weight), weight[0].nbytes // WORD
         panels = torch.empty(-(-width_out // self._panel), words, self._panel, dtype=torch.int32)
-        self._calls["pack"](width_out, words, weight.data_ptr(), panels.data_ptr())
+        self._call("pack", width_out, words, weight.data_ptr(), panels.data_ptr())
         return panels
 
     def multiply(self, pending: Pending) -> Tensor:
         out = torch.empty(pending.shape)
-        self._calls["multiply"](len(out), incoming(pending), out.data_ptr())
+        self._call("multiply", len(out), incoming(pending), out.data_ptr())
         return out
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, offsets: tuple[Tensor, Tensor], *, is_causal: bool) -> Tensor:
         rows, heads, width = q.shape
         out = spaced_rows((rows, heads * width), q.dtype)
-        self._calls["attention"](
+        self._call(
+            "attention",
             len(offsets[0]) - 1,
             heads,
             k.shape[1],

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inlay.ops.native import kernels_for
-from inlay.ops.rows import Incoming, computed
+from inlay.ops.rows import Incoming, Pending, computed
 
 
 class RotaryTable:
@@ -51,7 +51,7 @@ def rotate_heads(
     num_heads, kv_heads, head_dim = heads
     parts = [num_heads, kv_heads, kv_heads]
     shape = (len(positions), -1, head_dim)
-    if (kernels := kernels_for(qkv)) is not None:
+    if qkv.bias is None and (kernels := kernels_for(qkv)) is not None:
         rotated = kernels.rotate_heads(qkv, heads, weights, eps, tables, positions)
         q, k, v = torch.split(rotated.view(shape), parts, dim=1)
         return q, k, v
@@ -59,7 +59,8 @@ def rotate_heads(
     q, k, v = torch.split(rows.full().view(shape), parts, dim=1)
     cos, sin = (table[positions][:, None] for table in tables)  # [T, 1, head_dim / 2]
     turned = (_rotate(F.rms_norm(x, (head_dim,), w, eps), cos, sin) for x, w in zip((q, k), weights, strict=True))
-    q, k, v = (x.to(rows.values.dtype) for x in (*turned, v))
+    dtype = qkv.dtype if isinstance(qkv, Pending) else qkv.values.dtype
+    q, k, v = (x.to(dtype) for x in (*turned, v))
     return q, k, v
 
 

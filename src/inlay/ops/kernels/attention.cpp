@@ -34,20 +34,14 @@ struct Task {
 
 template <class E>
 struct Memory {
-  std::vector<E> queries, keys, values;
-  std::vector<float> scores, mixed;
+  Kept<E> queries, keys, values;
+  Kept<float> scores, mixed;
 
   static Memory& of_thread() {
     thread_local Memory memory;
     return memory;
   }
 };
-
-template <class T>
-T* grown(std::vector<T>& memory, int64_t size) {
-  if (static_cast<int64_t>(memory.size()) < size) memory.resize(size);
-  return memory.data();
-}
 
 [[maybe_unused]] float as_float(bf16 x) {
   uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
@@ -156,11 +150,11 @@ void attend(const Problem& p, const Task& task) {
   int64_t padded = round_up(p.width, step), columns = round_up(p.width, PANEL), num_keys = round_up(limit, step);
   int64_t score_stride =
       round_up(limit, PANEL) + Vec::size;  // odd in lines, or the rows of a tile share one set of the cache
-  E* keys = grown(memory.keys, round_up(limit, PANEL) * padded);
-  E* values = grown(memory.values, num_keys * columns);
-  E* queries = grown(memory.queries, MOST_ROWS * padded);
-  float* scores = grown(memory.scores, MOST_ROWS * score_stride);
-  float* mixed = grown(memory.mixed, MOST_ROWS * columns);
+  E* keys = memory.keys.grown(round_up(limit, PANEL) * padded);
+  E* values = memory.values.grown(num_keys * columns);
+  E* queries = memory.queries.grown(MOST_ROWS * padded);
+  float* scores = memory.scores.grown(MOST_ROWS * score_stride);
+  float* mixed = memory.mixed.grown(MOST_ROWS * columns);
   pack<E, T>(p, task, limit, padded, num_keys, keys, values);
   int64_t total = (task.end - task.begin) * group;
   for (int64_t first = 0; first < total;) {
@@ -214,19 +208,21 @@ std::vector<Task> tasks_of(const Problem& p, int64_t sequences) {
 using namespace inlay;
 
 // Queries are the last of their sequence's positions: q_offsets count them, k_offsets the keys.
-INLAY_EXPORT void inlay_attention(int64_t sequences, int64_t heads, int64_t kv_heads, int64_t width, const void* q,
-                                  int64_t q_stride, const void* k, const void* v, int64_t kv_stride, int32_t dtype,
-                                  const int64_t* q_offsets, const int64_t* k_offsets, int32_t is_causal, float scale,
-                                  void* out, int64_t out_stride) {
-  Problem problem{heads,     kv_heads,  width,          q,     k,   v,         q_stride, kv_stride,
-                  q_offsets, k_offsets, is_causal != 0, scale, out, out_stride};
-  std::vector<Task> tasks = tasks_of(problem, sequences);
-  std::atomic<size_t> next{0};
-  auto work = [&] {
-    for (size_t i; (i = next++) < tasks.size();) {
-      if (dtype == BFLOAT16) attend<Half, bf16>(problem, tasks[i]);
-      else attend<float, float>(problem, tasks[i]);
-    }
-  };
-  on_every_thread(work);
+INLAY_EXPORT int32_t inlay_attention(int64_t sequences, int64_t heads, int64_t kv_heads, int64_t width, const void* q,
+                                     int64_t q_stride, const void* k, const void* v, int64_t kv_stride, int32_t dtype,
+                                     const int64_t* q_offsets, const int64_t* k_offsets, int32_t is_causal, float scale,
+                                     void* out, int64_t out_stride) {
+  return guarded([&] {
+    Problem problem{heads,     kv_heads,  width,          q,     k,   v,         q_stride, kv_stride,
+                    q_offsets, k_offsets, is_causal != 0, scale, out, out_stride};
+    std::vector<Task> tasks = tasks_of(problem, sequences);
+    std::atomic<size_t> next{0};
+    auto work = [&] {
+      for (size_t i; (i = next++) < tasks.size();) {
+        if (dtype == BFLOAT16) attend<Half, bf16>(problem, tasks[i]);
+        else attend<float, float>(problem, tasks[i]);
+      }
+    };
+    on_every_thread(work);
+  });
 }

@@ -1,4 +1,5 @@
-// exp, erf and what activations are made of, on vectors. Errors are a few units in the last place of a float.
+// exp, erf and what activations are made of, on vectors. Errors are a few units in the last place of a float. NaN stays
+// NaN: min and max give their second argument where one is NaN, so x stands there.
 #pragma once
 #include "simd.h"
 
@@ -6,7 +7,7 @@ namespace inlay {
 
 // e^x by 2^n · e^r with |r| ≤ ln 2 / 2 and a polynomial of degree 6 (Cephes' expf).
 inline Vec exp(Vec x) {
-  x = min(max(x, Vec::all(-87.3f)), Vec::all(88.3f));
+  x = min(Vec::all(88.3f), max(Vec::all(-87.3f), x));
   Vec n = round(x * Vec::all(1.44269504f));
   Vec r = fma(n, Vec::all(-0.693359375f), x);
   r = fma(n, Vec::all(2.12194440e-4f), r);
@@ -55,6 +56,6 @@ inline Vec gelu_tanh(Vec x) {
 }
 
 inline Vec silu(Vec x) { return x * sigmoid(x); }
-inline Vec relu(Vec x) { return max(x, Vec::all(0.0f)); }
+inline Vec relu(Vec x) { return max(Vec::all(0.0f), x); }
 
 }  // namespace inlay

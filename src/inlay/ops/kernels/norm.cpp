@@ -46,49 +46,56 @@ float mean_of(const float* x, int64_t width) {
 
 using namespace inlay;
 
-// hidden [rows, width] += delta (where there is one); out = hidden / √(mean(hidden²) + eps) · weight.
-INLAY_EXPORT void inlay_add_rms_norm(int64_t rows, int64_t width, float* hidden, const Input* delta,
-                                     const float* weight, float eps, void* out, int64_t out_stride, float* out_scales,
-                                     const float* multipliers, int32_t zero_point, int32_t out_dtype) {
-  Output to{out, out_stride, out_scales, multipliers, width, zero_point, static_cast<Dtype>(out_dtype)};
-  each_sum(rows, width, hidden, delta, nullptr, [&](int64_t row) {
-    const float* x = hidden + row * width;
-    Vec factor = Vec::all(1.0f / std::sqrt(sum_of_squares(x, 0.0f, width) / static_cast<float>(width) + eps));
-    float* place = to.place(row);
-    each_vector(width, [&](int64_t i, int n) {
-      (Vec::load(x + i, n) * factor * Vec::load(weight + i, n)).store(place + i, n);
+// hidden [rows, width] += delta + delta_bias (where there are any); out = hidden / √(mean(hidden²) + eps) · weight.
+INLAY_EXPORT int32_t inlay_add_rms_norm(int64_t rows, int64_t width, float* hidden, const Input* delta,
+                                        const float* delta_bias, const float* weight, float eps, void* out,
+                                        int64_t out_stride, float* out_scales, const float* multipliers,
+                                        int32_t zero_point, int32_t out_dtype) {
+  return guarded([&] {
+    Output to{out, out_stride, out_scales, multipliers, width, zero_point, static_cast<Dtype>(out_dtype)};
+    each_sum(rows, width, hidden, delta, delta_bias, [&](int64_t row) {
+      const float* x = hidden + row * width;
+      Vec factor = Vec::all(1.0f / std::sqrt(sum_of_squares(x, 0.0f, width) / static_cast<float>(width) + eps));
+      float* place = to.place(row);
+      each_vector(width, [&](int64_t i, int n) {
+        (Vec::load(x + i, n) * factor * Vec::load(weight + i, n)).store(place + i, n);
+      });
+      to.finish(row, place);
     });
-    to.finish(row, place);
   });
 }
 
 // hidden [rows, width] = layer norm of (hidden + delta + delta_bias), in float32, and the same in the dtype of out.
-INLAY_EXPORT void inlay_add_layer_norm(int64_t rows, int64_t width, float* hidden, const Input* delta,
-                                       const float* delta_bias, const float* weight, const float* bias, float eps,
-                                       void* out, int64_t out_stride, float* out_scales, const float* multipliers,
-                                       int32_t zero_point, int32_t out_dtype) {
-  Output to{out, out_stride, out_scales, multipliers, width, zero_point, static_cast<Dtype>(out_dtype)};
-  each_sum(rows, width, hidden, delta, delta_bias, [&](int64_t row) {
-    float* x = hidden + row * width;
-    float mean = mean_of(x, width);
-    Vec factor = Vec::all(1.0f / std::sqrt(sum_of_squares(x, mean, width) / static_cast<float>(width) + eps));
-    each_vector(width, [&](int64_t i, int n) {
-      Vec centred = (Vec::load(x + i, n) - Vec::all(mean)) * factor;
-      fma(centred, Vec::load(weight + i, n), Vec::load(bias + i, n)).store(x + i, n);
+INLAY_EXPORT int32_t inlay_add_layer_norm(int64_t rows, int64_t width, float* hidden, const Input* delta,
+                                          const float* delta_bias, const float* weight, const float* bias, float eps,
+                                          void* out, int64_t out_stride, float* out_scales, const float* multipliers,
+                                          int32_t zero_point, int32_t out_dtype) {
+  return guarded([&] {
+    Output to{out, out_stride, out_scales, multipliers, width, zero_point, static_cast<Dtype>(out_dtype)};
+    each_sum(rows, width, hidden, delta, delta_bias, [&](int64_t row) {
+      float* x = hidden + row * width;
+      float mean = mean_of(x, width);
+      Vec factor = Vec::all(1.0f / std::sqrt(sum_of_squares(x, mean, width) / static_cast<float>(width) + eps));
+      each_vector(width, [&](int64_t i, int n) {
+        Vec centred = (Vec::load(x + i, n) - Vec::all(mean)) * factor;
+        fma(centred, Vec::load(weight + i, n), Vec::load(bias + i, n)).store(x + i, n);
+      });
+      if (to.dtype != FLOAT32) to.finish(row, x);
     });
-    if (to.dtype != FLOAT32) to.finish(row, x);
   });
 }
 
 // out = x, in another dtype.
-INLAY_EXPORT void inlay_convert(int64_t rows, int64_t width, const Input* in, void* out, int64_t out_stride,
-                                float* out_scales, const float* multipliers, int32_t zero_point, int32_t out_dtype) {
-  Output to{out, out_stride, out_scales, multipliers, width, zero_point, static_cast<Dtype>(out_dtype)};
-  each_row(*in, rows, [&](int64_t row, const Values& values) {
-    float* place = to.place(row);
-    with_row(values, [&](auto* from) {
-      each_vector(width, [&](int64_t i, int n) { Vec::load(from + i, n).store(place + i, n); });
+INLAY_EXPORT int32_t inlay_convert(int64_t rows, int64_t width, const Input* in, void* out, int64_t out_stride,
+                                   float* out_scales, const float* multipliers, int32_t zero_point, int32_t out_dtype) {
+  return guarded([&] {
+    Output to{out, out_stride, out_scales, multipliers, width, zero_point, static_cast<Dtype>(out_dtype)};
+    each_row(*in, rows, [&](int64_t row, const Values& values) {
+      float* place = to.place(row);
+      with_row(values, [&](auto* from) {
+        each_vector(width, [&](int64_t i, int n) { Vec::load(from + i, n).store(place + i, n); });
+      });
+      to.finish(row, place);
     });
-    to.finish(row, place);
   });
 }

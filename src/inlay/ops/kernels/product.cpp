@@ -114,21 +114,26 @@ int64_t block_rows(const Input& in, int64_t rows) {
 using namespace inlay;
 
 // out [rows, width_out] = the sums of a product, as floats.
-INLAY_EXPORT void inlay_multiply(int64_t rows, const Input* in, float* out) {
-  each_row(*in, rows, [&](int64_t row, const Values& values) {
-    std::memcpy(out + row * in->width_out, values.data, in->width_out * sizeof(float));
+INLAY_EXPORT int32_t inlay_multiply(int64_t rows, const Input* in, float* out) {
+  return guarded([&] {
+    each_row(*in, rows, [&](int64_t row, const Values& values) {
+      std::memcpy(out + row * in->width_out, values.data, in->width_out * sizeof(float));
+    });
   });
 }
 
 // A weight [width_out, words] of 4-byte words in panels; outputs that are not there are zero.
-INLAY_EXPORT void inlay_pack(int64_t width_out, int64_t words, const int32_t* from, int32_t* to) {
-  int64_t panels = round_up(width_out, PANEL) / PANEL;
-  each_row(panels, PANEL * words, [&](int64_t panel) {
-    for (int64_t output = 0; output < PANEL; ++output) {
-      int64_t row = panel * PANEL + output;
-      int32_t* place = to + panel * PANEL * words + output;
-      for (int64_t word = 0; word < words; ++word) place[word * PANEL] = row < width_out ? from[row * words + word] : 0;
-    }
+INLAY_EXPORT int32_t inlay_pack(int64_t width_out, int64_t words, const int32_t* from, int32_t* to) {
+  return guarded([&] {
+    int64_t panels = round_up(width_out, PANEL) / PANEL;
+    each_row(panels, PANEL * words, [&](int64_t panel) {
+      for (int64_t output = 0; output < PANEL; ++output) {
+        int64_t row = panel * PANEL + output;
+        int32_t* place = to + panel * PANEL * words + output;
+        for (int64_t word = 0; word < words; ++word)
+          place[word * PANEL] = row < width_out ? from[row * words + word] : 0;
+      }
+    });
   });
 }
 

@@ -54,10 +54,12 @@ void run(const Heads& h, int64_t rows, const Input& in, T* out) {
 using namespace inlay;
 
 // qkv [rows, (heads + 2 · kv_heads) · width]: scaled; queries and keys normalised by head and rotated. out may be qkv.
-INLAY_EXPORT void inlay_rotate_heads(int64_t rows, int64_t heads, int64_t kv_heads, int64_t width, const Input* in,
-                                     const float* q_weight, const float* k_weight, float eps, const float* cosines,
-                                     const float* sines, const int64_t* positions, void* out, int32_t out_dtype) {
-  Heads h{heads, kv_heads, width, q_weight, k_weight, eps, cosines, sines, positions};
-  if (out_dtype == BFLOAT16) run(h, rows, *in, static_cast<bf16*>(out));
-  else run(h, rows, *in, static_cast<float*>(out));
+INLAY_EXPORT int32_t inlay_rotate_heads(int64_t rows, int64_t heads, int64_t kv_heads, int64_t width, const Input* in,
+                                        const float* q_weight, const float* k_weight, float eps, const float* cosines,
+                                        const float* sines, const int64_t* positions, void* out, int32_t out_dtype) {
+  return guarded([&] {
+    Heads h{heads, kv_heads, width, q_weight, k_weight, eps, cosines, sines, positions};
+    if (out_dtype == BFLOAT16) run(h, rows, *in, static_cast<bf16*>(out));
+    else run(h, rows, *in, static_cast<float*>(out));
+  });
 }

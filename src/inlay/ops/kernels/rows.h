@@ -1,6 +1,7 @@
 // Rows in, rows out: dtypes as the caller names them, threads that are torch's own, and the write of a finished row.
 #pragma once
 #include <atomic>
+#include <new>
 #include <vector>
 
 #include "simd.h"
@@ -19,29 +20,87 @@ extern int64_t num_threads;
 
 constexpr int64_t GRAIN = 1 << 14;  // elements below which a thread is not worth waking
 
+// What a call of the library returns: the rows that it was to write are only there after DONE.
+enum Status : int32_t { DONE = 0, OUT_OF_MEMORY = 1, FAILED = 2 };
+
+struct Failure {
+  Status status;
+};
+
+// Runs f; nothing is thrown through it, as neither ctypes nor torch's threads can pass it on.
+template <class F>
+Status guarded(F&& f) {
+  try {
+    f();
+    return DONE;
+  } catch (const Failure& failure) {
+    return failure.status;
+  } catch (const std::bad_alloc&) {
+    return OUT_OF_MEMORY;
+  } catch (...) {
+    return FAILED;
+  }
+}
+
+// Calls f(begin, end) on torch's threads; throws on this one what any of them has thrown.
+template <class F>
+void in_parallel(int64_t count, int64_t grain, F& f) {
+  struct Shared {
+    F& call;
+    std::atomic<int32_t> status{DONE};
+  } shared{f};
+  auto body = [](int64_t begin, int64_t end, void* context) {
+    Shared& own = *static_cast<Shared*>(context);
+    Status status = guarded([&] { own.call(begin, end); });
+    if (status != DONE) own.status = status;
+  };
+  bool is_broken = parallel_for(0, count, grain, body, &shared) != 0;
+  if (shared.status != DONE) throw Failure{static_cast<Status>(shared.status.load())};
+  if (is_broken) throw Failure{FAILED};
+}
+
 // Calls f(row) for every row, on torch's threads.
 template <class F>
 void each_row(int64_t rows, int64_t width, F f) {
-  auto body = [](int64_t begin, int64_t end, void* context) {
-    F& call = *static_cast<F*>(context);
-    for (int64_t row = begin; row < end; ++row) call(row);
+  auto body = [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) f(row);
   };
-  if (rows * width <= GRAIN) return body(0, rows, &f);
-  parallel_for(0, rows, std::max<int64_t>(1, GRAIN / width), body, &f);
+  if (rows * width <= GRAIN) return body(0, rows);
+  in_parallel(rows, std::max<int64_t>(1, GRAIN / width), body);
 }
 
 // Calls f() once on each of torch's threads, or as often on fewer: f takes its work from a counter.
 template <class F>
 void on_every_thread(F& f) {
-  parallel_for(0, num_threads, 1, [](int64_t, int64_t, void* context) { (*static_cast<F*>(context))(); }, &f);
+  auto body = [&](int64_t, int64_t) { f(); };
+  in_parallel(num_threads, 1, body);
 }
 
-// Memory of this thread that lasts from call to call, for each use.
+// Memory of this thread that lasts from call to call, until `inlay_release_memory`.
+struct Released {
+  virtual void release() = 0;
+};
+std::vector<Released*>& kept_of_thread();
+
+template <class T>
+struct Kept final : Released {
+  std::vector<T> memory;
+
+  Kept() { kept_of_thread().push_back(this); }
+  void release() override { std::vector<T>().swap(memory); }
+  T* grown(size_t size) {
+    if (memory.size() < size) {
+      release();  // what it has is of no use to this call
+      memory.resize(size);
+    }
+    return memory.data();
+  }
+};
+
 template <class Use>
 float* scratch(size_t floats) {
-  thread_local std::vector<float> memory;
-  if (memory.size() < floats) memory.resize(floats);
-  return memory.data();
+  thread_local Kept<float> kept;
+  return kept.grown(floats);
 }
 
 // Where finished rows go. A row is computed in float32 in `place` and then written by `finish`.
@@ -70,14 +129,16 @@ struct Output {
       Vec x = Vec::load(from + i, n);
       return multipliers == nullptr ? x : x * Vec::load(multipliers + i, n);
     };
-    Vec above = Vec::all(0.0f), below = Vec::all(0.0f);
+    Vec above = Vec::all(0.0f), below = Vec::all(0.0f), nothing = Vec::all(0.0f);
     each_vector(width, [&](int64_t i, int n) {
       Vec x = value(i, n);
       above = max(above, x);
       below = max(below, Vec::all(0.0f) - x);
+      nothing = fma(x, Vec::all(0.0f), nothing);  // NaN for a row that is not finite, which bytes cannot say
     });
     float scale =
         std::max(above.max() / static_cast<float>(255 - zero_point), below.max() / static_cast<float>(zero_point - 1));
+    scale += nothing.sum();
     float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
     scales[row] = scale;
     uint8_t* to = static_cast<uint8_t*>(data) + row * stride;

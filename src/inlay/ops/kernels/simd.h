@@ -147,7 +147,7 @@ inline Vec scale_by_power(Vec a, Vec n) {
   __m256i exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23);
   return a * Vec{_mm256_castsi256_ps(exponent)};
 }
-inline Vec clamp_exponent(Vec x) { return min(max(x, Vec::all(-126.0f)), Vec::all(127.0f)); }
+inline Vec clamp_exponent(Vec x) { return min(Vec::all(127.0f), max(Vec::all(-126.0f), x)); }
 #endif
 
 // Calls f(start, count) for the vectors of a row; all but the last are whole.

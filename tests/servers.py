@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import Any, Self
 
 import httpx
@@ -18,14 +19,20 @@ import httpx
 class RunningServer:
     """Starts `inlay serve ARGUMENTS`, waits until it is ready, and ends it."""
 
-    def __init__(self, *arguments: str, env: dict[str, str] | None = None, wait: bool = True) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        wait: bool = True,
+        prefix: Sequence[str] = (),
+    ) -> None:
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the server
         clean = {
             key: value
             for key, value in os.environ.items()
             if not key.startswith("INLAY_") or key == "INLAY_MAX_CPU_ISA"
         }
-        command = [sys.executable, "-m", "inlay", "serve", *arguments, "--port", "0"]
+        command = [*prefix, sys.executable, "-m", "inlay", "serve", *arguments, "--port", "0"]
         self.process = subprocess.Popen(
             command, stderr=self.log, env={**clean, **(env or {})}, cwd=tempfile.gettempdir()
         )

@@ -1,4 +1,4 @@
-"""How many requests may be in flight, and how long those that may not should wait before they ask again."""
+"""How many requests and bytes may be in flight, and how long those that may not should wait before they ask again."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ class Admission:
                 "try again after the time in Retry-After",
                 retry_after=min(max(self._finish_interval, self._waited(), SHORTEST_RETRY), LONGEST_RETRY),
             )
-        self.num_requests += 1
         self._last_entry = time.monotonic()
+        if self.num_requests == 0:
+            self._last_finish = self._last_entry  # how long nobody asked says nothing of how long requests take
+        self.num_requests += 1
 
     def _waited(self) -> float:
         """How long nothing has moved: it will last at least as long again."""
@@ -42,3 +44,24 @@ class Admission:
         interval = now - self._last_finish
         self._finish_interval += SMOOTHING * (interval - self._finish_interval)
         self._last_finish = now
+
+
+class ByteBudget:
+    """Bytes of requests that are being read or answered."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.taken = 0
+
+    def take(self, num_bytes: int) -> None:
+        """`Overloaded` when they are too many; nothing is taken then."""
+        if self.taken + num_bytes > self.most and self.taken > 0:
+            raise Overloaded(
+                f"{self.taken} bytes of requests are in flight and at most {self.most} may be: "
+                "try again after the time in Retry-After, or raise --max-inflight-bytes",
+                retry_after=1.0,
+            )
+        self.taken += num_bytes
+
+    def give_back(self, num_bytes: int) -> None:
+        self.taken -= num_bytes

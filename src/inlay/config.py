@@ -119,6 +119,29 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     request_timeout: Annotated[
         float, _option("Longest time for one request.", SERVE, unit="seconds", gt=0, le=MOST_SECONDS)
     ] = 300.0
+    max_connections: Annotated[
+        Annotated[int, Meta(ge=16)] | None,
+        _option("Most open connections; default: 4096, or as many as there are descriptors for.", SERVE),
+    ] = None
+    max_inflight_bytes: Annotated[
+        int, _option("Most bytes of request bodies in flight; beyond, requests get 429.", SERVE, unit="bytes", ge=1)
+    ] = 256 << 20
+    head_timeout: Annotated[
+        float,
+        _option(
+            "Longest wait for a request's head, and for a first byte.", SERVE, unit="seconds", gt=0, le=MOST_SECONDS
+        ),
+    ] = 10.0
+    body_timeout: Annotated[
+        float,
+        _option(
+            "Longest time for a body, and a second more for each 64 KiB of it.",
+            SERVE,
+            unit="seconds",
+            gt=0,
+            le=MOST_SECONDS,
+        ),
+    ] = 30.0
     stall_timeout: Annotated[
         float, _option("A batch that runs longer turns /health to 503.", SERVE, unit="seconds", gt=0, le=MOST_SECONDS)
     ] = 300.0

@@ -11,9 +11,11 @@
     │   ├── UnknownCorpus               404
     │   ├── NotFound                    404
     │   ├── MethodNotAllowed            405
+    │   ├── HeadTimeout                 408
     │   ├── BodyTimeout                 408
     │   ├── CorpusMismatch              409
-    │   └── TooLarge                    413
+    │   ├── TooLarge                    413
+    │   └── HeadTooLarge                431
     ├── Refused                 not now; try again
     │   ├── Overloaded                  429
     │   ├── NotReady                    503
@@ -112,6 +114,11 @@ class MethodNotAllowed(RequestError):
     code = "method_not_allowed"
 
 
+class HeadTimeout(RequestError):
+    status = 408
+    code = "head_timeout"
+
+
 class BodyTimeout(RequestError):
     status = 408
     code = "body_timeout"
@@ -126,6 +133,11 @@ class TooLarge(RequestError):
     status = 413
     code = "request_too_large"
     is_of_request = True
+
+
+class HeadTooLarge(RequestError):
+    status = 431
+    code = "request_head_too_large"
 
 
 class Refused(InlayError):

@@ -151,8 +151,9 @@ class Service:
                 worker.cancel_many(left)
         again = {key: items for key, items in waiting.items() if gathering.is_foreign_refusal(flights[key])}
         for key in waiting.keys() - again.keys():
-            for item in waiting[key]:
-                copy_answer(flights[key].item, item)
+            if flights[key].is_landed:  # the others are not waited for any more, and may yet fail as cancelled
+                for item in waiting[key]:
+                    copy_answer(flights[key].item, item)
         return {} if gathering.has_failed else again
 
     def _hand_over(self, worker: Worker, leads: list[Item], done: Done) -> None:

@@ -137,7 +137,8 @@ def test_texts_of_departed_clients_are_not_tokenised() -> None:
     with RunningServer("demo", "--cache", "none") as server:
         parts = urlsplit(server.url)
         for number in range(12):
-            body = json.dumps({"input": [f"{number} " + "word " * 200_000], "truncate": True}).encode()
+            texts = [f"{number} {i} " + "word " * 200 for i in range(256)]
+            body = json.dumps({"input": texts, "truncate": True}).encode()
             head = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
             with socket.create_connection((parts.hostname, parts.port)) as connection:
                 connection.sendall(head + body)
@@ -145,7 +146,7 @@ def test_texts_of_departed_clients_are_not_tokenised() -> None:
         assert server.post({"input": "quick"}).status_code == 200
         engine = re.search(r'inlay_engine_sequences_total\{model="demo"\} (\S+)', server.get("/metrics").text)
         assert engine is not None
-        assert float(engine[1]) <= 4, "work was done for clients that had gone"
+        assert float(engine[1]) <= 256, "work was done for clients that had gone"
         began = time.monotonic()
         assert server.stop() == 0
         assert time.monotonic() - began < 15

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from inlay.admission import Admission
+from inlay.admission import Admission, ByteBudget
 from inlay.api.auth import Keyring
 from inlay.api.envelope import Envelope
 from inlay.api.openai import EmbeddingsRoute
@@ -32,7 +32,10 @@ LIMITS = (
     "max_inputs_per_request",
     "max_queue_tokens",
     "max_concurrent_requests",
+    "max_inflight_bytes",
     "request_timeout",
+    "head_timeout",
+    "body_timeout",
 )
 
 
@@ -48,13 +51,15 @@ def make_app(
     metrics = Metrics(workers, cache)
     limits = {name: msgspec.to_builtins(getattr(settings, name)) for name in LIMITS}
     ops = Ops(workers, cache, corpora, metrics, limits)
-    admission = Admission(settings.max_concurrent_requests)
+    admission, budget = Admission(settings.max_concurrent_requests), ByteBudget(settings.max_inflight_bytes)
     embeddings = EmbeddingsRoute(
         service,
         metrics,
         admission,
+        budget,
         max_body_bytes=settings.max_body_bytes,
         max_inputs=settings.max_inputs_per_request,
+        body_timeout=min(settings.body_timeout, settings.request_timeout),
         request_timeout=settings.request_timeout,
         allow_token_ids=settings.allow_token_ids,
     )
@@ -62,7 +67,9 @@ def make_app(
         service,
         corpora,
         admission,
+        budget,
         max_body_bytes=settings.max_body_bytes,
+        body_timeout=min(settings.body_timeout, settings.request_timeout),
         request_timeout=settings.request_timeout,
     )
     routes = [

@@ -11,6 +11,7 @@ from starlette.types import Scope
 from inlay.api.body import header
 from inlay.errors import ConfigError, Unauthorized
 
+_BLANKS = " \t\r\n"  # no others: a key's last byte, read as Latin-1, may be a blank such as A0
 OPEN_PATHS = frozenset({"/health", "/ready", "/metrics", "/openapi.json", "/docs"})
 
 
@@ -28,7 +29,7 @@ class Keyring:
         if not sent:
             raise Unauthorized("no API key: send the header Authorization: Bearer KEY")
         kind, _, rest = sent.partition(" ")
-        key = rest.strip() if kind.lower() == "bearer" else sent.strip()
+        key = (rest if kind.lower() == "bearer" else sent).strip(_BLANKS)
         digest = _digest(key.encode("latin-1"))  # the bytes as they came
         matches = [hmac.compare_digest(digest, known) for known in self._digests]  # all, not the first
         if not any(matches):
@@ -37,16 +38,16 @@ class Keyring:
 
 def read_keys(keys: list[str], file: str | None) -> list[str]:
     """Keys from settings and from a file with one a line."""
-    if any(not key.strip() for key in keys):
+    keys = [key.strip(_BLANKS) for key in keys]
+    if not all(keys):
         raise ConfigError("--api-key is empty: give a key, or leave the option out to serve without keys")
-    keys = [key.strip() for key in keys]
     if file is None:
         return keys
     try:
         lines = Path(file).expanduser().read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--api-key-file {file} cannot be read: {error}") from error
-    found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    found = [line.strip(_BLANKS) for line in lines if line.strip(_BLANKS) and not line.startswith("#")]
     if not found:
         raise ConfigError(f"--api-key-file {file} has no keys: the server would be open to all")
     return keys + found

@@ -1,46 +1,100 @@
-"""Reads a request's body, up to a bound, and tells when the client has gone."""
+"""Reads a request's body, within bounds of bytes and time, and tells when the client has gone."""
 
 from __future__ import annotations
 
 import asyncio
+import time
+from types import TracebackType
 
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
+from inlay.admission import ByteBudget
 from inlay.errors import BodyTimeout, Cancelled, RequestError, TooLarge
 
 DRAINED = 4  # bodies up to so many times the limit are read to the end, so that the refusal arrives
+SLOWEST_RATE = 64 << 10  # bytes a second that a body must come in, beyond the time that all have
+WIDE_BYTES = 16 << 20  # of a body with characters beyond U+FFFF: in memory its texts take four times as much
+_FIRST_OF_WIDE = (b"\xf0", b"\xf1", b"\xf2", b"\xf3", b"\xf4", b"\\ud8", b"\\uD8")
 
 
-async def read_body(scope: Scope, receive: Receive, max_bytes: int, timeout: float) -> bytes:
-    """The whole body; `TooLarge` when it is over the limit, `BodyTimeout` when it does not come in time."""
-    try:
-        async with asyncio.timeout(timeout):
-            return await _read(scope, receive, max_bytes)
-    except TimeoutError as error:
-        raise BodyTimeout(f"the body did not arrive within {timeout:g} s: send it at once") from error
+class BodyReader:
+    """Reads one body; as a context manager it holds the body's bytes in the budget until the request is answered."""
 
+    def __init__(self, budget: ByteBudget, max_bytes: int, timeout: float) -> None:
+        self._budget = budget
+        self._max_bytes = max_bytes
+        self._timeout = timeout
+        self._taken = 0
 
-async def _read(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
-    length = content_length(scope)
-    if length > max_bytes * DRAINED:
-        raise _too_large(max_bytes)
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
+    def __enter__(self) -> BodyReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._budget.give_back(self._taken)
+
+    async def read(self, scope: Scope, receive: Receive) -> bytes | bytearray:
+        """The whole body.
+
+        `TooLarge` when it is over the limit, `Overloaded` when all bodies together are, `BodyTimeout` when it does
+        not come in time.
+        """
+        if content_length(scope) > self._max_bytes * DRAINED:
+            raise self._too_large()
+        message = await self._receive(receive, time.monotonic() + self._timeout)
+        first: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            self._take(len(first))
+            return self._checked(first)
+        return self._checked(await self._read_on(first, receive))
+
+    async def _read_on(self, first: bytes, receive: Receive) -> bytearray:
+        body = bytearray()
+        began, size, chunk, is_more = time.monotonic(), 0, first, True
+        while True:
+            size += len(chunk)
+            if size > self._max_bytes * DRAINED:
+                raise self._too_large()
+            if size <= self._max_bytes:
+                self._take(len(chunk))
+                body += chunk
+            if not is_more:
+                break
+            message = await self._receive(receive, began + self._timeout + size / SLOWEST_RATE)
+            chunk, is_more = message.get("body", b""), message.get("more_body", False)
+        if size > self._max_bytes:
+            raise self._too_large()
+        return body
+
+    async def _receive(self, receive: Receive, deadline: float) -> Message:
+        try:
+            async with asyncio.timeout(max(deadline - time.monotonic(), 0)):
+                message = await receive()
+        except TimeoutError as error:
+            raise BodyTimeout("the body did not arrive in time: send it at once, or raise --body-timeout") from error
         if message["type"] == "http.disconnect":
             raise Cancelled("the client has gone")
-        chunk: bytes = message.get("body", b"")
-        size += len(chunk)
-        if size <= max_bytes:
-            chunks.append(chunk)
-        elif size > max_bytes * DRAINED:
-            raise _too_large(max_bytes)
-        if not message.get("more_body", False):
-            break
-    if size > max_bytes:
-        raise _too_large(max_bytes)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return message
+
+    def _take(self, num_bytes: int) -> None:
+        self._budget.take(num_bytes)
+        self._taken += num_bytes
+
+    def _checked(self, body: bytes | bytearray) -> bytes | bytearray:
+        if len(body) > self._max_bytes:
+            raise self._too_large()
+        if len(body) > WIDE_BYTES and any(first in body for first in _FIRST_OF_WIDE):
+            raise TooLarge(
+                f"the body has characters beyond U+FFFF, which take four times their bytes in memory, and is larger "
+                f"than {WIDE_BYTES} bytes: send fewer inputs at a time"
+            )
+        return body
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(
+            f"the body is larger than {self._max_bytes} bytes: send fewer inputs at a time, or raise --max-body-bytes"
+        )
 
 
 def content_length(scope: Scope) -> int:
@@ -60,13 +114,16 @@ def header(scope: Scope, name: bytes) -> str | None:
     return None
 
 
+def directives(scope: Scope, name: bytes) -> frozenset[str]:
+    """What all headers of a name say together, such as `no-store`: in lower case, without values."""
+    found = [value for key, value in scope["headers"] if key == name]
+    if not found:
+        return frozenset()
+    parts = b",".join(found).decode("latin-1").lower().split(",")
+    return frozenset(part.partition("=")[0].strip() for part in parts)
+
+
 async def wait_for_departure(receive: Receive) -> None:
     """Returns when the client closes the connection."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _too_large(max_bytes: int) -> TooLarge:
-    return TooLarge(
-        f"the body is larger than {max_bytes} bytes: send fewer inputs at a time, or raise --max-body-bytes"
-    )

@@ -18,7 +18,7 @@ from inlay.api.auth import Keyring
 from inlay.api.body import header
 from inlay.api.ops import PROBES
 from inlay.api.replies import error_reply
-from inlay.errors import InlayError, ShuttingDown, Unauthorized
+from inlay.errors import InlayError, OutOfMemory, ShuttingDown, Unauthorized, shorten
 from inlay.telemetry.logs import get_logger
 from inlay.telemetry.metrics import Metrics
 
@@ -64,8 +64,13 @@ class Envelope:
                 raise
             error = ShuttingDown("the server is shutting down and cannot finish this: try another one", retry_after=1.0)
             await error_reply(error)(scope, receive, send_with_id)
+        except MemoryError:
+            log.warning("no memory for a request", request_id=request_id)
+            if not status:
+                refusal = OutOfMemory("there is no memory for this request now: send less, or later", retry_after=1.0)
+                await error_reply(refusal)(scope, receive, send_with_id)
         except Exception as error:
-            log.exception("request failed", request_id=request_id, path=scope["path"])
+            log.exception("request failed", request_id=request_id, path=shorten(scope["path"]))
             if not status:
                 reply = error_reply(InlayError(f"internal error ({type(error).__name__}); the log has more"))
                 await reply(scope, receive, send_with_id)
@@ -92,7 +97,7 @@ class Envelope:
             "request",
             request_id=request_id,
             method=scope["method"],
-            path=scope["path"],
+            path=shorten(scope["path"]),
             status=status,
             ms=round(seconds * 1000, 2),
         )

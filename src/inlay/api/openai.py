@@ -16,11 +16,11 @@ import orjson
 from msgspec import Raw
 from starlette.types import Receive, Scope, Send
 
-from inlay.admission import Admission
-from inlay.api.body import header, read_body, wait_for_departure
-from inlay.api.openai_schema import EmbeddingRequest
+from inlay.admission import Admission, ByteBudget
+from inlay.api.body import BodyReader, directives, wait_for_departure
+from inlay.api.openai_schema import EmbeddingRequest, StrictEmbeddingRequest
 from inlay.encoding import to_base64
-from inlay.errors import InvalidInput, RequestError
+from inlay.errors import InvalidInput, RequestError, TooLarge, shorten
 from inlay.models.prompts import DOCUMENT, QUERY
 from inlay.service import Service
 from inlay.telemetry.metrics import Metrics
@@ -35,6 +35,9 @@ INPUT_TYPES = {
     "search_document": DOCUMENT,
 }
 LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+LARGE_BODY = 1 << 20  # bytes, from which on values are counted before they are decoded
+MOST_VALUES = 1 << 20
+_STRING_OR_COMMA = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|,', re.DOTALL)
 NAMED_TRUNCATED = 64  # indices listed in the header
 CHOICES = {
     "encoding_format": (FLOAT, BASE64),
@@ -52,67 +55,76 @@ class EmbeddingsRoute:
         service: Service,
         metrics: Metrics,
         admission: Admission,
+        budget: ByteBudget,
         *,
         max_body_bytes: int,
         max_inputs: int,
+        body_timeout: float,
         request_timeout: float,
         allow_token_ids: bool,
     ) -> None:
         self._service = service
         self._metrics = metrics
         self._admission = admission
+        self._budget = budget
+        self._body_timeout = body_timeout
         self._max_body_bytes = max_body_bytes
         self._max_inputs = max_inputs
         self._timeout = request_timeout
         self._allow_token_ids = allow_token_ids
+        self._strict = msgspec.json.Decoder(StrictEmbeddingRequest)
         self._decoder = msgspec.json.Decoder(EmbeddingRequest)
         self._fields = msgspec.json.Decoder(dict[str, Raw])
         self._known = frozenset(EmbeddingRequest.__struct_fields__)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._admission:
-            await self._answer(scope, receive, send)
+        with BodyReader(self._budget, self._max_body_bytes, self._body_timeout) as reader:
+            call = self._parse(await reader.read(scope, receive))  # a slow sender takes nobody's place
+            with self._admission:
+                headers, encoded = await self._answer(call, scope, receive)
+        await send({"type": "http.response.start", "status": 200, "headers": headers})  # nor does a slow reader
+        await send({"type": "http.response.body", "body": encoded})
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(
+        self, call: EmbeddingRequest, scope: Scope, receive: Receive
+    ) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        """Head and body of the reply."""
         deadline = time.monotonic() + self._timeout
-        body = await read_body(scope, receive, self._max_body_bytes, self._timeout)
-        call = self._parse(body)
         inputs = self._check_inputs(call.input)
         request = EmbedRequest(
             model=call.model,
             inputs=inputs,
-            options=_options(call, header(scope, b"cache-control") or ""),
+            options=_options(call, directives(scope, b"cache-control")),
             deadline=deadline,
             departed=lambda: wait_for_departure(receive),
         )
         result = await self._service.embed(request)
         self._metrics.count_result(result)
         encoded = encode_result(result, call.encoding_format or FLOAT, bool(call.include_tokens))
-        await send({"type": "http.response.start", "status": 200, "headers": result_headers(result, len(encoded))})
-        await send({"type": "http.response.body", "body": encoded})
+        return result_headers(result, len(encoded)), encoded
 
-    def _parse(self, body: bytes) -> EmbeddingRequest:
+    def _parse(self, body: bytes | bytearray) -> EmbeddingRequest:
+        check_values(body)
         try:
-            call, unknown = self._decode(body)
+            return self._decode(body)
         except msgspec.ValidationError as error:
             raise wrong_field(str(error)) from error
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # msgspec's and json's errors are ValueErrors
             raise RequestError(f"the body is not valid JSON: {error}") from error
-        if unknown:
-            self._metrics.count_unknown_fields(unknown)
-        return call
 
-    def _decode(self, body: bytes) -> tuple[EmbeddingRequest, int]:
-        """The call, and how many of its fields are not known."""
+    def _decode(self, body: bytes | bytearray) -> EmbeddingRequest:
         try:
-            return self._decoder.decode(body), len(self._fields.decode(body).keys() - self._known)
+            return self._strict.decode(body)
         except msgspec.ValidationError:
-            raise
+            call = self._decoder.decode(body)  # raises where more is wrong than a field that is not known
+            is_large = len(body) > LARGE_BODY
+            self._metrics.count_unknown_fields(1 if is_large else len(self._fields.decode(body).keys() - self._known))
+            return call
         except msgspec.DecodeError:
             if LONE_SURROGATE.search(body) is None:
                 raise
             # The standard library reads half a surrogate pair, and then the input with it can be named.
-            return msgspec.convert(json.loads(body), EmbeddingRequest), 0
+            return msgspec.convert(json.loads(body), EmbeddingRequest)
 
     def _check_inputs(self, given: str | list[str | int | list[int]]) -> list[str | list[int]]:
         """The inputs as a list of texts, or of lists of token ids."""
@@ -152,17 +164,29 @@ class EmbeddingsRoute:
             )
 
 
-def _options(call: EmbeddingRequest, cache_control: str) -> EmbedOptions:
+def check_values(body: bytes | bytearray) -> None:
+    """Refuse a large body of very many values before they are decoded: each takes many times its bytes in memory."""
+    if len(body) <= LARGE_BODY or body.count(b",") <= MOST_VALUES:
+        return
+    number = 0
+    for found in _STRING_OR_COMMA.finditer(body):
+        number += found.end() - found.start() == 1
+        if number > MOST_VALUES:
+            raise TooLarge(f"the body has over {MOST_VALUES} values: send fewer inputs at a time")
+
+
+def _options(call: EmbeddingRequest, cache_control: frozenset[str]) -> EmbedOptions:
     prompt_name = call.prompt_name
     if call.input_type is not None:
         role = INPUT_TYPES.get(call.input_type)
         if role is None:
             raise InvalidInput(
-                f"input_type {call.input_type!r} is not known: use {', '.join(INPUT_TYPES)}", param="input_type"
+                f"input_type {shorten(call.input_type)!r} is not known: use {', '.join(INPUT_TYPES)}",
+                param="input_type",
             )
         if prompt_name not in (None, role):
             raise InvalidInput(
-                f"input_type asks for prompt {role!r} and prompt_name for {prompt_name!r}: send one of them",
+                f"input_type asks for prompt {role!r} and prompt_name for another: send one of them",
                 param="prompt_name",
             )
         prompt_name = role

@@ -20,8 +20,10 @@ ERRORS = {
     400: "A wrong field or input; `param` names it",
     401: "Missing or unknown key",
     404: "Unknown model, corpus or path",
+    408: "The head or the body did not come in time",
     409: "The corpus was made with another model",
     413: "Body over the limit",
+    431: "Head over the limit",
     429: "Overloaded; see Retry-After",
     500: "The model failed on an input",
     503: "Loading, shutting down or out of memory; see Retry-After",
@@ -52,6 +54,7 @@ def describe_api() -> dict[str, Any]:
     for path, summary in GETS.items():
         operation: dict[str, Any] = {"summary": summary, "responses": {"200": {"description": summary}}}
         if "{name}" in path:
+            operation["responses"]["404"] = errors["404"]
             operation["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
         paths[path] = {"get": operation}
     return {

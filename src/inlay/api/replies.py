@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping
 
 import orjson
@@ -10,6 +11,8 @@ from starlette.responses import Response
 
 from inlay.errors import InlayError
 
+LONGEST_MESSAGE = 2000  # characters of what a client sent may be in it
+MOST_JITTER = 0.5  # of a time to come back: whoever is refused together comes back one after the other
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -28,9 +31,9 @@ def error_reply(error: InlayError, status: int | None = None) -> JSONReply:
     fallback = "invalid_request_error" if status < 500 else "server_error"
     body = {
         "error": {
-            "message": error.message,
+            "message": _plain(error.message),
             "type": _TYPES.get(status, fallback),
-            "param": error.param,
+            "param": None if error.param is None else _plain(error.param),
             "code": error.code,
         }
     }
@@ -41,7 +44,11 @@ def retry_headers(error: InlayError) -> Mapping[str, str]:
     """`retry-after` in whole seconds for everyone, `retry-after-ms` for those who read it."""
     if error.retry_after is None:
         return {}
-    return {
-        "retry-after": str(max(1, math.ceil(error.retry_after))),
-        "retry-after-ms": str(math.ceil(error.retry_after * 1000)),
-    }
+    seconds = error.retry_after * (1 + random.uniform(0, MOST_JITTER))  # noqa: S311 - no secret
+    return {"retry-after": str(max(1, math.ceil(seconds))), "retry-after-ms": str(math.ceil(seconds * 1000))}
+
+
+def _plain(text: str) -> str:
+    """A message as JSON takes it, of a length that a log takes."""
+    text = text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + "…"
+    return text.encode("utf-8", "backslashreplace").decode()

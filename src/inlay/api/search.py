@@ -18,9 +18,9 @@ import pybase64
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inlay.admission import Admission
-from inlay.api.body import read_body, wait_for_departure
-from inlay.api.openai import wrong_field
+from inlay.admission import Admission, ByteBudget
+from inlay.api.body import BodyReader, wait_for_departure
+from inlay.api.openai import check_values, wrong_field
 from inlay.api.replies import JSONReply
 from inlay.api.search_schema import SearchRequest
 from inlay.corpus.desk import SearchDesk
@@ -50,31 +50,39 @@ class SearchRoute:
         service: Service,
         corpora: Mapping[str, SearchDesk],
         admission: Admission,
+        budget: ByteBudget,
         *,
         max_body_bytes: int,
+        body_timeout: float,
         request_timeout: float,
     ) -> None:
         self._service = service
         self._corpora = corpora
         self._admission = admission
+        self._budget = budget
+        self._body_timeout = body_timeout
         self._max_body_bytes = max_body_bytes
         self._timeout = request_timeout
         self._decoder = msgspec.json.Decoder(SearchRequest)
 
     async def answer(self, request: Request) -> Response:
         """One search."""
-        with self._admission:
-            return await self._answer(request)
+        with BodyReader(self._budget, self._max_body_bytes, self._body_timeout) as reader:
+            call = self._parse(await reader.read(request.scope, request.receive))
+            with self._admission:
+                return await self._answer(call, request)
 
-    async def _answer(self, request: Request) -> Response:
-        deadline = time.monotonic() + self._timeout
-        body = await read_body(request.scope, request.receive, self._max_body_bytes, self._timeout)
+    def _parse(self, body: bytes | bytearray) -> SearchRequest:
+        check_values(body)
         try:
-            call = self._decoder.decode(body)
+            return self._decoder.decode(body)
         except msgspec.ValidationError as error:
             raise wrong_field(str(error)) from error
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
             raise RequestError(f"the body is not valid JSON: {error}") from error
+
+    async def _answer(self, call: SearchRequest, request: Request) -> Response:
+        deadline = time.monotonic() + self._timeout
         name, desk = self._resolve(call.corpus)
         if call.model is not None and call.model != (served := self._model_of(name, desk)):
             raise InvalidInput(f"corpus {name!r} is searched with {served!r}: leave out model", param="model")

@@ -13,8 +13,10 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from queue import Queue
 from threading import Thread
 from types import FrameType
 from typing import Protocol, Self
@@ -23,6 +25,8 @@ import uvicorn
 
 from inlay.api.app import make_app
 from inlay.api.auth import Keyring, read_keys
+from inlay.api.connection import ConnectionLimits, connection_class
+from inlay.api.connections import Connections, most_connections
 from inlay.api.ops import Ops, ServedWorker
 from inlay.cache.tiers import Cache
 from inlay.cache.urls import make_cache
@@ -78,8 +82,11 @@ class Surroundings:
 def run_server(around: Surroundings, workers: Mapping[str, LoadingWorker], settings: Settings) -> None:
     """Serve until a signal comes. Raises what kept a model from loading."""
     app, service, ops = make_app(workers, around.cache, around.corpora, around.keyring, settings)
+    connections = Connections(most_connections(settings.max_connections))
     config = uvicorn.Config(
         app,
+        http=connection_class(ConnectionLimits(connections, settings.head_timeout)),
+        ws="none",
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -97,7 +104,7 @@ def run_server(around: Surroundings, workers: Mapping[str, LoadingWorker], setti
             await server.serve(sockets=[around.listener])
             is_closed = await service.close()
         finally:
-            _close_workers(workers, is_cache_closed=is_closed)
+            _close_workers(workers, failures, is_cache_closed=is_closed)
         if failures:
             raise failures[0]
 
@@ -105,13 +112,16 @@ def run_server(around: Surroundings, workers: Mapping[str, LoadingWorker], setti
         runner.run(serve())
 
 
-def _close_workers(workers: Mapping[str, LoadingWorker], *, is_cache_closed: bool) -> None:
+def _close_workers(workers: Mapping[str, LoadingWorker], failures: list[InlayError], *, is_cache_closed: bool) -> None:
     """Stop the device threads; the process waits neither for one that is stuck nor for a disk that hangs."""
-    stuck = [name for name, worker in workers.items() if not worker.close(WORKER_SECONDS)]
+    stuck = [name for name, worker in workers.items() if not worker.close(0 if failures else WORKER_SECONDS)]
     if stuck or not is_cache_closed:
         log.warning("ending without waiting for all", models=stuck, is_cache_closed=is_cache_closed)
         logging.shutdown()
-        os._exit(0)  # a thread inside torch would abort the interpreter's own way out
+        for error in failures:
+            sys.stderr.write(f"inlay: {error.message}\n")
+        sys.stderr.flush()
+        os._exit(1 if failures else 0)  # a thread inside torch would abort the interpreter's own way out
 
 
 class Server(uvicorn.Server):
@@ -147,8 +157,7 @@ def _watch_loading(
 
     def wait() -> None:
         try:
-            for worker in workers.values():
-                worker.wait_loaded()
+            _wait_loaded(workers)
             gc.collect()
             gc.freeze()  # what torch and the models brought need not be looked through with each request's garbage
             _warn_of_foreign_corpora(around.corpora, workers)
@@ -158,6 +167,24 @@ def _watch_loading(
             loop.call_soon_threadsafe(server._exit)
 
     Thread(target=wait, name="inlay-loading", daemon=True).start()
+
+
+def _wait_loaded(workers: Mapping[str, LoadingWorker]) -> None:
+    """Returns when all are loaded; raises as soon as one cannot be, though others still load."""
+    ended: Queue[InlayError | None] = Queue()
+
+    def wait(worker: LoadingWorker) -> None:
+        try:
+            worker.wait_loaded()
+            ended.put(None)
+        except InlayError as error:
+            ended.put(error)
+
+    for worker in workers.values():
+        Thread(target=wait, args=(worker,), name="inlay-loading", daemon=True).start()
+    for _ in workers:
+        if (error := ended.get()) is not None:
+            raise error
 
 
 def _warn_of_foreign_corpora(corpora: Mapping[str, SearchDesk], workers: Mapping[str, LoadingWorker]) -> None:

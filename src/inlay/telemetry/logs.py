@@ -7,17 +7,22 @@ the library stays quiet but for warnings.
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
+import traceback
 from collections import Counter
 
 import structlog
 
-from inlay.errors import ConfigError
+from inlay.errors import ConfigError, InlayError
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "console", "json")
 SILENT_SECONDS = 10.0
+# What a terminal obeys, and what turns the direction of text.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+_TOLD = (InlayError, OSError, RuntimeError, MemoryError)  # whose messages never have an input in them
 
 
 def get_logger(room: str) -> structlog.stdlib.BoundLogger:
@@ -44,9 +49,12 @@ def configure_logs(level: str, format_: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if is_console:
-        last: list[structlog.types.Processor] = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+        last: list[structlog.types.Processor] = [_without_controls, _format_exception, renderer]
     else:
-        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        last = [_format_exception, structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -58,7 +66,28 @@ def configure_logs(level: str, format_: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("inlay").setLevel(level.upper())
-    logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what clients do wrong is told by our own
+
+
+def _without_controls(logger: object, name: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """Values as text that a terminal only shows."""
+    return {
+        key: _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", value) if isinstance(value, str) else value
+        for key, value in event.items()
+    }
+
+
+def _format_exception(logger: object, name: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """Where it was raised and of what type; messages only of errors that cannot quote an input. Never local values."""
+    given = event.pop("exc_info", None)
+    if not given:
+        return event
+    error = given if isinstance(given, BaseException) else (given if isinstance(given, tuple) else sys.exc_info())[1]
+    if error is None:
+        return event
+    shown = [*traceback.format_tb(error.__traceback__), type(error).__name__]
+    event["exception"] = "".join(shown) + (f": {error}" if isinstance(error, _TOLD) else "")
+    return event
 
 
 class Complaints:

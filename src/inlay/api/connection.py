@@ -1,0 +1,206 @@
+"""One HTTP/1.1 connection: uvicorn's protocol, with bounds on what a client may send, and how slowly.
+
+In: bytes from a socket. Out: requests for the app. A head is bounded in bytes, lines and time; requests that come
+before the last one was answered, in number; a reply that is not read, in time. Whatever is no HTTP is answered in
+JSON. A client that has closed its side for writing still gets its reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from inlay.api.connections import Connections
+from inlay.api.replies import error_reply
+from inlay.errors import HeadTimeout, HeadTooLarge, InlayError, Overloaded, RequestError
+
+MOST_HEAD_BYTES = 64 << 10
+MOST_HEAD_LINES = 128
+MOST_PIPELINED = 32  # requests that wait on a connection for the one before them
+SLOWEST_BYTES = 16 << 10  # of a reply that a client takes in `SEND_CHECK_SECONDS`, or it has stopped reading
+SEND_CHECK_SECONDS = 10.0
+PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"  # which every client skips
+PROBE_SECONDS = (0.0, 0.02, 0.1, 0.5, 2.0)  # after the end: the first one asks, a later one finds the answer
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """What the connections of a server share."""
+
+    connections: Connections
+    head_seconds: float
+
+
+class BoundedConnection(HttpToolsProtocol):
+    """See the module. Made by uvicorn for each connection."""
+
+    limits: ConnectionLimits
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._is_in_head = True
+        self._has_ended_part = False
+        self._head_bytes = self._num_head_bytes = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._send_timer: asyncio.TimerHandle | None = None
+        self._unread_before = 0
+        self._is_half_closed = False
+        self._refusal: InlayError | None = None  # why the parser was stopped
+
+    @property
+    def unread_bytes(self) -> int:
+        return self.transport.get_write_buffer_size()
+
+    def abort(self) -> None:
+        self.transport.abort()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if self.limits.connections.add(self):
+            self._await_head()
+        else:
+            self._refuse(Overloaded("this server has as many connections as it takes: try again", retry_after=1.0))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.limits.connections.remove(self)
+        for timer in (self._head_timer, self._send_timer):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        self._has_ended_part = False
+        super().data_received(data)
+        if not self._is_in_head or self.transport.is_closing():
+            return
+        self._head_bytes += 0 if self._has_ended_part else len(data)  # what httptools keeps until a line is whole
+        if self._head_bytes > MOST_HEAD_BYTES:
+            self._refuse(_head_too_large())
+        elif self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._await_head()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """True keeps the connection open for writing: the client may only have closed its own side.
+
+        Or it has gone altogether, which shows when something is sent to it.
+        """
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or cycle.scope["http_version"] != "1.1":
+            return False
+        self._is_half_closed = True
+        for seconds in PROBE_SECONDS:
+            self.loop.call_later(seconds, self._probe, cycle)
+        return True
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._is_in_head, self._num_head_bytes = True, 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._count_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._count_head(len(name) + len(value))
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head, self._has_ended_part = False, True
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        if len(self.pipeline) >= MOST_PIPELINED:
+            self.abort()
+            return
+        self.limits.connections.note_work(self)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._is_in_head, self._has_ended_part, self._head_bytes = True, True, 0
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing() or (self.cycle is not None and not self.cycle.response_complete):
+            return
+        self.limits.connections.note_rest(self)
+        if self._is_half_closed:
+            self.transport.close()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.limits.connections.note_unread(self)
+        self._unread_before = self.unread_bytes
+        self._send_timer = self.loop.call_later(SEND_CHECK_SECONDS, self._check_reading)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.limits.connections.note_read(self)
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None
+
+    def send_400_response(self, msg: str) -> None:
+        """In the place of uvicorn's plain text."""
+        self._refuse(self._refusal or RequestError("what was sent is not an HTTP/1.1 request"))
+
+    def _refuse(self, error: InlayError) -> None:
+        reply = error_reply(error)
+        headers = [*reply.raw_headers, (b"connection", b"close")]
+        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        status = b"HTTP/1.1 %d %b\r\n" % (error.status, error.code.encode())
+        self.transport.write(b"".join((status, lines, b"\r\n", reply.body)))
+        self.transport.close()
+
+    def _count_head(self, num_bytes: int) -> None:
+        self._num_head_bytes += num_bytes
+        if self._num_head_bytes > MOST_HEAD_BYTES or len(self.headers) > MOST_HEAD_LINES:
+            self._refusal = _head_too_large()
+            raise ValueError(self._refusal.message)  # stops the parser
+
+    def _await_head(self) -> None:
+        self._head_timer = self.loop.call_later(self.limits.head_seconds, self._end_waiting)
+
+    def _end_waiting(self) -> None:
+        """No whole head came in time: nobody waits for a reply where not a byte came."""
+        self._head_timer = None
+        if self._head_bytes and not self.transport.is_closing():
+            self._refuse(HeadTimeout(f"the head of the request did not arrive within {self.limits.head_seconds:g} s"))
+        else:
+            self.transport.close()
+
+    def _check_reading(self) -> None:
+        if self._unread_before - self.unread_bytes < SLOWEST_BYTES:
+            self.abort()
+            return
+        self._unread_before = self.unread_bytes
+        self._send_timer = self.loop.call_later(SEND_CHECK_SECONDS, self._check_reading)
+
+    def _probe(self, cycle: RequestResponseCycle) -> None:
+        """While nothing of a reply has been sent, and no other reply may be under way."""
+        if not (self.transport.is_closing() or self.pipeline or cycle.response_started):
+            self.transport.write(PROBE)
+
+
+def _head_too_large() -> HeadTooLarge:
+    return HeadTooLarge(
+        f"the head of the request has over {MOST_HEAD_BYTES} bytes or {MOST_HEAD_LINES} lines: send less of it"
+    )
+
+
+def connection_class(limits: ConnectionLimits) -> type[BoundedConnection]:
+    """The connections of one server."""
+    return type("ServerConnection", (BoundedConnection,), {"limits": limits})

@@ -71,8 +71,8 @@ class Core:
         if isinstance(given.get("cache"), str):
             given["cache"] = [given["cache"]]
         settings = make_settings({**given, "max_queue_tokens": UNBOUNDED_QUEUE})
-        tiers = make_cache(settings.cache)
         spec = read_spec(locate(model), served_name(model), settings.context_length)
+        tiers = make_cache(settings.cache)  # after the model is found: what was opened would have to be closed
         self.worker = DeviceWorker(spec, lambda spec, stats: load_engine(spec, settings, stats), settings.stall_timeout)
         self._service = Service({spec.name: self.worker}, tiers)
         self._loop = asyncio.new_event_loop()

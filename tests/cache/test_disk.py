@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import random
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,9 +21,10 @@ from hypothesis import strategies as st
 
 from inlay.cache import disk as module
 from inlay.cache.directory import open_disk
-from inlay.cache.disk import INDEX, SEGMENTS, DiskTier
-from inlay.cache.record import stride_of
+from inlay.cache.disk import INDEX, DiskTier
+from inlay.cache.record import Record, stride_of
 from inlay.cache.segment import HEADER, Segment
+from inlay.cache.segments import SEGMENTS
 from inlay.cache.tiers import Cache
 from inlay.cache.urls import make_cache
 from inlay.errors import ConfigError
@@ -366,4 +369,159 @@ def test_new_segments_stay_newer_than_those_before_the_index_was_lost(tmp_path: 
     assert right(tier, range(600, 650)) == set(range(600, 650))
     put(tier, range(650, 700))
     assert right(tier, range(600, 700)) == set(range(600, 700)), "what is new was taken for the oldest"
+    tier.release()
+
+
+@pytest.mark.parametrize("kind", ["cut", "zeroed", "flipped"])
+@pytest.mark.parametrize("seed", range(3))
+def test_an_index_that_is_damaged_under_an_open_tier_costs_misses_and_is_made_anew(
+    tmp_path: Path, kind: str, seed: int
+) -> None:
+    program = Path(__file__).with_name("disk_damage.py")
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path), kind, str(seed)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["raised"] == 0
+    assert told["after"] >= 8010 - 40
+
+
+def test_one_process_opens_a_directory_as_often_as_it_likes(tmp_path: Path) -> None:
+    first, second = open_disk(tmp_path, PLENTY), open_disk(tmp_path, PLENTY)
+    put(first, range(50))
+    put(second, range(50, 100))
+    assert right(first, range(100)) == right(second, range(100)) == set(range(100))
+    assert len(segments(first)) == 2, "each must fill a segment of its own"
+    first.release()
+    assert right(second, range(100)) == set(range(100))
+    second.release()
+    again = open_disk(tmp_path, PLENTY)
+    assert right(again, range(100)) == set(range(100))
+    again.release()
+
+
+def test_a_reader_beside_a_writer_lets_go_of_what_was_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inlay.cache.segments.SWEEP_SECONDS", 0.0)
+    writer, reader = open_disk(tmp_path, 64 << 10), open_disk(tmp_path, 64 << 10)
+    for start in range(0, 6000, 50):
+        put(writer, range(start, start + 50))
+        right(reader, range(start, start + 50))
+    held = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    deleted = [name for name in held if str(tmp_path) in name and name.endswith("(deleted)")]
+    assert len(deleted) <= 4
+    writer.release()
+    reader.release()
+
+
+def test_look_ups_do_not_wait_for_a_segment_that_is_written_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    monkeypatch.setattr(Segment, "sync", lambda self: gate.wait(20))
+
+    async def story() -> None:
+        tier = open_disk(tmp_path, 64 << 10)
+        for start in range(0, 100, 10):  # more than a segment
+            await asyncio.wait_for(
+                tier.put_many({key_of(number): entry_of(number) for number in range(start, start + 10)}), 10
+            )
+        found = await asyncio.wait_for(tier.get_many([key_of(number) for number in range(100)]), 10)
+        assert len(found) == 100
+        gate.set()
+        await tier.close()
+
+    asyncio.run(story())
+
+
+def test_look_ups_do_not_wait_for_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    original = Segment.write
+
+    def slow(self: Segment, first_slot: int, records: list[Record]) -> None:
+        gate.wait(20)
+        original(self, first_slot, records)
+
+    async def story() -> None:
+        tier = open_disk(tmp_path, PLENTY)
+        put(tier, range(10))
+        monkeypatch.setattr(Segment, "write", slow)
+        writing = asyncio.create_task(tier.put_many({key_of(20): entry_of(20)}))
+        await asyncio.sleep(0.05)
+        assert len(await asyncio.wait_for(tier.get_many([key_of(n) for n in range(10)]), 10)) == 10
+        gate.set()
+        await writing
+        await tier.close()
+
+    asyncio.run(story())
+
+
+def test_numbers_are_told_without_looking_at_the_directory(tier: DiskTier, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tier, range(10))
+    mine = threading.current_thread()
+    original = os.scandir
+
+    def scandir(path: str) -> object:
+        assert threading.current_thread() is not mine
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    numbers = tier.numbers()
+    assert (numbers["entries"], numbers["bytes"] > 0) == (10, True)
+
+
+def stale_index(path: Path) -> None:
+    """What a power cut may leave: an index of before, and segments of after."""
+    tier = open_disk(path, PLENTY)
+    put(tier, range(50))
+    tier.release()
+    kept = (path / INDEX / "data.mdb").read_bytes()
+    tier = open_disk(path, PLENTY)
+    put(tier, range(50, 100))
+    marks = {mark.name: mark.read_text() for mark in (path / "open").iterdir()}
+    tier.release()
+    (path / INDEX / "data.mdb").write_bytes(kept)
+    for name, boot in marks.items():
+        (path / "open" / name).write_text(boot)
+
+
+def test_after_a_power_cut_the_index_is_made_anew(tmp_path: Path) -> None:
+    stale_index(tmp_path)
+    for mark in (tmp_path / "open").iterdir():
+        mark.write_text("another boot")
+    tier = open_disk(tmp_path, PLENTY)
+    assert right(tier, range(100)) == set(range(100))
+    tier.release()
+    assert list((tmp_path / "open").iterdir()) == []
+
+
+def test_after_a_kill_the_index_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stale_index(tmp_path)
+    tier = open_disk(tmp_path, PLENTY)
+    assert right(tier, range(100)) == set(range(50)), "only a power cut can lose what was written"
+    assert len(list((tmp_path / "open").iterdir())) == 1, "what the killed one left is forgotten"
+    tier.release()
+
+
+def test_a_segment_that_another_process_locked_first_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Segment.try_lock
+    taken: list[Path] = []
+
+    def lose_once(self: Segment) -> bool:
+        if not taken:
+            taken.append(self.path)
+            return False
+        return original(self)
+
+    tier = open_disk(tmp_path, PLENTY)
+    monkeypatch.setattr(Segment, "try_lock", lose_once)
+    put(tier, range(10))
+    assert right(tier, range(10)) == set(range(10))
+    assert tier._writer._active[WIDTH][1].path != taken[0]
     tier.release()

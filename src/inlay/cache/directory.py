@@ -6,20 +6,19 @@ used is a `ConfigError` that says why.
 
 from __future__ import annotations
 
-import shutil
-import time
 from pathlib import Path
 
 import lmdb
 
-from inlay.cache.disk import INDEX, SEGMENTS, DiskTier
+from inlay.cache.disk import INDEX, DiskTier
+from inlay.cache.places import DAMAGE, DATA, move_away
+from inlay.cache.segments import SEGMENTS
 from inlay.errors import ConfigError
 from inlay.telemetry.logs import get_logger
 
 log = get_logger("cache")
 
 NETWORK_FILESYSTEMS = ("nfs", "cifs", "smb", "fuse.sshfs", "9p", "ceph", "glusterfs", "lustre", "afs")
-BROKEN = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.PageNotFoundError, lmdb.PanicError)
 
 
 def open_disk(path: Path, max_bytes: int, ttl: float | None = None) -> DiskTier:
@@ -27,24 +26,28 @@ def open_disk(path: Path, max_bytes: int, ttl: float | None = None) -> DiskTier:
     _check_filesystem(path)
     try:
         (path / SEGMENTS).mkdir(parents=True, exist_ok=True)
-        has_index = (path / INDEX / "data.mdb").exists()
-        try:
-            tier = DiskTier(path, max_bytes, ttl)
-            if tier.is_index_cut_short:
-                tier.release()
-                raise lmdb.CorruptedError("it was cut short")
-        except BROKEN as error:
-            broken = path / f"{INDEX}.broken-{time.time_ns()}"
-            (path / INDEX).rename(broken)
-            log.warning("the cache's index is broken; making it anew", path=str(path), error=str(error))
-            has_index, tier = False, DiskTier(path, max_bytes, ttl)
-            shutil.rmtree(broken, ignore_errors=True)
+        tier = _open(path, max_bytes, ttl)
     except OSError as error:
         raise ConfigError(f"--cache disk://{path}: cannot be used ({error.strerror or error})") from error
     except lmdb.Error as error:
         raise ConfigError(f"--cache disk://{path}: its index cannot be opened ({error})") from error
-    if not has_index:
+    return tier
+
+
+def _open(path: Path, max_bytes: int, ttl: float | None) -> DiskTier:
+    is_new = not (path / INDEX / DATA).exists()
+    try:
+        tier = DiskTier(path, max_bytes, ttl)
+    except DAMAGE as error:
+        log.warning("the cache's index is broken; making it anew", path=str(path), error=str(error))
+        move_away(path / INDEX)
+        tier, is_new = DiskTier(path, max_bytes, ttl), True
+    if tier.is_index_lost:
+        tier.mend()
+    elif is_new:
         tier.rebuild()
+    else:
+        tier.settle()
     return tier
 
 

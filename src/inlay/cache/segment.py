@@ -84,6 +84,14 @@ class Segment:
         """The slot to go on from: slots are filled in order."""
         return bisect_left(range(self.num_slots), True, key=self.is_empty)
 
+    def has_room(self) -> bool:
+        """Is its last slot still empty?"""
+        return self.num_slots > 0 and self.is_empty(self.num_slots - 1)
+
+    def unlock(self) -> None:
+        """Claim it no longer."""
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+
     def try_lock(self) -> bool:
         """Claim the file for writing; the claim ends with this process, however it ends."""
         try:

@@ -76,7 +76,7 @@ class _Opened:
 
     def __init__(self, directory: Path) -> None:
         from inlay.cache.directory import open_disk
-        from inlay.cache.disk import SEGMENTS
+        from inlay.cache.segments import SEGMENTS
 
         if not (directory / SEGMENTS).is_dir():
             raise ConfigError(f"{directory} is not the directory of a disk tier")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from inlay.cli.serve import _models_of
 from inlay.config import OPTIONS, Settings, load_settings, make_settings, meta_of, parse_size
 from inlay.errors import ConfigError
 
@@ -96,3 +97,26 @@ def test_settings_are_frozen_and_defaults_are_valid() -> None:
 def test_every_option_says_what_it_is_for() -> None:
     for name in OPTIONS:
         assert (meta_of(name).description or "").endswith(".")
+
+
+def test_what_kubernetes_sets_for_services_beside_inlay_is_not_ours() -> None:
+    environ = {
+        "INLAY_REDIS_SERVICE_HOST": "10.0.0.8",
+        "INLAY_REDIS_SERVICE_PORT": "6379",
+        "INLAY_REDIS_SERVICE_PORT_REDIS": "6379",
+        "INLAY_REDIS_PORT": "tcp://10.0.0.8:6379",
+        "INLAY_REDIS_PORT_6379_TCP": "tcp://10.0.0.8:6379",
+        "INLAY_REDIS_PORT_6379_TCP_PROTO": "tcp",
+        "INLAY_REDIS_PORT_6379_TCP_PORT": "6379",
+        "INLAY_REDIS_PORT_6379_TCP_ADDR": "10.0.0.8",
+    }
+    assert load_settings({}, environ) == Settings()
+    assert load_settings({}, {"INLAY_PORT": "81"}).port == 81
+    with pytest.raises(ConfigError, match="INLAY_HOST_NAME"):
+        load_settings({}, {"INLAY_HOST_NAME": "x"})
+
+
+def test_serve_takes_the_variable_of_one_model_too() -> None:
+    assert _models_of(load_settings({}, {"INLAY_MODEL": "one"})) == ["one"]
+    assert _models_of(load_settings({}, {"INLAY_MODELS": "two,three", "INLAY_MODEL": "one"})) == ["two", "three"]
+    assert _models_of(load_settings({}, {})) == ["demo"]

@@ -5,7 +5,9 @@ import gc
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -219,3 +221,108 @@ def test_cutting_the_start_keeps_the_prompt(tiny: Embedder) -> None:
     cut = tiny.embed(long, prompt="query", truncate="start")
     assert not np.allclose(cut, tiny.embed(long, truncate="start"))
     assert not np.allclose(cut, tiny.embed(long, prompt="query", truncate="end"))
+
+
+FORKING = """
+import os, sys
+from inlay import Embedder
+from inlay.errors import ConfigError
+embedder = Embedder(sys.argv[1], cache="none")
+embedder.embed("a")
+child = os.fork()
+if child == 0:
+    try:
+        embedder.embed("b")
+    except ConfigError as error:
+        print("child:", error, flush=True)
+    embedder.close()
+    sys.exit(0)  # and the finalisers run
+_, status = os.waitpid(child, 0)
+print("parent:", os.waitstatus_to_exitcode(status), embedder.embed("c").shape, flush=True)
+"""
+
+
+def test_after_a_fork_the_child_is_told_and_nothing_hangs(checkpoint: Callable[[str], Path]) -> None:
+    command = [sys.executable, "-c", FORKING, str(checkpoint("bert"))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    lines = done.stdout.splitlines()
+    assert "make one in the process that uses it" in lines[0], done.stderr
+    assert lines[1] == "parent: 0 (48,)"
+
+
+def test_one_that_its_own_thread_collects_lets_go_without_a_deadlock(checkpoint: Callable[[str], Path]) -> None:
+    async def collect() -> None:
+        gc.collect()
+
+    gc.disable()
+    try:
+        embedder = Embedder(str(checkpoint("bert")), cache="none")
+        thread, loop = embedder._core._thread, embedder._core._loop
+        cycle: list[object] = [embedder]
+        cycle.append(cycle)
+        del embedder, cycle
+        asyncio.run_coroutine_threadsafe(collect(), loop)
+        thread.join(20)
+        assert not thread.is_alive()
+    finally:
+        gc.enable()
+
+
+def test_who_interrupts_embed_stops_its_work(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Embedder(str(checkpoint("bert")), cache="none") as embedder:
+        started = threading.Event()
+        original = Future.result
+
+        def interrupted(self: Future[object], timeout: float | None = None) -> object:
+            started.wait(20)
+            raise KeyboardInterrupt
+
+        async def long_work() -> None:
+            started.set()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                stopped.set()
+                raise
+
+        stopped = threading.Event()
+        monkeypatch.setattr(Future, "result", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            embedder._core.wait_for(long_work())
+        monkeypatch.setattr(Future, "result", original)
+        assert stopped.wait(20)
+
+
+def test_an_asynchronous_one_that_cannot_load_leaves_no_threads(tmp_path: Path) -> None:
+    from checkpoints import make_checkpoint
+
+    path = make_checkpoint(tmp_path, "bert")
+    (path / "model.safetensors").unlink()
+    before = threading.active_count()
+
+    async def story() -> None:
+        with pytest.raises(ModelError, match="no weights"):
+            async with AsyncEmbedder(str(path)):
+                pass
+
+    asyncio.run(story())
+    assert threading.active_count() <= before + 1
+
+
+def test_a_model_that_is_not_there_leaves_no_tier_open(tmp_path: Path, checkpoint: Callable[[str], Path]) -> None:
+    with pytest.raises(ModelError):
+        Embedder("/no/such/model", cache=f"disk://{tmp_path}/cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_two_embedders_share_a_directory(tmp_path: Path, checkpoint: Callable[[str], Path]) -> None:
+    arguments = {"cache": f"disk://{tmp_path}/cache?size=8MiB"}
+    with Embedder(str(checkpoint("bert")), **arguments) as one, Embedder(str(checkpoint("bert")), **arguments) as other:
+        first = one.embed_rows(["hello"])
+        wait = 200
+        while not (again := other.embed_rows(["hello"])).num_cached and (wait := wait - 1):
+            time.sleep(0.02)
+        assert again.num_cached == 1
+        assert np.array_equal(first.vectors, again.vectors)

@@ -27,8 +27,8 @@ ENV_PREFIX = "INLAY_"
 CONFIG_FILE = "inlay.toml"
 CONFIG_VARIABLE = "INLAY_CONFIG"
 CPU_ISA_VARIABLE = "INLAY_MAX_CPU_ISA"  # read by `ops.processor`, and no option
-# Kubernetes sets these for a Service named "inlay"; they are not ours.
-_KUBERNETES = re.compile(r"INLAY_(SERVICE_(HOST|PORT).*|PORT(_\d+_(TCP|UDP).*)?)$")
+# Kubernetes sets these for each Service whose name begins with "inlay", such as inlay-redis; they are not ours.
+_KUBERNETES = re.compile(r"INLAY_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)$")
 MOST_BYTES = 1 << 60
 MOST_SECONDS = 30 * 86_400
 _SECONDS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -165,6 +165,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             EMBED,
         ),
     ] = msgspec.field(default_factory=lambda: ["memory://512MiB"])
+    cache_secret: Annotated[
+        str | None,
+        _option("Signs what is kept in Redis, so that others' entries are misses; better a variable.", SERVE, EMBED),
+    ] = None
+    cache_secret_file: Annotated[str | None, _option("File with that secret.", SERVE, EMBED)] = None
     corpus: Annotated[
         list[str], _option("NAME=DIR of a precomputed corpus to search and to serve from (repeat for several).", SERVE)
     ] = []
@@ -294,7 +299,7 @@ def _read_variables(environ: Mapping[str, str]) -> dict[str, str]:
         if not variable.startswith(ENV_PREFIX) or variable in (CONFIG_VARIABLE, CPU_ISA_VARIABLE):
             continue
         name = variable.removeprefix(ENV_PREFIX).lower()
-        if _KUBERNETES.match(variable) and (name != "port" or "://" in value):
+        if _KUBERNETES.match(variable) and (name not in OPTIONS or "://" in value):
             continue
         if name not in OPTIONS:
             raise ConfigError(f"{variable}: there is no such option{_nearest(name, ENV_PREFIX)}")

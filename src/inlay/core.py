@@ -7,15 +7,16 @@ in slices, a few at a time.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from threading import Lock, Thread
+from threading import Lock, Thread, current_thread, main_thread
 from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 
-from inlay.cache.urls import make_cache
+from inlay.cache.urls import make_cache, read_secret
 from inlay.config import make_settings
 from inlay.errors import ConfigError, InlayError, ShuttingDown
 from inlay.models.source import locate, served_name
@@ -50,6 +51,8 @@ class EngineArguments(TypedDict, total=False):
     int8_cosine: float  # least mean cosine of int8 to bfloat16
     device: str  # auto, cpu, cuda, cuda:N or mps
     cache: str | Sequence[str]  # none, a tier's URL such as memory://512MiB, or a list of them
+    cache_secret: str | None  # signs what is kept in Redis
+    cache_secret_file: str | None
     context_length: int | None  # tokens; default: the model's own
     max_batch_tokens: int | None
     max_batch_sequences: int
@@ -72,7 +75,8 @@ class Core:
             given["cache"] = [given["cache"]]
         settings = make_settings({**given, "max_queue_tokens": UNBOUNDED_QUEUE})
         spec = read_spec(locate(model), served_name(model), settings.context_length)
-        tiers = make_cache(settings.cache)  # after the model is found: what was opened would have to be closed
+        secret = read_secret(settings.cache_secret, settings.cache_secret_file)
+        tiers = make_cache(settings.cache, secret=secret)  # after the model: what was opened would have to be closed
         self.worker = DeviceWorker(spec, lambda spec, stats: load_engine(spec, settings, stats), settings.stall_timeout)
         self._service = Service({spec.name: self.worker}, tiers)
         self._loop = asyncio.new_event_loop()
@@ -80,16 +84,40 @@ class Core:
         self._thread.start()
         self._is_closed = False
         self._closing = Lock()
+        self._process = os.getpid()
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        if os.getpid() != self._process:  # its threads are in the process that was forked
+            work.close()
+            raise ConfigError(
+                "the embedder was made before this process was forked: make one in the process that uses it"
+            )
         with self._closing:
             if not self._is_closed:
                 return asyncio.run_coroutine_threadsafe(self._until_closed(work), self._loop)
         work.close()
         raise ShuttingDown(CLOSED)
 
+    def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result; whoever is interrupted while he waits wants nothing of it any more."""
+        future = self.submit(work)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def let_go(self) -> None:
+        """`close` for an embedder that was forgotten: the collector may find it on one of its own threads."""
+        if current_thread() is main_thread():
+            self.close()
+        else:
+            Thread(target=self.close, name="inlay-closing", daemon=True).start()
+
     def close(self) -> None:
         """Whoever still waits is told; then the threads end."""
+        if os.getpid() != self._process:
+            return
         with self._closing:
             if self._is_closed:
                 return

@@ -45,7 +45,7 @@ class Embedder:
         except InlayError:
             self._core.close()
             raise
-        weakref.finalize(self, self._core.close)  # one that is forgotten lets its model go all the same
+        weakref.finalize(self, self._core.let_go)  # one that is forgotten lets its model go all the same
 
     @property
     def spec(self) -> ModelSpec:
@@ -57,14 +57,12 @@ class Embedder:
 
         Raises the error of the first text that has no vector, by its place (`input[3] has 600 tokens, …`).
         """
-        work = self._core.embed(_texts_of(texts), _options_of(self.spec, arguments))
-        vectors = self._core.submit(work).result()
+        vectors = self._core.wait_for(self._core.embed(_texts_of(texts), _options_of(self.spec, arguments)))
         return vectors[0] if isinstance(texts, str) else vectors
 
     def embed_rows(self, texts: Sequence[str], **arguments: Unpack[EmbedArguments]) -> RowResults:
         """Like `embed`, but a bad text costs only itself: it is listed with its error."""
-        work = self._core.embed_rows(_texts_of(texts), _options_of(self.spec, arguments))
-        return self._core.submit(work).result()
+        return self._core.wait_for(self._core.embed_rows(_texts_of(texts), _options_of(self.spec, arguments)))
 
     def close(self) -> None:
         """Let the model go. Further calls raise `ShuttingDown`."""
@@ -87,7 +85,7 @@ class AsyncEmbedder:
 
     def __init__(self, model: str = "demo", **arguments: Unpack[EngineArguments]) -> None:
         self._core = Core(model, arguments)
-        weakref.finalize(self, self._core.close)
+        weakref.finalize(self, self._core.let_go)
 
     @property
     def spec(self) -> ModelSpec:
@@ -110,7 +108,11 @@ class AsyncEmbedder:
         await asyncio.to_thread(self._core.close)
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self._core.worker.wait_loaded)
+        try:
+            await asyncio.to_thread(self._core.worker.wait_loaded)
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def __aexit__(

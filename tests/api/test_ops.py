@@ -301,3 +301,36 @@ def wait_until(is_so: Callable[[], bool]) -> None:
     while not is_so():
         assert time.monotonic() < end, "it did not come about"
         time.sleep(0.01)
+
+
+def test_a_key_that_ends_in_any_byte_is_taken() -> None:
+    key = "clé-à"  # its last byte in UTF-8 is A0, a blank of Latin-1
+    with RunningServer("demo", "--api-key", key) as server:
+        sent = b"Bearer " + key.encode()
+        reply = httpx.post(f"{server.url}/v1/embeddings", content=b'{"input": "a"}', headers={b"authorization": sent})
+        assert reply.status_code == 200
+
+
+def test_of_two_models_the_broken_one_is_told_though_the_other_still_loads(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    for name in ("broken", "slow"):
+        shutil.copytree(checkpoint("bert"), tmp_path / name)
+        (tmp_path / name / "model.safetensors").unlink()
+    os.mkfifo(tmp_path / "slow" / "pytorch_model.bin")  # reading it blocks for ever
+    for order in (["broken", "slow"], ["slow", "broken"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "inlay", "serve", *(str(tmp_path / name) for name in order), "--port", "0"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert "has no weights" in done.stderr.splitlines()[-1]
+
+
+def test_the_description_of_the_api_has_every_refusal(server: RunningServer) -> None:
+    paths = server.get("/openapi.json").json()["paths"]
+    assert "404" in paths["/v1/models/{name}"]["get"]["responses"]
+    assert {"408", "429", "431"} <= paths["/v1/embeddings"]["post"]["responses"].keys()

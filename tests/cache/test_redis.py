@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,10 @@ from redis_servers import RedisServer
 from servers import RunningServer
 
 from inlay.cache.breaker import FAILURES
-from inlay.cache.record import NEVER, Record, encode_record
-from inlay.cache.redis import CHUNK, PREFIX, RedisTier
+from inlay.cache.record import NEVER, Record, Signer, encode_record
+from inlay.cache.redis import CHUNK, PREFIX, SIGNED_PREFIX, RedisTier
 from inlay.cache.tiers import Cache
-from inlay.cache.urls import make_cache
+from inlay.cache.urls import make_cache, read_secret
 from inlay.errors import ConfigError
 from inlay.service import Service
 from inlay.types import EmbedRequest, Entry
@@ -266,3 +268,70 @@ def test_no_message_has_the_password() -> None:
     with pytest.raises(ConfigError) as caught:
         make_cache(["redis://user:secret@host:6379/0?colour=red"])
     assert "secret" not in caught.value.message
+
+
+SECRET = "a secret of some length"
+
+
+def test_with_a_secret_only_signed_entries_are_hits(redis: RedisServer) -> None:
+    async def story() -> None:
+        ours, theirs, plain = (RedisTier(redis.url, timeout=1.0, signer=signer) for signer in signers)
+        await ours.put_many(entries_of(range(3)))
+        await ours.flush()
+        assert (await ours.get_many(entries_of(range(3)))).keys() == entries_of(range(3)).keys()
+        assert await theirs.get_many(entries_of(range(3))) == {}
+        assert await plain.get_many(entries_of(range(3))) == {}
+        client = Redis.from_url(redis.url)
+        forged = encode_record(Record(key_of(7), NEVER, entry_of(8)))  # well-formed, of another number
+        client.set(SIGNED_PREFIX + key_of(7), forged)
+        client.set(SIGNED_PREFIX + key_of(0), client.get(SIGNED_PREFIX + key_of(1)) or b"")
+        assert (await ours.get_many(entries_of(range(8)))).keys() == {key_of(1), key_of(2)}
+        client.close()
+        for tier in (ours, theirs, plain):
+            await tier.close()
+
+    signers = (Signer(SECRET), Signer(SECRET + "!"), None)
+    asyncio.run(story())
+
+
+def test_a_secret_is_read_from_a_file_and_must_be_long(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(SECRET + "\n")
+    assert read_secret(None, str(tmp_path / "secret")) == SECRET
+    with pytest.raises(ConfigError, match="under 16 characters"):
+        read_secret("short", None)
+    with pytest.raises(ConfigError, match="leave one out"):
+        read_secret(SECRET, str(tmp_path / "secret"))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_secret(None, str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    "answer", [b":1\r\n", b"*1\r\n" * 5000, b"$-1\r\n", b"+OK\r\n", b"*2\r\n:1\r\n:2\r\n", b"nonsense\r\n", b"%5\r\n"]
+)
+def test_a_server_that_answers_nonsense_is_a_miss_and_nothing_is_left_behind(answer: bytes) -> None:
+    async def story() -> None:
+        complaints: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with suppress(ConnectionError):
+                while await reader.read(65536):
+                    writer.write(answer)
+                    await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        tier = RedisTier(f"redis://127.0.0.1:{port}/0", timeout=0.5)
+        for _ in range(3):
+            assert await tier.get_many([key_of(0), key_of(1)]) == {}
+            await tier.put_many(entries_of(range(2)))
+            await tier.flush()
+        await tier.close()
+        server.close()
+        gc.collect()
+        await asyncio.sleep(0)
+        assert tier.numbers()["errors"] > 0 or answer == b"$-1\r\n"
+        assert complaints == []
+
+    asyncio.run(story())

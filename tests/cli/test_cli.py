@@ -12,8 +12,11 @@ from command import run_inlay
 from servers import RunningServer
 
 from inlay import Embedder
+from inlay.cli.embedders import open_embedder
 from inlay.cli.sglang import translate
+from inlay.config import make_settings
 from inlay.errors import ConfigError
+from inlay.ops.int8 import can_multiply_bytes
 
 
 def test_help_names_the_verbs_and_every_option_with_its_variable() -> None:
@@ -233,3 +236,13 @@ def test_flags_of_sglang_are_translated_or_noted() -> None:
         translate(["--tp-size", "4"])
     with pytest.raises(ConfigError, match="needs a value"):
         translate(["--model-path"])
+
+
+@pytest.mark.skipif(not can_multiply_bytes(), reason="the processor has no VNNI")
+def test_int8_is_verified_and_its_cosine_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run_inlay("verify", "demo", "--dtype", "int8")
+    assert (done.returncode, "FAIL" in done.stdout) == (0, False), done.stdout + done.stderr
+    given: list[dict[str, object]] = []
+    monkeypatch.setattr("inlay.embedder.Embedder", lambda model, **arguments: given.append(arguments))
+    open_embedder("demo", make_settings({"int8_cosine": 0.97, "dtype": "int8"}))
+    assert (given[0]["int8_cosine"], given[0]["dtype"]) == (0.97, "int8")

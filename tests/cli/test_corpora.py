@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import msgspec
 import numpy as np
 import pytest
@@ -200,3 +201,33 @@ def test_mistakes_are_one_line_that_names_them(tmp_path: Path, arguments: list[s
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("retry_after", ["soon", "Tue, 24 Nov 2026 00:00:00 GMT", "0", ""])
+def test_a_time_to_come_back_that_is_no_number_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, file: Path, retry_after: str
+) -> None:
+    replies = [httpx.Response(503, headers={"retry-after": retry_after}, json={"error": {"message": "busy"}})]
+    model = {"id": "m", "family": "bert", "width": 4, "max_tokens": 9, "pooling": "mean", "prompts": {}}
+    model |= {"default_prompt": None, "instruction_template": None, "dtype": "float32", "fingerprint": "f"}
+    replies.append(httpx.Response(200, json={"data": [model]}))
+    monkeypatch.setattr(httpx.Client, "request", lambda *arguments, **more: replies.pop(0))
+    monkeypatch.setattr("inlay.corpus.remote.time.sleep", lambda seconds: None)
+    assert RemoteSource("http://x", None, None).spec.name == "m"
+
+
+def test_a_server_that_takes_fewer_texts_at_a_time_gives_the_same_corpus(
+    corpus: Path, file: Path, tmp_path: Path
+) -> None:
+    with RunningServer("demo", "--max-inputs-per-request", "50", "--max-body-bytes", "4KiB") as server:
+        done = run_inlay("precompute", str(file), "-o", str(tmp_path / "c"), "--id", "id", "--server", server.url)
+    assert done.returncode == 0, done.stderr
+    assert np.array_equal(vectors_of(tmp_path / "c"), vectors_of(corpus))
+
+
+def test_a_corpus_of_one_row_is_indexed_and_searched(tmp_path: Path) -> None:
+    one = write_rows(tmp_path / "a.jsonl", [{"text": "stone ring"}])
+    assert run_inlay("precompute", str(one), "-o", str(tmp_path / "c")).returncode == 0
+    done = run_inlay("index", str(tmp_path / "c"))
+    assert done.returncode == 0, done.stderr
+    assert "stone ring" in run_inlay("search", str(tmp_path / "c"), "jewel").stdout

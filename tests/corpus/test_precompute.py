@@ -317,3 +317,22 @@ def test_a_corpus_made_with_cutting_serves_default_clients_what_was_not_cut(tmp_
         assert (corpus.find(cut) is not None) == (len(text) > 6)
     again = make_corpus(tmp_path / "c", file, CuttingSource(), order=order, is_append=True)
     assert (again.num_new, again.num_failed) == (0, 0)
+
+
+def test_a_second_run_says_when_its_input_has_changed(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "a.jsonl", rows_of(range(30)))
+    make_corpus(tmp_path / "c", file)
+    assert make_corpus(tmp_path / "c", file).num_new == 0
+    write_rows(file, rows_of(range(31)))
+    with pytest.raises(ConfigError, match="has changed since: add the new rows with --append"):
+        make_corpus(tmp_path / "c", file)
+
+
+def test_a_second_run_tells_again_of_the_rows_that_failed(tmp_path: Path) -> None:
+    rows = rows_of(range(30))
+    rows[3]["text"] = "bad"
+    file = write_rows(tmp_path / "a.jsonl", rows)
+    first = make_corpus(tmp_path / "c", file)
+    again = make_corpus(tmp_path / "c", file)
+    assert (again.num_new, again.num_failed, again.report) == (0, first.num_failed, first.report)
+    assert again.report is not None

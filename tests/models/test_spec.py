@@ -152,3 +152,33 @@ def test_configuration_that_makes_no_sense_is_a_model_error(tmp_path: Path, file
         write_json(path / file, content)
     with pytest.raises(ModelError):
         read_spec(path, "x")
+
+
+def test_a_generative_reranker_is_refused_by_what_lies_beside_it(tmp_path: Path, shared: Path) -> None:
+    config = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}
+    for kind in ("reranker", "embedding"):
+        make_layout(tmp_path / kind, config)
+        (tmp_path / kind / "tokenizer.json").write_bytes(
+            (shared / "qwen3-tokenizer" / kind / "tokenizer.json").read_bytes()
+        )
+    with pytest.raises(ModelError, match="is a reranker"):
+        read_spec(tmp_path / "reranker", "a-model")
+    assert read_spec(tmp_path / "embedding", "a-model").pooling is Pooling.LAST
+    write_json(tmp_path / "reranker" / "modules.json", [{"type": "sentence_transformers.models.Transformer"}])
+    assert read_spec(tmp_path / "reranker", "a-model").pooling is Pooling.LAST
+
+
+@pytest.mark.parametrize("name", ["Qwen3-Reranker-0.6B", "my-reranker"])
+def test_a_reranker_is_refused_by_its_name(tmp_path: Path, name: str) -> None:
+    path = make_layout(tmp_path, {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]})
+    with pytest.raises(ModelError, match="is a reranker"):
+        read_spec(path, name)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("num_hidden_layers", 10**9), ("num_hidden_layers", 0), ("hidden_size", -3), ("vocab_size", "many")],
+)
+def test_sizes_that_no_checkpoint_has_are_refused_at_once(tmp_path: Path, field: str, value: object) -> None:
+    with pytest.raises(ModelError, match=f"{field}=.* is not a number from 1 to"):
+        read_spec(make_layout(tmp_path, {field: value}), "x")

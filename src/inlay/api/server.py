@@ -29,7 +29,7 @@ from inlay.api.connection import ConnectionLimits, connection_class
 from inlay.api.connections import Connections, most_connections
 from inlay.api.ops import Ops, ServedWorker
 from inlay.cache.tiers import Cache
-from inlay.cache.urls import make_cache
+from inlay.cache.urls import make_cache, read_secret
 from inlay.config import Settings
 from inlay.corpus.desk import SearchDesk
 from inlay.corpus.served import open_corpora
@@ -75,7 +75,8 @@ class Surroundings:
     def of(cls, settings: Settings) -> Self:
         keyring = Keyring(read_keys(settings.api_key, settings.api_key_file))
         corpora = open_corpora(settings.corpus)
-        cache = make_cache(settings.cache, [desk.searcher.corpus for desk in corpora.values()])
+        secret = read_secret(settings.cache_secret, settings.cache_secret_file)
+        cache = make_cache(settings.cache, [desk.searcher.corpus for desk in corpora.values()], secret)
         return cls(listen(settings.host, settings.port), cache, keyring, corpora)
 
 

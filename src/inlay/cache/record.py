@@ -3,12 +3,14 @@
     64 bytes of head: digest (32) · expires (8) · num_tokens (4) · flags (4) · crc32 (4) · zeros (12)
     width × 4 bytes of vector, little-endian float32
 
-The checksum covers the head before it and the vector, so a torn tail or a flipped bit is no record. Knows
-nothing of where records lie.
+The checksum covers the head before it and the vector, so a torn tail or a flipped bit is no record. Against somebody
+who writes records of his own only a `Signer` helps. Knows nothing of where records lie.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import struct
 import zlib
 from typing import NamedTuple
@@ -23,6 +25,29 @@ _CHECKED = _CHECKED_HEAD.size
 DIGEST_BYTES = 32
 TRUNCATED = 1  # flag
 NEVER = float("inf")
+
+
+SIGNATURE_BYTES = 16
+
+
+class Signer:
+    """Puts a MAC (keyed BLAKE2b) behind records: only who has the secret can make one."""
+
+    def __init__(self, secret: str) -> None:
+        self._key = hashlib.sha256(secret.encode()).digest()
+
+    def sign(self, record: bytes) -> bytes:
+        """The record with its MAC."""
+        return record + self._mac(record)
+
+    def verified(self, data: bytes) -> bytes | None:
+        """The record alone; None where the MAC is not of this secret."""
+        record = data[:-SIGNATURE_BYTES]
+        is_ours = len(data) > SIGNATURE_BYTES and hmac.compare_digest(self._mac(record), data[-SIGNATURE_BYTES:])
+        return record if is_ours else None
+
+    def _mac(self, record: bytes) -> bytes:
+        return hashlib.blake2b(record, digest_size=SIGNATURE_BYTES, key=self._key).digest()
 
 
 class Record(NamedTuple):

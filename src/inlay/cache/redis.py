@@ -1,7 +1,8 @@
 """The Redis tier: entries that many servers share, in Redis or Valkey.
 
 In and out: entries by key. Look-ups are MGETs under a deadline; writes wait in a bounded queue and go out in
-pipelines behind the reply. Values are records (`cache.record`), so what was torn or tampered with is a miss.
+pipelines behind the reply. Values are records (`cache.record`), signed where there is a secret, so what was torn, or
+put there by somebody else, is a miss.
 Nothing is retried, and a breaker keeps requests from waiting for a server that does not answer. A caller
 that leaves never cancels a call under way: its reply would be read as the next one's.
 """
@@ -21,14 +22,14 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from inlay.cache.breaker import Breaker
-from inlay.cache.record import NEVER, Record, decode_record, encode_record
+from inlay.cache.record import NEVER, Record, Signer, decode_record, encode_record
 from inlay.telemetry.logs import Complaints, get_logger
 from inlay.types import Entry
 
 log = get_logger("cache")
 T = TypeVar("T")
 
-PREFIX = b"inlay:1:"  # of every key, with the version of the record
+PREFIX, SIGNED_PREFIX = b"inlay:1:", b"inlay:1s:"  # of every key, with the version of the record
 CHUNK = 256  # keys of one command
 CONNECTIONS = 16
 READ_BYTES = 1 << 20
@@ -43,7 +44,11 @@ class RedisTier:
     name = "redis"
     lookup_seconds = None  # the tier keeps its own deadline, so that what came in time is not lost
 
-    def __init__(self, url: str, ttl: float | None = None, timeout: float = 0.075) -> None:
+    def __init__(
+        self, url: str, ttl: float | None = None, timeout: float = 0.075, signer: Signer | None = None
+    ) -> None:
+        self._signer = signer
+        self._prefix = PREFIX if signer is None else SIGNED_PREFIX
         self._ttl_ms = None if ttl is None else max(1, round(ttl * 1000))
         self._timeout = timeout
         pool = BlockingConnectionPool.from_url(
@@ -119,10 +124,14 @@ class RedisTier:
             chunk = keys[start : start + CHUNK]
             if self._breaker.is_open or time.monotonic() > deadline:
                 return
-            names = [PREFIX + key for key in chunk]
+            names = [self._prefix + key for key in chunk]
             values = await self._call("read", partial(self._client.mget, names))
+            if values is not None and not (isinstance(values, list) and len(values) == len(chunk)):
+                self._errors += 1
+                self._complaints.tell("cache tier answered what was not asked", self.name, ValueError(type(values)))
+                continue
             for key, value in zip(chunk, values or (), strict=False):
-                record = decode_record(value) if isinstance(value, bytes) else None
+                record = self._decode(value)
                 if record is not None and record.digest == key:
                     found[key] = record.entry
                 elif value is not None:
@@ -135,9 +144,20 @@ class RedisTier:
             self._queued_bytes -= sum(entry.vector.nbytes for _, entry in chunk)
             pipeline = self._client.pipeline(transaction=False)
             for key, entry in chunk:
-                pipeline.set(PREFIX + key, encode_record(Record(key, NEVER, entry)), px=self._ttl_ms)
+                pipeline.set(self._prefix + key, self._encode(Record(key, NEVER, entry)), px=self._ttl_ms)
             if self._breaker.is_open or await self._call("write", pipeline.execute) is None:
                 self._dropped += len(chunk)
+
+    def _encode(self, record: Record) -> bytes:
+        data = encode_record(record)
+        return data if self._signer is None else self._signer.sign(data)
+
+    def _decode(self, value: object) -> Record | None:
+        """The record of a value; None where it is none, or not one of ours."""
+        data = value if isinstance(value, bytes) else None
+        if data is not None and self._signer is not None:
+            data = self._signer.verified(data)
+        return None if data is None else decode_record(data)
 
     async def _call(self, kind: str, command: Callable[[], Awaitable[T]]) -> T | None:
         """One raw call; None when it failed, which the breaker is told."""
@@ -150,6 +170,11 @@ class RedisTier:
         except (RedisError, OSError, TimeoutError) as error:
             self._errors += 1
             self._breaker.fail(kind, error)
+            return None
+        except Exception as error:  # noqa: BLE001 - what a server that is no Redis makes of the client
+            self._errors += 1
+            self._complaints.tell("cache tier answered what is no answer", self.name, error)
+            await self._client.connection_pool.disconnect(inuse_connections=False)
             return None
         self._breaker.succeed(kind)
         return answer

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
 from inlay.cache.memory import MemoryTier
+from inlay.cache.record import Signer
 from inlay.cache.tiers import Cache, Tier
 from inlay.config import parse_duration, parse_size
 from inlay.errors import ConfigError
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 log = get_logger("cache")
 
 NO_CACHE = "none"
+REDIS = ("redis", "rediss")
+SHORTEST_SECRET = 16  # characters
 DISK_SIZE = "10GiB"
 REDIS_TIMEOUT = "75ms"
 USAGE = (
@@ -30,16 +33,18 @@ USAGE = (
 )
 
 
-def make_cache(urls: list[str], corpora: Iterable[Corpus] = ()) -> Cache:
+def make_cache(urls: list[str], corpora: Iterable[Corpus] = (), secret: str | None = None) -> Cache:
     """Tiers from URLs, in their order; `none` alone for no cache. `ConfigError` names a URL that is off.
 
-    Corpora that are served for search are tiers too, behind the memory.
+    Corpora that are served for search are tiers too, behind the memory. With a secret, what is kept where others may
+    write is signed.
     """
     if NO_CACHE in urls:
         if len(urls) > 1:
             raise ConfigError("--cache none stands alone: leave out the other tiers, or leave out none")
         return Cache([])
-    tiers = [_make_tier(url) for url in urls]
+    signer = None if secret is None else Signer(secret)
+    tiers = [_make_tier(url, signer) for url in urls]
     place = next((place for place, tier in enumerate(tiers) if not isinstance(tier, MemoryTier)), len(tiers))
     for corpus in corpora:
         if corpus.is_exact:
@@ -49,13 +54,27 @@ def make_cache(urls: list[str], corpora: Iterable[Corpus] = ()) -> Cache:
     return Cache(tiers)
 
 
-def _make_tier(url: str) -> Tier:
+def read_secret(secret: str | None, file: str | None) -> str | None:
+    """The secret that signs entries, from a setting or a file."""
+    if file is not None:
+        if secret is not None:
+            raise ConfigError("--cache-secret and --cache-secret-file are both given: leave one out")
+        try:
+            secret = Path(file).expanduser().read_text("utf-8-sig").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--cache-secret-file {file} cannot be read: {error}") from error
+    if secret is not None and len(secret) < SHORTEST_SECRET:
+        raise ConfigError(f"the cache's secret has under {SHORTEST_SECRET} characters: openssl rand -hex 32 makes one")
+    return secret
+
+
+def _make_tier(url: str, signer: Signer | None) -> Tier:
     parts = urlsplit(url)
     shown = _redacted(parts)
-    if parts.scheme not in _MAKERS:
+    if parts.scheme not in (*_MAKERS, *REDIS):
         raise ConfigError(f"--cache {shown}: there is no such tier; use {USAGE}")
     try:
-        return _MAKERS[parts.scheme](parts)
+        return _make_redis(parts, signer) if parts.scheme in REDIS else _MAKERS[parts.scheme](parts)
     except (ValueError, KeyError) as error:
         raise ConfigError(f"--cache {shown}: {error.args[0]}; use {USAGE}") from error
     except ImportError as error:
@@ -75,7 +94,7 @@ def _make_disk(parts: SplitResult) -> Tier:
     return open_disk(Path(unquote(parts.path)), parse_size(options.get("size", DISK_SIZE)), _ttl_of(options))
 
 
-def _make_redis(parts: SplitResult) -> Tier:
+def _make_redis(parts: SplitResult, signer: Signer | None) -> Tier:
     from inlay.cache.redis import RedisTier
 
     options = _options_of(parts, "ttl", "timeout")
@@ -84,7 +103,7 @@ def _make_redis(parts: SplitResult) -> Tier:
     if parts.path.strip("/") and not parts.path.strip("/").isdigit():
         raise ValueError("the path is the number of a database, as in redis://host:6379/0")
     timeout = parse_duration(options.get("timeout", REDIS_TIMEOUT))
-    return RedisTier(urlunsplit(parts._replace(query="")), _ttl_of(options), timeout)
+    return RedisTier(urlunsplit(parts._replace(query="")), _ttl_of(options), timeout, signer)
 
 
 def _make_corpus(parts: SplitResult) -> Tier:
@@ -120,7 +139,5 @@ def _redacted(parts: SplitResult) -> str:
 _MAKERS: Mapping[str, Callable[[SplitResult], Tier]] = {
     "memory": _make_memory,
     "disk": _make_disk,
-    "redis": _make_redis,
-    "rediss": _make_redis,
     "corpus": _make_corpus,
 }

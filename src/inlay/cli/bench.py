@@ -90,7 +90,7 @@ def _measure_engine(
 def server(
     url: Annotated[str, typer.Argument(help="Of a server with OpenAI's embeddings API: http://HOST:PORT.")],
     model: Annotated[Text, typer.Option(help="Model to name in each request.")] = None,
-    api_key: Annotated[Text, typer.Option(envvar="INLAY_API_KEY", help="Key to send.")] = None,
+    api_key: Annotated[Text, typer.Option(envvar="INLAY_API_KEY", help="Key to send; of several, the first.")] = None,
     words: Annotated[str, typer.Option(help="Length of each text: 15, or a range: 5-200.")] = "15",
     inputs: Annotated[int, typer.Option(min=1, help="Texts in one request.")] = 1,
     concurrency: Annotated[str, typer.Option(help="Connections, one step for each number.")] = "1,4,8,16,32,64",
@@ -111,7 +111,8 @@ def server(
     promise = None if slo is None else _milliseconds(slo)
     if promise is not None and promise <= 0:
         raise ConfigError(f"--slo {slo}: no server answers in no time; write, say, 100ms")
-    bench = ServerBench(Target(url, api_key), Requests(model, inputs, *parse_words(words)))
+    key = None if api_key is None else next((part.strip() for part in api_key.split(",") if part.strip()), None)
+    bench = ServerBench(Target(url, key), Requests(model, inputs, *parse_words(words)))
     bench.warm_up()
     card = {**machine_card(), "url": url, "model": model or "", "words": words, "inputs": inputs}
     _print_card(card)

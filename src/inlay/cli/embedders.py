@@ -23,8 +23,11 @@ def open_embedder(model: str, settings: Settings, cache: str | Sequence[str] = "
     return Embedder(
         model,
         dtype=settings.dtype,
+        int8_cosine=settings.int8_cosine,
         device=settings.device,
         cache=cache,
+        cache_secret=settings.cache_secret,
+        cache_secret_file=settings.cache_secret_file,
         context_length=settings.context_length,
         max_batch_tokens=settings.max_batch_tokens,
         max_batch_sequences=settings.max_batch_sequences,

@@ -33,13 +33,20 @@ def serve(
     log = get_logger("server")
     for note in context.obj or []:
         log.info(note)
-    specs = read_specs(model or settings.models, settings)
+    specs = read_specs(model or _models_of(settings), settings)
     around = Surroundings.of(settings)
     workers = {
         spec.name: DeviceWorker(spec, lambda spec, stats: load_engine(spec, settings, stats), settings.stall_timeout)
         for spec in specs
     }
     run_server(around, workers, settings)
+
+
+def _models_of(settings: Settings) -> list[str]:
+    """What is set for serving, or for the verbs that take one model."""
+    if settings.model is not None and settings.models == Settings().models:
+        return [settings.model]
+    return settings.models
 
 
 def read_specs(models: list[str], settings: Settings) -> list[ModelSpec]:

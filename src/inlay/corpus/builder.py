@@ -140,9 +140,9 @@ class PartBuilder:
         hashes = {file.name: sha256_of(file) for file in sorted(self.path.iterdir()) if file.name != PROGRESS}
         self.path.rename(self._published)
         sync_directory(self._published.parent)
-        return PartInfo(
-            self._published.name, self.num_rows, num_distinct, self.progress.num_failed, self.progress.source, hashes
-        )
+        progress = self.progress
+        about = (self.num_rows, num_distinct, progress.num_failed, progress.source, hashes, progress.rows_hash)
+        return PartInfo(self._published.name, *about)
 
     def settle(self) -> None:
         """The part is in the manifest: nothing of it will be taken up again."""

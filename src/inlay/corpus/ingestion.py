@@ -158,7 +158,7 @@ class Ingestion:
 
     def _count(self, row: Row) -> None:
         self._rows_read += 1
-        self._hash.update(msgspec.json.encode((self._id_of(row), row.text, row.problem, self._kept(row))))
+        self._hash.update(_bytes_of(row, self._columns))
 
     def _begin(self, rows: Iterator[Row], thread: ThreadPoolExecutor) -> _Block:
         """Read a block, and have its new texts embedded."""
@@ -168,7 +168,7 @@ class Ingestion:
 
     def _examine(self, row: Row) -> _Candidate:
         self._count(row)
-        id_ = self._id_of(row)
+        id_ = _id_of(row, self._columns)
         if isinstance(id_, bool) or not isinstance(id_, str | int):
             no_id = f"has no id: {self._columns.id!r} is of type {type(id_).__name__}, not a text or whole number"
             return _Candidate(row, row.place, problem=row.problem or no_id)
@@ -178,12 +178,6 @@ class Ingestion:
             candidate.keys = (item.key,) if item.cut_key is None else (item.key, item.cut_key)
             candidate.problem = None if item.error is None else item.error.message
         return candidate
-
-    def _id_of(self, row: Row) -> Any:  # noqa: ANN401 - whatever the input has there
-        return row.place if self._columns.id is None else row.values.get(self._columns.id)
-
-    def _kept(self, row: Row) -> dict[str, Any]:
-        return {name: row.values[name] for name in self._columns.keep if name in row.values}
 
     def _new_texts(self, candidates: list[_Candidate]) -> dict[tuple[bytes, ...], str]:
         """Texts that have no vector yet and are not on their way."""
@@ -233,7 +227,7 @@ class Ingestion:
         digest = keys[-1] if entry.is_truncated else keys[0]
         known.rows.setdefault(digest, self._first_row + self._builder.num_rows)
         known.ids[candidate.id] = digest
-        self._builder.append(NewRow(digest, entry, {**self._kept(row), "id": candidate.id, "text": row.text}))
+        self._builder.append(NewRow(digest, entry, {**_kept(row, self._columns), "id": candidate.id, "text": row.text}))
         return None
 
     def _entry_of(self, row: int | None) -> Entry:
@@ -244,3 +238,23 @@ class Ingestion:
         if entry is None:
             raise ConfigError(f"row {row} of the corpus is broken: make the corpus anew")
         return entry
+
+
+def hash_rows(rows: Iterator[Row], columns: Columns) -> str:
+    """What tells an input from another: of all its rows, as far as they are used."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(_bytes_of(row, columns))
+    return digest.hexdigest()
+
+
+def _bytes_of(row: Row, columns: Columns) -> bytes:
+    return msgspec.json.encode((_id_of(row, columns), row.text, row.problem, _kept(row, columns)))
+
+
+def _id_of(row: Row, columns: Columns) -> Any:  # noqa: ANN401 - whatever the input has there
+    return row.place if columns.id is None else row.values.get(columns.id)
+
+
+def _kept(row: Row, columns: Columns) -> dict[str, Any]:
+    return {name: row.values[name] for name in columns.keep if name in row.values}

@@ -48,6 +48,7 @@ class PartInfo(Struct, frozen=True):
     num_failed: int
     source: dict[str, Any]  # what decided its rows: input, columns, parts before
     sha256: dict[str, str]  # by file
+    rows_hash: str = ""  # of the rows of the input
 
 
 class Manifest(Struct, frozen=True):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from inlay.corpus.builder import PartBuilder, settle
-from inlay.corpus.ingestion import Columns, Ingestion, Source
+from inlay.corpus.ingestion import Columns, Ingestion, Source, hash_rows
 from inlay.corpus.manifest import FORMAT, MANIFEST, Manifest, Order, read_manifest, write_atomically
 from inlay.corpus.part import FAILED
 from inlay.corpus.rows import STDIN, Row
@@ -57,7 +57,7 @@ def precompute(
     with _locked(directory):
         about = {"input": input_name, "columns": [columns.text, columns.id, list(columns.keep)], "parts_before": 0}
         if not is_append and (whole := _made_by(directory, order, about)) is not None:
-            return Outcome(whole, 0, 0, None)
+            return _as_it_is(directory, whole, hash_rows(rows, columns))
         before = _corpus_before(directory, order, is_append=is_append)
         parts = [] if before is None else before.manifest.parts
         about["parts_before"] = len(parts)
@@ -86,6 +86,18 @@ def _made_by(directory: Path, order: Order, about: dict[str, Any]) -> Manifest |
         return None
     manifest = read_manifest(directory)
     return manifest if manifest.order == order and manifest.parts[0].source == about else None
+
+
+def _as_it_is(directory: Path, whole: Manifest, rows_hash: str) -> Outcome:
+    """What a command finds that has been done before; `ConfigError` where its input is another now."""
+    made = whole.parts[0]
+    if made.rows_hash != rows_hash:
+        raise ConfigError(
+            f"{directory} was made of this input, which has changed since: add the new rows with --append, or name "
+            "another directory"
+        )
+    report = directory / FAILED
+    return Outcome(whole, 0, made.num_failed, report if made.num_failed and report.exists() else None)
 
 
 def _corpus_before(directory: Path, order: Order, *, is_append: bool) -> Corpus | None:

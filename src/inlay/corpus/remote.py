@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from inlay.types import Entry, ModelSpec, Pooling
 MAX_REQUEST_CHARACTERS = 1 << 20
 TIMEOUT = 600.0  # seconds, for one request
 ATTEMPTS = 10
-LONGEST_PAUSE = 30.0  # seconds
+LONGEST_PAUSE, LONGEST_ASKED = 30.0, 600.0  # seconds, of our own and of a server's choice
+MOST_TEXTS = 512
 _PLACE = re.compile(r"input\[(\d+)\]")
 
 
@@ -35,13 +37,14 @@ class RemoteSource:
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         self._url = url.rstrip("/").removesuffix("/v1")
         self._client = httpx.Client(headers=headers, timeout=TIMEOUT)
+        self._most_texts = MOST_TEXTS  # of one request; fewer when the server takes fewer
         self.spec = self._read_spec(model)
 
     def embed_entries(self, texts: list[str], order: Order) -> list[Answer]:
         """For each text its canonical vector with its tokens, or the reason why there is none."""
         answers: list[Answer] = []
         while len(answers) < len(texts):
-            answers += self._embed_some(_first_of(texts[len(answers) :]), order)
+            answers += self._embed_some(_first_of(texts[len(answers) : len(answers) + self._most_texts]), order)
         return answers
 
     def close(self) -> None:
@@ -62,6 +65,12 @@ class RemoteSource:
                 continue
             message, param = _error_of(reply)
             found = _PLACE.fullmatch(param or "")
+            if found is None and reply.status_code in (400, 413) and len(places) > 1:
+                half = (len(places) + 1) // 2  # it may be too much at a time
+                self._most_texts = min(self._most_texts, half)
+                for some in (places[:half], places[half:]):
+                    answers |= dict(zip(some, self._embed_some([texts[place] for place in some], order), strict=True))
+                continue
             if found is None:
                 raise ConfigError(f"{self._url} refused: {message}")
             answers[places[int(found[1])]] = InvalidInput(message.removeprefix(found[0]).strip())
@@ -98,7 +107,7 @@ class RemoteSource:
                 if reply.status_code not in (429, 503):
                     return reply
                 problem = _error_of(reply)[0]
-                pause = max(pause, float(reply.headers.get("retry-after", 0)))
+                pause = max(pause, min(_seconds_of(reply.headers.get("retry-after")), LONGEST_ASKED))
             time.sleep(pause)
         raise Refused(f"{self._url} {problem}: start it or look at its load, and repeat the command")
 
@@ -137,6 +146,18 @@ class RemoteSource:
             dtype=row["dtype"],
             fingerprint=row["fingerprint"],
         )
+
+
+def _seconds_of(retry_after: str | None) -> float:
+    """Of a header that has seconds, a date, or something else, which says nothing."""
+    try:
+        return max(float(retry_after or 0), 0.0)
+    except ValueError:
+        pass
+    try:
+        return max(parsedate_to_datetime(retry_after or "").timestamp() - time.time(), 0.0)
+    except ValueError:
+        return 0.0
 
 
 def _first_of(texts: list[str]) -> list[str]:

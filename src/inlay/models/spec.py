@@ -6,6 +6,7 @@ the family's row; what Inlay does not do is refused by name. Knows no torch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,18 @@ from inlay.types import ModelSpec, Pooling
 TRANSFORMER, POOLING, NORMALIZE = "Transformer", "Pooling", "Normalize"
 SHORTEST_CONTEXT = 3  # tokens
 UNSAID_MAX_LENGTH = 10**6  # tokenizers write 10^30 when they know no limit
+_LARGEST = {  # of each size
+    "hidden_size": 1 << 16,
+    "intermediate_size": 1 << 20,
+    "num_hidden_layers": 1000,
+    "num_attention_heads": 1 << 12,
+    "num_key_value_heads": 1 << 12,
+    "head_dim": 1 << 12,
+    "vocab_size": 1 << 24,
+    "max_position_embeddings": 1 << 24,
+    "type_vocab_size": 1 << 12,
+}
+_RANKER = re.compile("rerank", re.IGNORECASE)
 _POOLING_FLAGS = {
     "pooling_mode_lasttoken": Pooling.LAST,
     "pooling_mode_mean_tokens": Pooling.MEAN,
@@ -44,6 +57,8 @@ def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
     family_name = str(config.get("model_type"))
     family = family_of(family_name)
     _refuse_heads(config)
+    _refuse_rankers(path, config, name)
+    _refuse_sizes(config)
     modules = _read_modules(path)
     sentence = _read_object(path / "config_sentence_transformers.json")
     own_prompts = {str(key): str(text) for key, text in (sentence.get("prompts") or {}).items()}
@@ -80,6 +95,40 @@ def _read_object(path: Path) -> dict[str, Any]:
         return {}
     except (msgspec.DecodeError, OSError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
+
+
+def _refuse_sizes(config: Mapping[str, Any]) -> None:
+    """Refuse what no checkpoint has, before anything is built of it."""
+    for name, most in _LARGEST.items():
+        value = config.get(name)
+        if value is not None and not (isinstance(value, int) and 0 < value <= most):
+            raise ModelError(f"config.json: {name}={value!r} is not a number from 1 to {most}")
+
+
+def _refuse_rankers(path: Path, config: Mapping[str, Any], name: str) -> None:
+    """A generative reranker has the config of the embedding model of its family; what lies beside it tells.
+
+    An embedding model says how it pools, or its tokenizer ends each text with a token that is pooled.
+    """
+    is_causal = any(str(architecture).endswith("ForCausalLM") for architecture in config.get("architectures") or [])
+    if not is_causal or (path / "modules.json").exists() or (path / "1_Pooling").exists():
+        return
+    is_named = any(_RANKER.search(one) for one in (name, path.name, str(config.get("_name_or_path", ""))))
+    if is_named or not _ends_texts(path / "tokenizer.json"):
+        raise ModelError(
+            f"{name} is a reranker or generates text; Inlay serves embedding models. If it is one, put the "
+            "modules.json of sentence-transformers beside it"
+        )
+
+
+def _ends_texts(tokenizer: Path) -> bool:
+    """Does a tokenizer put a special token behind each text? True where there is none to ask."""
+    processor = (
+        _read_object(tokenizer).get("post_processor") if tokenizer.exists() else {"single": [{"SpecialToken": 0}]}
+    )
+    templates = [processor, *((processor or {}).get("processors") or [])]
+    singles = [template["single"] for template in templates if template and template.get("single")]
+    return any("SpecialToken" in single[-1] for single in singles)
 
 
 def _refuse_heads(config: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@
     │   ├── Overloaded                  429
     │   ├── NotReady                    503
     │   └── ShuttingDown                503
+    ├── CorpusDamaged                   503
     ├── DatabaseError           a vector database that does not answer, or refuses
     ├── DeadlineExceeded                504
     ├── Cancelled                       499
@@ -27,6 +28,7 @@
         ├── NonFiniteVector             500
         ├── OutOfMemory                 503
         ├── DeviceLost                  503
+        │   └── ModelChanged            503
         └── WorkerDead                  503
 
 Knows nothing of dialects: how an error looks on the wire is theirs to say.
@@ -159,6 +161,11 @@ class ShuttingDown(Refused):
     code = "shutting_down"
 
 
+class CorpusDamaged(InlayError):
+    status = 503
+    code = "corpus_damaged"
+
+
 class DatabaseError(InlayError):
     status = 502
     code = "database_error"
@@ -194,6 +201,12 @@ class DeviceLost(EngineError):
     status = 503
     code = "device_lost"
     is_of_input = False
+
+
+class ModelChanged(DeviceLost):
+    """The files of the model were changed while it is served."""
+
+    code = "model_changed"
 
 
 class WorkerDead(EngineError):

@@ -459,7 +459,7 @@ def test_when_the_device_is_lost_nothing_is_retried(runner: FakeRunner, monkeypa
     items = embed(worker, [[1], [2], [3]])
     assert all(isinstance(item.error, DeviceLost) for item in items)
     assert len(calls) == 1
-    assert "fails batches" in (worker.health() or "")
+    assert "fallen off" in (worker.health() or "")
     worker.close()
 
 

@@ -19,6 +19,7 @@ from inlay.engine.device import choose
 from inlay.engine.runner import Runner, _build
 from inlay.errors import ConfigError, ModelError
 from inlay.models.spec import read_spec
+from inlay.models.weights import weight_files
 from inlay.ops import native
 from inlay.ops.int8 import can_multiply_bytes, make_int8_product
 from inlay.types import Sequence
@@ -84,7 +85,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_massive_activations_ruin_plain_int8_and_not_ours(planted: Path) -> None:
     half, lists = make_runner(planted, "bfloat16"), lists_of(2)
     expected = run_packed(half, lists)
-    half._model, _ = _build(half.spec, choose("cpu", "bfloat16"))
+    half._model = _build(half.spec, choose("cpu", "bfloat16"), weight_files(planted))
     half._model.prepare(lambda name, weights: make_int8_product(weights, torch.bfloat16))
     plain = (run_packed(half, lists) * expected).sum(axis=1)
     ours = make_int8(planted)
@@ -148,6 +149,7 @@ def test_int8_is_refused_where_it_would_be_wrong_or_slow(monkeypatch: pytest.Mon
     with pytest.raises(ConfigError, match="VNNI"):
         choose("cpu", "int8")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ConfigError, match="--device cpu"):
         choose("cuda", "int8")
 

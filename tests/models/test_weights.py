@@ -143,7 +143,7 @@ print(peak() - before)
         ("qwen3", {"use_sliding_window": True}, "use_sliding_window"),
         ("qwen3", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6}}, "rope_type"),
         ("qwen3", {"rope_parameters": {"rope_type": "default", "rope_theta": -1}}, "rope_theta"),
-        ("bert", {"intermediate_size": -4}, "does not describe a model|wrong shape"),
+        ("bert", {"intermediate_size": -4}, "intermediate_size"),
     ],
 )
 def test_a_config_that_the_forward_pass_cannot_do_is_refused(

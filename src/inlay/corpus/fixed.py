@@ -33,3 +33,17 @@ class FixedRows:
         if got < self.num_bytes and flags:
             raise BlockingIOError("the rest of the row is not in memory")
         return data[:got]
+
+
+class RecordFile:
+    """Lines of a file, read by their places and not through a map: the file may be cut short meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    def read(self, begin: int, end: int | None) -> bytes:
+        """From `begin` to `end`, or to the end of the file; fewer bytes where it ends before."""
+        size = os.fstat(self._file).st_size
+        end = size if end is None else min(end, size)
+        return os.pread(self._file, end - begin, begin) if end > begin else b""

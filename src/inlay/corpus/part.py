@@ -1,4 +1,4 @@
-"""A part of a corpus: vectors, keys and records in files that are mapped, and that nobody changes any more.
+"""A part of a corpus: vectors, keys and records in files that nobody changes any more. The vectors are mapped.
 
 The manifest has the hash of rows.npy, which is checked when the part is opened, and rows.npy proves each vector
 and each record when it is read. So what is broken, or another corpus's, is never given out.
@@ -27,9 +27,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from inlay.corpus.fixed import FixedRows
+from inlay.corpus.fixed import FixedRows, RecordFile
 from inlay.corpus.manifest import PartInfo
-from inlay.errors import ConfigError
+from inlay.errors import ConfigError, CorpusDamaged
+from inlay.file_guard import FileGuard
 from inlay.types import Entry, FloatArray
 
 VECTORS, SCALES, ROWS, RECORDS = "vectors.npy", "scales.npy", "rows.npy", "records.jsonl"
@@ -45,6 +46,8 @@ ROW = np.dtype(
     ]
 )
 ROW_BYTES = struct.Struct("<32sIIIIQ")  # the same, for one row
+
+DIGEST_BYTES = 32
 
 Array = npt.NDArray[Any]
 
@@ -67,20 +70,26 @@ class Part:
         self.first_row = first_row  # in the corpus
         try:
             self.vectors = _load(path / VECTORS)
-            self.scales: FloatArray = _load(path / SCALES)
-            self._rows = _load(path / ROWS)
+            self.scales: FloatArray = np.array(_load(path / SCALES))
+            rows = _load(path / ROWS)
             self._prefixes = np.array(_load(path / PREFIXES))  # in memory: most look-ups end with it
             self._places = np.array(_load(path / PLACES))
-            self._row_bytes = FixedRows(path / ROWS, self._rows)
+            self._row_bytes = FixedRows(path / ROWS, rows)
             self._vector_bytes = FixedRows(path / VECTORS, self.vectors)
-            self._records: npt.NDArray[np.uint8] = np.memmap(path / RECORDS, dtype=np.uint8, mode="r")
+            self._records = RecordFile(path / RECORDS)
+            self._guard = FileGuard([path / VECTORS])  # the one file that stays mapped: searches read all of it
         except (OSError, ValueError, SyntaxError, TokenError) as error:  # numpy parses headers as Python
             raise ConfigError(f"{path} is not whole ({error}): make the corpus anew") from error
         if sha256_of(path / ROWS) != info.sha256.get(ROWS):
             raise ConfigError(f"{path / ROWS} is not the one that the manifest tells of: make the corpus anew")
-        lengths = {len(array) for array in (self.vectors, self.scales, self._rows)}
+        lengths = {len(array) for array in (self.vectors, self.scales, rows)}
         if lengths != {info.num_rows}:
             raise ConfigError(f"{path} is not whole (its files have {lengths} rows): make the corpus anew")
+
+    def check_map(self) -> None:
+        """`CorpusDamaged` where reading the vectors would end the process: their file was cut short."""
+        if (file := self._guard.shortened()) is not None:
+            raise CorpusDamaged(f"{file} was cut short while it is served: restore it, and restart the server")
 
     def find(self, digest: bytes, flags: int = 0) -> tuple[int, Entry | None] | None:
         """The row that has a digest, and what it holds (None: its bytes do not prove themselves); None: not here."""
@@ -95,7 +104,7 @@ class Part:
         return None
 
     def digest(self, row: int) -> bytes:
-        return bytes(self._rows["digest"][row])
+        return bytes(self._row_bytes.read(row)[:DIGEST_BYTES])
 
     def entry(self, row: int) -> Entry | None:
         """A row as it is stored; None when its bytes do not prove themselves."""
@@ -114,11 +123,14 @@ class Part:
 
     def record(self, row: int) -> dict[str, Any] | None:
         """Id, text and kept columns of a row; None when its bytes do not prove themselves."""
-        begin = int(self._rows["record"][row])
         is_last = row + 1 == self.info.num_rows
-        end = len(self._records) if is_last else int(self._rows["record"][row + 1])
-        line = self._records[begin:end].tobytes()
-        if zlib.crc32(line) != self._rows["record_crc32"][row]:
+        data, following = self._row_bytes.read(row), b"" if is_last else self._row_bytes.read(row + 1)
+        if len(data) < ROW_BYTES.size or not (is_last or len(following) == ROW_BYTES.size):
+            return None
+        *_, crc, begin = ROW_BYTES.unpack(data)
+        end = None if is_last else ROW_BYTES.unpack(following)[-1]
+        line = self._records.read(begin, end)
+        if zlib.crc32(line) != crc:
             return None
         decoded: dict[str, Any] = msgspec.json.decode(line)
         return decoded

@@ -60,6 +60,7 @@ def _blocks(parts: list[Part]) -> Iterator[tuple[int, npt.NDArray[Any], FloatArr
         size = max(1, BLOCK_BYTES // (part.vectors.itemsize * part.vectors.shape[1]))
         for start in range(0, len(part.vectors), size):
             end = start + size
+            part.check_map()
             yield part.first_row + start, part.vectors[start:end], part.scales[start:end]
 
 

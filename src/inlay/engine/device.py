@@ -63,7 +63,10 @@ def _choose_device(asked: str) -> torch.device:
     if asked.split(":")[0] not in present:
         raise ConfigError(f"--device {asked}: this machine has {' and '.join(present)} (or use auto)")
     try:
-        return torch.device(asked)
+        device = torch.device(asked)
+        if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+            raise ConfigError(f"--device {asked}: this machine has cuda:0 to cuda:{count - 1}")
+        return device
     except RuntimeError as error:
         raise ConfigError(f"--device {asked} is not a device: use auto, cpu, cuda, cuda:N or mps") from error
 

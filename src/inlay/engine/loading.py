@@ -65,6 +65,8 @@ def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engi
     choice = choose_for(spec, settings)
     if choice.device.type == "cpu":
         keep_freed_memory()
+    elif choice.device.type == "cuda":
+        torch.cuda.set_device(choice.device)  # of this thread, which owns it from now on
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(Tokenizer, spec.path)  # beside the weights: it takes as long
         runner = make_runner(spec, choice, settings.int8_cosine, reading.result)

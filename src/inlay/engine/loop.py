@@ -87,6 +87,7 @@ class DeviceLoop:
     ) -> None:
         self.beat = time.monotonic()
         self.is_broken = False
+        self.loss: DeviceLost | None = None  # after which nothing runs any more
         self._runner = runner
         self._queue = queue
         self._probe = probe
@@ -240,8 +241,9 @@ class DeviceLoop:
         self._stats.failed_sequences += len(sequences)
         fail_all(sequences, _told(error))
         self._settle(sequences)
+        if isinstance(error, DeviceLost):
+            self.loss = error
         if isinstance(error, InlayError | MemoryError):
-            self.is_broken |= isinstance(error, DeviceLost)
             return
         try:
             self._runner.collect(self._runner.launch(self._probe))

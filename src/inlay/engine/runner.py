@@ -6,6 +6,7 @@ return before the device is done (CUDA); `collect` waits. Knows nothing of queue
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,7 +22,9 @@ from inlay.engine.batch import pack
 from inlay.engine.device import Choice
 from inlay.engine.pooling import mean_of_rows, pooled_rows
 from inlay.engine.prefix import PrefixStore, SharedBatch
-from inlay.errors import ModelError, OutOfMemory
+from inlay.engine.transfer import Launched, arrived, send_back, to_device
+from inlay.errors import DeviceLost, ModelChanged, ModelError, OutOfMemory
+from inlay.file_guard import FileGuard
 from inlay.models.fingerprint import fingerprint
 from inlay.models.forward import ForwardPass, Packed
 from inlay.models.quantise import QuantisationReport, quantise
@@ -53,7 +56,9 @@ class Runner:
         self.spec = replace(spec, dtype=choice.dtype_name)
         self._prefixes: PrefixStore | None = None
         self._stored = read_report(spec.path)
-        self._model, files = _build(spec, choice, self._stored)
+        files = weight_files(spec.path)
+        self._guard = FileGuard(files if self.device.type == "cpu" else [])  # elsewhere nothing stays mapped
+        self._model = _build(spec, choice, files, self._stored)
         made_of: list[str] = []
         arithmetic = f"{choice.dtype} {kernels_name()}"  # roundings to bytes fall otherwise with other kernels
         if self._stored is not None:
@@ -68,6 +73,7 @@ class Runner:
         if self._can_look_back:
             self._prefixes = PrefixStore(self._model.key_value_bytes(choice.dtype), self.device)
         self.spec = replace(self.spec, fingerprint=fingerprint(spec, files, choice.dtype_name, made_of))
+        self._check_files()
 
     @property
     def _can_look_back(self) -> bool:
@@ -78,7 +84,7 @@ class Runner:
     def _quantise(self, sample: list[Sequence], dtype: torch.dtype, least_cosine: float) -> QuantisationReport:
         def run(texts: Iterable[int]) -> Tensor:
             batch = pack([sample[text] for text in texts])
-            vectors = self.launch(batch)[torch.from_numpy(batch.rows)]
+            vectors = torch.from_numpy(self.collect(self.launch(batch))[batch.rows])
             places = {id(sequence): place for place, sequence in enumerate(batch.sequences)}
             return vectors[[places[id(sample[text])] for text in texts]]
 
@@ -96,19 +102,20 @@ class Runner:
         return sequence.num_tokens - kept
 
     @torch.inference_mode()
-    def launch(self, batch: Batch) -> Tensor:
+    def launch(self, batch: Batch) -> Launched:
         """Start a batch; on a CPU it is also done when this returns. [B, width]."""
+        self._check_files()
         with self._naming_out_of_memory():
             if self._prefixes is not None and (shared := self._prefixes.share(batch)) is not None:
-                return self._run_shared(shared, self._prefixes)
+                return send_back(self._run_shared(shared, self._prefixes))
             layout = Layout.of(batch.offsets, self.device)
             pooled = pooled_rows(layout, self.spec.pooling)
             sees_all = self.spec.pooling is Pooling.LAST or not self._model.IS_CAUSAL
             packed = Packed(self._to_device(batch.positions), layout, pooled if sees_all else None)
             hidden: Tensor = self._model(self._to_device(batch.ids), packed)
             if pooled is None:
-                return mean_of_rows(hidden, layout)
-            return hidden if sees_all else hidden[pooled]
+                return send_back(mean_of_rows(hidden, layout))
+            return send_back(hidden if sees_all else hidden[pooled])
 
     def is_divisible(self, batch: Batch) -> bool:
         """Is it one long input that can run in pieces?"""
@@ -120,7 +127,15 @@ class Runner:
         try:
             with self._naming_out_of_memory():
                 ids, positions = self._to_device(batch.ids), self._to_device(batch.positions)
-                return (yield from self._model.forward_in_pieces(ids, positions))
+                pieces = self._model.forward_in_pieces(ids, positions)
+                while True:
+                    self._check_files()
+                    try:
+                        next(pieces)
+                    except StopIteration as finished:
+                        hidden: Tensor = finished.value
+                        return hidden
+                    yield
         finally:
             self._give_back_memory()
 
@@ -137,38 +152,46 @@ class Runner:
         prefixes.keep(shared.new)
         return hidden
 
-    def collect(self, launched: Tensor) -> FloatArray:
+    def collect(self, launched: Launched) -> FloatArray:
         """Wait for a batch. [B, width]; a row with infinities or NaN is the caller's to refuse."""
         with self._naming_out_of_memory():
-            vectors: FloatArray = launched.cpu().numpy()
-            return vectors
+            vectors = arrived(launched)
+        self._check_files()  # what was read in the meantime was what was loaded
+        return vectors
+
+    def _check_files(self) -> None:
+        if (file := self._guard.changed()) is not None:
+            raise ModelChanged(
+                f"{file} was changed while the model is served, and its vectors with it: restart the server"
+            )
 
     @contextmanager
     def _naming_out_of_memory(self) -> Iterator[None]:
         try:
             yield
+        except torch.AcceleratorError as error:
+            raise DeviceLost(
+                f"the device ({self.device}) reports an error after which it runs nothing more: restart the server"
+            ) from error
         except (MemoryError, RuntimeError) as error:
             is_named = isinstance(error, MemoryError | torch.OutOfMemoryError)
             if not is_named and not any(sign in str(error) for sign in _ALLOCATION):
                 raise
+            traceback.clear_frames(error.__traceback__)  # they hold what the batch had in the device's memory
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             raise OutOfMemory(
                 f"needs more memory than the device ({self.device}) has left: shorten the input",
                 retry_after=1.0,
-            ) from error
+            ) from None
 
     def _to_device(self, array: IntArray) -> Tensor:
-        tensor = torch.from_numpy(array)
-        if not self.is_asynchronous:
-            return tensor.to(self.device)
-        return tensor.pin_memory().to(self.device, non_blocking=True)
+        return to_device(array, self.device)
 
 
-def _build(spec: ModelSpec, choice: Choice, stored: StoredReport | None = None) -> tuple[ForwardPass, list[Path]]:
+def _build(spec: ModelSpec, choice: Choice, files: list[Path], stored: StoredReport | None = None) -> ForwardPass:
     if stored is not None and not choice.is_int8:
         raise ModelError(f"{spec.path} is an int8 checkpoint: serve it with --dtype int8, or serve the original")
-    files = weight_files(spec.path)
     with torch.device("meta"):
         try:
             model = forward_class(spec.family)(spec.config, choice.dtype)
@@ -179,4 +202,4 @@ def _build(spec: ModelSpec, choice: Choice, stored: StoredReport | None = None) 
         except (TypeError, ValueError, RuntimeError) as error:
             raise ModelError(f"{spec.path / 'config.json'} does not describe a model: {error}") from error
     load_weights(model, files, choice.device)
-    return model.eval(), files
+    return model.eval()

@@ -85,6 +85,8 @@ class DeviceWorker:
             return self._failure.message
         if self._engine is None or self._is_closed:
             return None
+        if self._engine.loop.loss is not None:
+            return self._engine.loop.loss.message
         if self._engine.loop.is_broken:
             return "the device fails batches that it ran before"
         silence = time.monotonic() - self._engine.loop.beat

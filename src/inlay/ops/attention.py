@@ -1,13 +1,15 @@
 """Softmax attention over a packed batch: each sequence sees itself and nothing else.
 
-Behind one function: torch's varlen flash attention on CUDA in half precision, the compiled kernel on a CPU, and
-for everything else grouped matrix products in query blocks, which skip the keys above the diagonal and keep memory
-bounded for long inputs. There, sequences of equal length that lie side by side share one product.
+Behind one function: on CUDA torch's varlen flash attention, or its memory-efficient kernel where that does not do; on
+a CPU the compiled kernel; and for everything else grouped matrix products in query blocks, which skip the keys above
+the diagonal and keep memory bounded for long inputs. There, sequences of equal length that lie side by side share one
+product.
 """
 
 from __future__ import annotations
 
 import inspect
+from functools import cache
 from itertools import pairwise
 from typing import Any, cast
 
@@ -18,6 +20,8 @@ from inlay.ops.layout import Layout
 from inlay.ops.native import kernels_for
 
 QUERY_BLOCK = 256  # rows of one score block; above 128 the products run at full speed
+AMPERE, LARGEST_FLASH_HEAD = (8, 0), 256
+NOT_CAUSAL, CAUSAL_FROM_THE_END = 0, 2  # of the memory-efficient kernel
 SCORE_ELEMENTS = 1 << 24  # scores alive at once: 64 MiB in float32
 
 
@@ -27,8 +31,10 @@ def attention(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, *,
     With fewer kv_heads than heads, each serves heads / kv_heads neighbouring query heads. `queries` says which
     rows of q belong to each sequence of `keys`: all positions, or only its last ones.
     """
-    if q.is_cuda and q.dtype in (torch.float16, torch.bfloat16):
+    if q.is_cuda and _has_flash(q.device, q.dtype, q.shape[-1]):
         return _varlen(q, k, v, queries, keys, is_causal)
+    if q.is_cuda and q.shape[-1] % 4 == 0:
+        return attend_efficiently(q, k, v, queries, keys, is_causal=is_causal)
     if (kernels := kernels_for(q)) is not None:
         return kernels.attention(q, k, v, (queries.host, keys.host), is_causal=is_causal)
     if queries is keys:
@@ -55,6 +61,8 @@ def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, is_caus
     out = torch.empty_like(q)
     heads = q.shape[1]
     for first, count, length in layout.runs():
+        if length == 0:
+            continue
         step = max(1, SCORE_ELEMENTS // (heads * length * min(length, QUERY_BLOCK)))
         for start in range(0, count, step):
             number = min(step, count - start)
@@ -93,22 +101,46 @@ def _hide_future(scores: Tensor, start: int) -> None:
     scores.masked_fill_(future, float("-inf"))
 
 
+def attend_efficiently(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, *, is_causal: bool) -> Tensor:
+    """The same by torch's memory-efficient kernel, which takes float32 and older GPUs: one launch for all sequences."""
+    group = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
+    out = torch.ops.aten._efficient_attention_forward(
+        *(q[None], k[None], v[None], None),
+        *(queries.cu_seqlens, keys.cu_seqlens, queries.max_length, keys.max_length),
+        *(0.0, CAUSAL_FROM_THE_END if is_causal else NOT_CAUSAL),
+    )
+    return cast(Tensor, out[0][0])
+
+
+@cache
+def _has_flash(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
+    """Does the flash kernel take these? Half precision, from Ampere on, widths that it has tiles for."""
+    if dtype not in (torch.float16, torch.bfloat16) or head_dim % 8 or head_dim > LARGEST_FLASH_HEAD:
+        return False
+    return torch.cuda.get_device_capability(device) >= AMPERE
+
+
+@cache
+def _varlen_parameters() -> frozenset[str]:
+    """They differ between torch 2.10 and 2.14."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return frozenset(inspect.signature(varlen_attn).parameters)
+
+
 def _varlen(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, is_causal: bool) -> Tensor:
-    """torch's varlen flash attention; its arguments differ between torch 2.10 and 2.13."""
+    """torch's varlen flash attention. Before it asks for `enable_gqa`, it takes fewer kv_heads without a word."""
     from torch.nn.attention.varlen import varlen_attn
 
     arguments: dict[str, Any] = {}
-    known = inspect.signature(varlen_attn).parameters
+    known = _varlen_parameters()
     if "is_causal" in known:
         arguments["is_causal"] = is_causal
     elif is_causal:
         arguments["window_size"] = (-1, 0)
-    if k.shape[1] != q.shape[1]:
-        if "enable_gqa" in known:
-            arguments["enable_gqa"] = True
-        else:
-            group = q.shape[1] // k.shape[1]
-            k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
+    if "enable_gqa" in known:
+        arguments["enable_gqa"] = k.shape[1] != q.shape[1]
     if "num_splits" in known:
         arguments["num_splits"] = 1  # the same sums whatever else is in the batch
     lengths = (queries.cu_seqlens, keys.cu_seqlens, queries.max_length, keys.max_length)

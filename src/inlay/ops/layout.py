@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -30,12 +31,14 @@ class Layout:
     def of(cls, offsets: IntArray, device: torch.device) -> Layout:
         listed: list[int] = offsets.tolist()
         longest = max(end - start for start, end in pairwise(listed))
-        return cls(listed, torch.from_numpy(offsets), torch.tensor(listed, dtype=torch.int32, device=device), longest)
+        return cls(listed, torch.from_numpy(offsets), _on_device(offsets.astype(np.int32), device), longest)
 
     @classmethod
     def of_one_row_each(cls, rows: Tensor) -> Layout:
-        """So many sequences of one row."""
-        return cls.of(np.arange(len(rows) + 1, dtype=np.int64), rows.device)
+        """So many sequences of one row; made on the device, which is not waited for."""
+        count = len(rows) + 1
+        cu_seqlens = torch.arange(count, dtype=torch.int32, device=rows.device)
+        return cls(list(range(count)), torch.arange(count), cu_seqlens, 1)
 
     def runs(self) -> Iterator[tuple[int, int, int]]:
         """Neighbours of equal length, as (first row, number of sequences, length)."""
@@ -46,3 +49,9 @@ class Layout:
             if is_last or self.offsets[b + 1] - self.offsets[b] != length:
                 yield self.offsets[first], b - first, length
                 first = b
+
+
+def _on_device(array: npt.NDArray[np.int32], device: torch.device) -> Tensor:
+    """A blocking copy would wait for all that the device still has to do."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

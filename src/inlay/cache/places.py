@@ -23,8 +23,9 @@ from inlay.cache.open_marks import OpenMarks
 _PLACE = struct.Struct("<II")  # segment, slot
 _COUNTER = b"last segment"
 KEY_BYTES = 16  # of the digest; the whole digest is in the record
+SMALLEST_FILE = 8192  # bytes that each of LMDB's files has at least
 SMALLEST_MAP = 64 << 20  # bytes of address space
-DATA = "data.mdb"
+DATA, LOCKS = "data.mdb", "lock.mdb"
 DAMAGE = (
     lmdb.CorruptedError,
     lmdb.InvalidError,
@@ -51,6 +52,7 @@ class _Environment:
         self.num_users = 0
         self.is_damaged = False
         self._inode = -1
+        self._sizes: dict[str, int] = {}  # of the mapped files, which never shrink
         self._map_size = map_size
         self._opening = Lock()
         self.marks = OpenMarks(path.parent / "open")
@@ -68,6 +70,7 @@ class _Environment:
                     str(self.path), map_size=self._map_size, sync=False, metasync=False, readahead=False
                 )
                 self._inode = (self.path / DATA).stat().st_ino
+                self._sizes = dict.fromkeys((DATA, LOCKS), 0)
                 self.is_damaged = False
 
     def _is_replaced(self) -> bool:
@@ -79,15 +82,17 @@ class _Environment:
     def checked(self) -> lmdb.Environment:
         """The map, if reading it cannot kill the process; `lmdb.CorruptedError` otherwise."""
         try:
-            found = (self.path / DATA).stat()
+            if (self.path / DATA).stat().st_ino != self._inode:  # another process has made it anew
+                self.open()
+            for name, known in self._sizes.items():
+                size = (self.path / name).stat().st_size
+                if size < max(known, SMALLEST_FILE):
+                    raise lmdb.CorruptedError("its file was cut short")
+                self._sizes[name] = size
         except FileNotFoundError:
             raise lmdb.CorruptedError("its file has gone") from None
-        if found.st_ino != self._inode:  # another process has made it anew
-            self.open()
-            found = (self.path / DATA).stat()
-        needed = (self.map.info()["last_pgno"] + 1) * self.map.stat()["psize"]
-        if found.st_size < needed:
-            raise lmdb.CorruptedError("its file was cut short")
+        if self._sizes[DATA] < (self.map.info()["last_pgno"] + 1) * self.map.stat()["psize"]:
+            raise lmdb.CorruptedError("its file was cut short before it was opened")
         return self.map
 
     def close(self) -> None:

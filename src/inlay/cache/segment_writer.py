@@ -80,6 +80,7 @@ class SegmentWriter:
         active = self._active.get(width)
         if active is None or not active[1].exists():
             if active is not None:
+                del self._active[width]
                 active[1].close()
             active = self._active[width] = self._adopt_segment(width) or self._new_segment(width)
         return active

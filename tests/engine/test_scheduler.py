@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inlay.engine import scheduler as module
@@ -87,6 +87,7 @@ def test_under_any_overload_the_oldest_runs_within_eight_batches() -> None:
     assert document not in batches[0]
 
 
+@settings(max_examples=30)
 @given(requests, st.integers(1, 400))
 def test_waiting_is_bounded_by_what_came_before_however_much_comes_after(
     lengths: list[list[int]], max_tokens: int

@@ -117,7 +117,8 @@ class Service:
         items = make_items(worker.spec, request)
         asked = [item for item in items if item.error is None]
         if request.options.read_cache:
-            keys = dict.fromkeys(key for item in asked for key in (item.key, item.cut_key) if key is not None)
+            keys = dict.fromkeys([item.key for item in asked])
+            keys.update((item.cut_key, None) for item in asked if item.cut_key is not None)
             found = await self.cache.get_many(keys, worker.spec.width)
             asked = [item for item in asked if not (found and take_entry(item, found))]
         waiting: dict[bytes, list[Item]] = {}

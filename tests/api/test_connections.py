@@ -239,3 +239,87 @@ def wait_until(is_so: Callable[[], bool]) -> None:
     while not is_so():
         assert time.monotonic() < end, "it did not come about"
         time.sleep(0.02)
+
+
+def test_a_string_that_is_never_closed_is_looked_at_once(server: RunningServer) -> None:
+    """Half a million quotes and no end: a second look at each would take for ever."""
+    body = b'{"input":"' + b'\\"' * 500_000 + b"," * ((1 << 20) + 5)
+    with connect(server, timeout=20) as connection:
+        connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        assert b" 400 " in connection.recv(65536).splitlines()[0]
+    for end in (b"\\", b'\\\\"', b'"', b""):
+        assert server.post(body + end).status_code in (400, 413)
+
+
+def test_a_reply_that_is_read_slowly_but_steadily_arrives_whole(strict: RunningServer) -> None:
+    """The kernel holds megabytes of it, so that the server's own buffer may stand still for long."""
+    with connect(strict, timeout=60) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        connection.sendall(request_of({"input": [f"n{i}" for i in range(1200)]}, "connection: close"))
+        received, began = 0, time.monotonic()
+        while chunk := connection.recv(20_000):
+            received += len(chunk)
+            if time.monotonic() - began < 14:
+                time.sleep(0.1)
+    assert received > 4_000_000
+
+
+def test_silent_connections_do_not_cut_off_a_reply_that_is_being_read(strict: RunningServer) -> None:
+    with connect(strict, timeout=60) as reading, ExitStack() as stack:
+        reading.sendall(request_of({"input": [f"n{i}" for i in range(1200)]}, "connection: close"))
+        first = reading.recv(1000)
+        for _ in range(60):
+            stack.enter_context(connect(strict))
+        received = len(first) + len(read_all(reading))
+    assert received > 4_000_000
+
+
+def test_what_follows_a_chunked_body_is_bounded(strict: RunningServer) -> None:
+    sent = 0
+    with connect(strict) as connection:
+        head = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+        connection.sendall(head + b'e\r\n{"input": "a"}\r\n0\r\nX-T: ')
+        with suppress(OSError):
+            while sent < 8 << 20:
+                connection.sendall(b"y" * 50_000)
+                sent += 50_000
+    assert sent < 8 << 20, "the server goes on reading"
+
+
+def test_a_good_request_is_answered_before_the_garbage_behind_it(strict: RunningServer) -> None:
+    with connect(strict) as connection:
+        connection.sendall(request_of({"input": f"good {time.monotonic()}"}) + b"\x00\x01garbage\r\n\r\n")
+        received = read_all(connection)
+    assert re.findall(rb"HTTP/1\.1 (\d+)", received) == [b"200", b"400"]
+    assert b'"object":"list"' in received
+
+
+def test_of_too_many_pipelined_requests_the_first_are_answered(strict: RunningServer) -> None:
+    with connect(strict) as connection:
+        connection.sendall(b"".join(request_of({"input": f"many {i}"}) for i in range(40)))
+        received = read_all(connection)
+    statuses = re.findall(rb"HTTP/1\.1 (\d+)", received)
+    assert statuses == [b"200"] * 33 + [b"400"]
+    logged = strict.output()
+    assert "exception" not in logged, "what a client does is no fault of ours"
+
+
+def test_an_upgrade_to_a_protocol_that_is_not_spoken_is_ignored(strict: RunningServer) -> None:
+    headers = ("connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "http2-settings: AAMAAABkAAQAAP__")
+    with connect(strict) as connection:
+        connection.sendall(request_of({"input": "over http/1.1 then"}, *headers))
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_half_closed_http_1_0_is_answered_and_half_a_body_is_not_waited_for(strict: RunningServer) -> None:
+    with connect(strict) as connection:
+        old = request_of({"input": f"old {time.monotonic()}"}).replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+        connection.sendall(old)
+        connection.shutdown(socket.SHUT_WR)
+        assert b" 200 " in read_all(connection).splitlines()[0]
+    with connect(strict) as connection:
+        connection.sendall(request_of({"input": "x"}, length=5000))
+        connection.shutdown(socket.SHUT_WR)
+        began = time.monotonic()
+        read_all(connection)
+        assert time.monotonic() - began < 0.9, "it waited for the body's time to run out"

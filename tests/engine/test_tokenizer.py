@@ -125,6 +125,45 @@ def test_a_cut_of_a_long_text_is_the_cut_of_the_whole(tokenizer: Tokenizer, side
     assert np.array_equal(tokenizer.cut(found, most, side, 9), tokenizer.cut(whole, most, side, 9))
 
 
+@pytest.mark.parametrize("between", ["\n", "\t", "\u00a0", "  ", "\r\n\r\n", " , ", ". "])
+@pytest.mark.parametrize("side", [Truncate.START, Truncate.END, Truncate.NONE])
+def test_whatever_parts_the_words_pieces_have_the_tokens_of_the_whole(
+    tokenizer: Tokenizer, between: str, side: Truncate
+) -> None:
+    chance = random.Random(3)
+    text = between.join("".join(chance.choice("abcdeé") for _ in range(chance.randrange(1, 9))) for _ in range(60_000))
+    (whole,) = tokenizer.encode_many([text])
+    most = 256 if side is not Truncate.NONE else 1 << 30
+    found, _ = tokenizer.encode_long(text, most, side)
+    if side is Truncate.NONE:
+        assert np.array_equal(found, whole)
+    else:
+        assert np.array_equal(tokenizer.cut(found, most, side), tokenizer.cut(whole, most, side))
+
+
+@pytest.mark.parametrize(
+    ("name", "between", "alphabet"),
+    [("demo", "", "今天气很好我们去公园"), ("demo", ",", "abcde"), ("qwen3", ",", "abcde")],
+)
+def test_texts_without_blanks_are_parted_where_their_tokenizer_parts_them(
+    request: pytest.FixtureRequest, demo_path: Path, name: str, between: str, alphabet: str
+) -> None:
+    tokenizer = Tokenizer(demo_path if name == "demo" else request.getfixturevalue("qwen3_tokenizer"))
+    chance = random.Random(4)
+    text = between.join("".join(chance.choice(alphabet) for _ in range(5)) for _ in range(60_000))
+    (whole,) = tokenizer.encode_many([text])
+    found, _ = tokenizer.encode_long(text, 256, Truncate.START)
+    cut = (tokenizer.cut(ids, 256, Truncate.START) for ids in (found, whole))
+    assert np.array_equal(*cut)
+
+
+def test_one_word_of_any_sensible_length_is_one_word(demo_path: Path) -> None:
+    tokenizer = Tokenizer(demo_path)
+    found, is_whole = tokenizer.encode_long("a" * (3 * PIECE), 256, Truncate.NONE)
+    assert is_whole
+    assert np.array_equal(found, tokenizer.encode_many(["a" * (3 * PIECE)])[0])
+
+
 def test_a_text_without_words_is_tokenised_in_pieces_too(tokenizer: Tokenizer) -> None:
     found, is_whole = tokenizer.encode_long("x" * (5 * PIECE), 1 << 30, Truncate.NONE)
     assert is_whole

@@ -59,7 +59,6 @@ def make_app(
         budget,
         max_body_bytes=settings.max_body_bytes,
         max_inputs=settings.max_inputs_per_request,
-        body_timeout=min(settings.body_timeout, settings.request_timeout),
         request_timeout=settings.request_timeout,
         allow_token_ids=settings.allow_token_ids,
     )
@@ -69,7 +68,6 @@ def make_app(
         admission,
         budget,
         max_body_bytes=settings.max_body_bytes,
-        body_timeout=min(settings.body_timeout, settings.request_timeout),
         request_timeout=settings.request_timeout,
     )
     routes = [

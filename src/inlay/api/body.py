@@ -1,18 +1,15 @@
-"""Reads a request's body, within bounds of bytes and time, and tells when the client has gone."""
+"""Reads a request's body, within bounds of bytes, and tells when the client has gone. Its time is the connection's."""
 
 from __future__ import annotations
 
-import asyncio
-import time
 from types import TracebackType
 
 from starlette.types import Message, Receive, Scope
 
 from inlay.admission import ByteBudget
-from inlay.errors import BodyTimeout, Cancelled, RequestError, TooLarge
+from inlay.errors import Cancelled, RequestError, TooLarge
 
 DRAINED = 4  # bodies up to so many times the limit are read to the end, so that the refusal arrives
-SLOWEST_RATE = 64 << 10  # bytes a second that a body must come in, beyond the time that all have
 WIDE_BYTES = 16 << 20  # of a body with characters beyond U+FFFF: in memory its texts take four times as much
 _FIRST_OF_WIDE = (b"\xf0", b"\xf1", b"\xf2", b"\xf3", b"\xf4", b"\\ud8", b"\\uD8")
 
@@ -20,10 +17,9 @@ _FIRST_OF_WIDE = (b"\xf0", b"\xf1", b"\xf2", b"\xf3", b"\xf4", b"\\ud8", b"\\uD8
 class BodyReader:
     """Reads one body; as a context manager it holds the body's bytes in the budget until the request is answered."""
 
-    def __init__(self, budget: ByteBudget, max_bytes: int, timeout: float) -> None:
+    def __init__(self, budget: ByteBudget, max_bytes: int) -> None:
         self._budget = budget
         self._max_bytes = max_bytes
-        self._timeout = timeout
         self._taken = 0
 
     def __enter__(self) -> BodyReader:
@@ -37,12 +33,12 @@ class BodyReader:
     async def read(self, scope: Scope, receive: Receive) -> bytes | bytearray:
         """The whole body.
 
-        `TooLarge` when it is over the limit, `Overloaded` when all bodies together are, `BodyTimeout` when it does
-        not come in time.
+        `TooLarge` when it is over the limit, `Overloaded` when all bodies together are, `Cancelled` when it does not
+        come.
         """
         if content_length(scope) > self._max_bytes * DRAINED:
             raise self._too_large()
-        message = await self._receive(receive, time.monotonic() + self._timeout)
+        message = await _receive(receive)
         first: bytes = message.get("body", b"")
         if not message.get("more_body", False):
             self._take(len(first))
@@ -51,7 +47,7 @@ class BodyReader:
 
     async def _read_on(self, first: bytes, receive: Receive) -> bytearray:
         body = bytearray()
-        began, size, chunk, is_more = time.monotonic(), 0, first, True
+        size, chunk, is_more = 0, first, True
         while True:
             size += len(chunk)
             if size > self._max_bytes * DRAINED:
@@ -61,21 +57,11 @@ class BodyReader:
                 body += chunk
             if not is_more:
                 break
-            message = await self._receive(receive, began + self._timeout + size / SLOWEST_RATE)
+            message = await _receive(receive)
             chunk, is_more = message.get("body", b""), message.get("more_body", False)
         if size > self._max_bytes:
             raise self._too_large()
         return body
-
-    async def _receive(self, receive: Receive, deadline: float) -> Message:
-        try:
-            async with asyncio.timeout(max(deadline - time.monotonic(), 0)):
-                message = await receive()
-        except TimeoutError as error:
-            raise BodyTimeout("the body did not arrive in time: send it at once, or raise --body-timeout") from error
-        if message["type"] == "http.disconnect":
-            raise Cancelled("the client has gone")
-        return message
 
     def _take(self, num_bytes: int) -> None:
         self._budget.take(num_bytes)
@@ -95,6 +81,13 @@ class BodyReader:
         return TooLarge(
             f"the body is larger than {self._max_bytes} bytes: send fewer inputs at a time, or raise --max-body-bytes"
         )
+
+
+async def _receive(receive: Receive) -> Message:
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise Cancelled("the client has gone")
+    return message
 
 
 def content_length(scope: Scope) -> int:

@@ -8,6 +8,10 @@ JSON. A client that has closed its side for writing still gets its reply.
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import re
+import struct
+import termios
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +21,15 @@ from uvicorn.server import ServerState
 
 from inlay.api.connections import Connections
 from inlay.api.replies import error_reply
-from inlay.errors import HeadTimeout, HeadTooLarge, InlayError, Overloaded, RequestError
+from inlay.errors import BodyTimeout, HeadTimeout, HeadTooLarge, InlayError, Overloaded, RequestError
 
 MOST_HEAD_BYTES = 64 << 10
 MOST_HEAD_LINES = 128
+SLOWEST_BODY = 64 << 10  # bytes a second that a body must come in, beyond the time that all have
 MOST_PIPELINED = 32  # requests that wait on a connection for the one before them
 SLOWEST_BYTES = 16 << 10  # of a reply that a client takes in `SEND_CHECK_SECONDS`, or it has stopped reading
 SEND_CHECK_SECONDS = 10.0
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)  # to a protocol that is not spoken here: to be ignored
 PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"  # which every client skips
 PROBE_SECONDS = (0.0, 0.02, 0.1, 0.5, 2.0)  # after the end: the first one asks, a later one finds the answer
 
@@ -34,6 +40,7 @@ class ConnectionLimits:
 
     connections: Connections
     head_seconds: float
+    body_seconds: float
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -51,18 +58,23 @@ class BoundedConnection(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._is_in_head = True
         self._has_ended_part = False
-        self._head_bytes = self._num_head_bytes = 0
+        self._head_bytes = self._chunk_bytes = self._body_bytes = 0
+        self._body_began = 0.0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._body_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
         self._unread_before = 0
         self._is_half_closed = False
+        self._running: RequestResponseCycle | None = None
+        self._late_refusal: InlayError | None = None  # goes out behind the replies to what came before
         self._refusal: InlayError | None = None  # why the parser was stopped
 
     @property
     def unread_bytes(self) -> int:
-        return self.transport.get_write_buffer_size()
+        return self.transport.get_write_buffer_size() + self._kernel_bytes()
 
     def abort(self) -> None:
+        self._disconnect()
         self.transport.abort()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -74,22 +86,30 @@ class BoundedConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.limits.connections.remove(self)
-        for timer in (self._head_timer, self._send_timer):
+        for timer in (self._head_timer, self._body_timer, self._send_timer):
             if timer is not None:
                 timer.cancel()
+        self._disconnect()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        self._has_ended_part = False
-        super().data_received(data)
-        if not self._is_in_head or self.transport.is_closing():
+        if self._late_refusal is not None:
             return
-        self._head_bytes += 0 if self._has_ended_part else len(data)  # what httptools keeps until a line is whole
-        if self._head_bytes > MOST_HEAD_BYTES:
+        if self._is_in_head and b"pgrade" in data:
+            data = _UPGRADE.sub(b"\r\nx-upgrade:", data, 1)
+        self._has_ended_part = self._has_body = False
+        self._chunk_bytes = len(data)
+        super().data_received(data)
+        if not self._is_in_head and self._body_timer is None:
+            self._await_body()
+        if self._has_ended_part or self._has_body or self.transport.is_closing():
+            return
+        self._head_bytes += len(data)  # of a head, or of what follows a body: httptools keeps a line until it is whole
+        if self._head_bytes > MOST_HEAD_BYTES or len(self.headers or ()) > MOST_HEAD_LINES:
             self._refuse(_head_too_large())
-        elif self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
+        elif self._is_in_head and self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._await_head()
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -98,46 +118,51 @@ class BoundedConnection(HttpToolsProtocol):
         Or it has gone altogether, which shows when something is sent to it.
         """
         cycle = self.cycle
-        if cycle is None or cycle.response_complete or cycle.scope["http_version"] != "1.1":
+        if cycle is None or cycle.response_complete or cycle.more_body:  # the rest of a body will not come
             return False
         self._is_half_closed = True
-        for seconds in PROBE_SECONDS:
+        for seconds in PROBE_SECONDS if cycle.scope["http_version"] == "1.1" else ():
             self.loop.call_later(seconds, self._probe, cycle)
         return True
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._is_in_head, self._num_head_bytes = True, 0
-
-    def on_url(self, url: bytes) -> None:
-        super().on_url(url)
-        self._count_head(len(url))
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
-        self._count_head(len(name) + len(value))
+        self._is_in_head = True
 
     def on_headers_complete(self) -> None:
         self._is_in_head, self._has_ended_part = False, True
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+        if len(self.headers) > MOST_HEAD_LINES or self._head_is_large():
+            self._refusal = _head_too_large()
+            raise ValueError(self._refusal.message)  # stops the parser
         if len(self.pipeline) >= MOST_PIPELINED:
-            self.abort()
-            return
+            self._refusal = RequestError(f"over {MOST_PIPELINED} requests wait on this connection: wait for replies")
+            raise ValueError(self._refusal.message)
         self.limits.connections.note_work(self)
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        self._has_body = True
+        self._body_bytes += len(body)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._is_in_head, self._has_ended_part, self._head_bytes = True, True, 0
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.transport.is_closing() or (self.cycle is not None and not self.cycle.response_complete):
             return
         self.limits.connections.note_rest(self)
-        if self._is_half_closed:
+        if self._late_refusal is not None:
+            self._refuse(self._late_refusal)
+        elif self._is_half_closed:
             self.transport.close()
 
     def pause_writing(self) -> None:
@@ -157,19 +182,30 @@ class BoundedConnection(HttpToolsProtocol):
         """In the place of uvicorn's plain text."""
         self._refuse(self._refusal or RequestError("what was sent is not an HTTP/1.1 request"))
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - uvicorn's own type
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _refuse(self, error: InlayError) -> None:
+        """Answer and close, behind the replies to requests that came whole."""
+        cycle = self.cycle
+        if cycle is not None and not (cycle.response_complete or cycle.more_body):
+            self._late_refusal = error
+            return
         reply = error_reply(error)
         headers = [*reply.raw_headers, (b"connection", b"close")]
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
         status = b"HTTP/1.1 %d %b\r\n" % (error.status, error.code.encode())
         self.transport.write(b"".join((status, lines, b"\r\n", reply.body)))
+        self._disconnect()
         self.transport.close()
 
-    def _count_head(self, num_bytes: int) -> None:
-        self._num_head_bytes += num_bytes
-        if self._num_head_bytes > MOST_HEAD_BYTES or len(self.headers) > MOST_HEAD_LINES:
-            self._refusal = _head_too_large()
-            raise ValueError(self._refusal.message)  # stops the parser
+    def _disconnect(self) -> None:
+        """Tell the requests under way at once: nothing may be written to a transport that is closing."""
+        for cycle in (self._running, self.cycle, *(cycle for cycle, _ in self.pipeline)):
+            if cycle is not None:
+                cycle.disconnected = True
+                cycle.message_event.set()
 
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(self.limits.head_seconds, self._end_waiting)
@@ -182,12 +218,38 @@ class BoundedConnection(HttpToolsProtocol):
         else:
             self.transport.close()
 
+    def _await_body(self) -> None:
+        """Of a request whose head is there; a body that comes with it needs no clock."""
+        self._body_began, self._body_bytes = self.loop.time(), 0
+        self._body_timer = self.loop.call_later(self.limits.body_seconds, self._check_body)
+
+    def _check_body(self) -> None:
+        seconds = self._body_began + self.limits.body_seconds + self._body_bytes / SLOWEST_BODY - self.loop.time()
+        if seconds > 0:
+            self._body_timer = self.loop.call_later(seconds, self._check_body)
+        else:
+            self._refuse(BodyTimeout("the body did not arrive in time: send it at once, or raise --body-timeout"))
+
+    def _head_is_large(self) -> bool:
+        """Only looked at where it did not come alone in a small piece."""
+        if self._chunk_bytes + self._head_bytes <= MOST_HEAD_BYTES:
+            return False
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MOST_HEAD_BYTES
+
     def _check_reading(self) -> None:
         if self._unread_before - self.unread_bytes < SLOWEST_BYTES:
             self.abort()
             return
         self._unread_before = self.unread_bytes
         self._send_timer = self.loop.call_later(SEND_CHECK_SECONDS, self._check_reading)
+
+    def _kernel_bytes(self) -> int:
+        """What the kernel has taken and the client has not."""
+        try:
+            descriptor = self.transport.get_extra_info("socket").fileno()
+            return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))[0])
+        except (OSError, ValueError, AttributeError):  # closed, or a system that cannot tell
+            return 0
 
     def _probe(self, cycle: RequestResponseCycle) -> None:
         """While nothing of a reply has been sent, and no other reply may be under way."""

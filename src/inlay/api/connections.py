@@ -25,7 +25,7 @@ class Connection(Protocol):
 
     @property
     def unread_bytes(self) -> int:
-        """Of replies that the client has not taken yet."""
+        """Of replies that the client has not taken yet, here or in the kernel."""
         ...
 
     def abort(self) -> None:
@@ -50,11 +50,11 @@ class Connections:
     def add(self, connection: Connection) -> bool:
         """A new connection; False when all others are at work and it must be refused."""
         if len(self._all) >= self.most:
-            if not self._idle:
+            idlest = next((one for one in self._idle if not one.unread_bytes), None)
+            if idlest is None:
                 self.num_refused += 1
                 self._complaints.tell("all connections are at work; refusing new ones", "server", OSError(self.most))
                 return False
-            idlest = next(iter(self._idle))
             self.num_closed_idle += 1
             self.remove(idlest)
             idlest.abort()

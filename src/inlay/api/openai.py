@@ -37,7 +37,8 @@ INPUT_TYPES = {
 LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 LARGE_BODY = 1 << 20  # bytes, from which on values are counted before they are decoded
 MOST_VALUES = 1 << 20
-_STRING_OR_COMMA = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|,', re.DOTALL)
+# A string that is never closed goes to the end, so that nothing is looked at twice.
+_STRING_OR_COMMA = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|,', re.DOTALL)
 NAMED_TRUNCATED = 64  # indices listed in the header
 CHOICES = {
     "encoding_format": (FLOAT, BASE64),
@@ -59,7 +60,6 @@ class EmbeddingsRoute:
         *,
         max_body_bytes: int,
         max_inputs: int,
-        body_timeout: float,
         request_timeout: float,
         allow_token_ids: bool,
     ) -> None:
@@ -67,7 +67,6 @@ class EmbeddingsRoute:
         self._metrics = metrics
         self._admission = admission
         self._budget = budget
-        self._body_timeout = body_timeout
         self._max_body_bytes = max_body_bytes
         self._max_inputs = max_inputs
         self._timeout = request_timeout
@@ -78,7 +77,7 @@ class EmbeddingsRoute:
         self._known = frozenset(EmbeddingRequest.__struct_fields__)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with BodyReader(self._budget, self._max_body_bytes, self._body_timeout) as reader:
+        with BodyReader(self._budget, self._max_body_bytes) as reader:
             call = self._parse(await reader.read(scope, receive))  # a slow sender takes nobody's place
             with self._admission:
                 headers, encoded = await self._answer(call, scope, receive)

@@ -53,21 +53,19 @@ class SearchRoute:
         budget: ByteBudget,
         *,
         max_body_bytes: int,
-        body_timeout: float,
         request_timeout: float,
     ) -> None:
         self._service = service
         self._corpora = corpora
         self._admission = admission
         self._budget = budget
-        self._body_timeout = body_timeout
         self._max_body_bytes = max_body_bytes
         self._timeout = request_timeout
         self._decoder = msgspec.json.Decoder(SearchRequest)
 
     async def answer(self, request: Request) -> Response:
         """One search."""
-        with BodyReader(self._budget, self._max_body_bytes, self._body_timeout) as reader:
+        with BodyReader(self._budget, self._max_body_bytes) as reader:
             call = self._parse(await reader.read(request.scope, request.receive))
             with self._admission:
                 return await self._answer(call, request)

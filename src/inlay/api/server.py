@@ -83,10 +83,11 @@ class Surroundings:
 def run_server(around: Surroundings, workers: Mapping[str, LoadingWorker], settings: Settings) -> None:
     """Serve until a signal comes. Raises what kept a model from loading."""
     app, service, ops = make_app(workers, around.cache, around.corpora, around.keyring, settings)
+    body_seconds = min(settings.body_timeout, settings.request_timeout)
     connections = Connections(most_connections(settings.max_connections))
     config = uvicorn.Config(
         app,
-        http=connection_class(ConnectionLimits(connections, settings.head_timeout)),
+        http=connection_class(ConnectionLimits(connections, settings.head_timeout, body_seconds)),
         ws="none",
         log_config=None,
         access_log=False,

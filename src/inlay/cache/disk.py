@@ -124,7 +124,10 @@ class DiskTier:
         self._count()
 
     def mend(self) -> None:
-        """Put a new index in the place of a damaged one, from what the segments have."""
+        """Put a new index in the place of a damaged one, from what the segments have; once, whoever has seen it."""
+        if not (self._places.is_damaged or self._places.is_lost):
+            self._is_mending = False
+            return
         self.errors += 1
         log.warning("the cache's index is damaged; making it anew", path=str(self.path))
         try:

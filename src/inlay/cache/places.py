@@ -8,6 +8,7 @@ Knows nothing of what lies in a place.
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import time
@@ -103,7 +104,7 @@ class _Environment:
 
 
 # A fact of the process, as LMDB's rule is: by directory, with the lock that guards it.
-_ENVIRONMENTS: dict[Path, _Environment] = {}
+_ENVIRONMENTS: dict[tuple[int, Path], _Environment] = {}  # with the process: a fork may not use its parent's
 _LOCK = Lock()
 
 
@@ -112,10 +113,11 @@ class Places:
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         self._path = path.resolve()
+        self._owner = (os.getpid(), self._path)
         with _LOCK:
-            if self._path not in _ENVIRONMENTS:
-                _ENVIRONMENTS[self._path] = _Environment(self._path, max(SMALLEST_MAP, max_bytes))
-            self._shared = _ENVIRONMENTS[self._path]
+            if self._owner not in _ENVIRONMENTS:
+                _ENVIRONMENTS[self._owner] = _Environment(self._path, max(SMALLEST_MAP, max_bytes))
+            self._shared = _ENVIRONMENTS[self._owner]
             self._shared.num_users += 1
 
     @property
@@ -203,7 +205,7 @@ class Places:
         with _LOCK:
             self._shared.num_users -= 1
             if self._shared.num_users == 0:
-                del _ENVIRONMENTS[self._path]
+                del _ENVIRONMENTS[self._owner]
                 self._shared.close()
 
     def _writing(self) -> lmdb.Transaction:

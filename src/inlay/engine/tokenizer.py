@@ -19,7 +19,14 @@ from inlay.types import IntArray, Truncate
 
 _PROBE = "a"
 PIECE = 1 << 16  # characters tokenised at a time: what the tokenizer needs beside a text is over 200 times its size
-_BETWEEN_WORDS = re.compile(r"\w (?=\w)")  # tokenizers part words here, so pieces have the tokens of the whole
+MOST_PIECES = 4  # that a text is searched for a place to part it, before it is parted anywhere
+# Places where a tokenizer may part texts anyway, so that pieces have the tokens of the whole: behind a word that blanks
+# follow, which all do, and others that some do. Each with texts that show it, parted where the pattern says.
+_PLACES = (
+    (r"\S(?=[^\S\r\n]+\S)|[^\W_](?=\s+\S)", ()),
+    (r"[^\W_](?=[^\w\s][^\W_])", ("some words", ",and more", "1", ".5 and", "x", "-ray", "好天气", "，我们去")),
+    (r"[\u4e00-\u9fff](?=[\u4e00-\u9fff])", ("今天天", "气很好", "公", "园散步吧", "中", "国人民")),
+)
 
 
 class Tokenizer:
@@ -39,6 +46,8 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self._before, self._after = self._find_specials()
         self._num_before, self._num_after = len(self._before), len(self._after)
+        places = [pattern for pattern, shown in _PLACES if self._parts_at(shown)]
+        self._between = re.compile("|".join(places))
 
     @property
     def num_ids(self) -> int:
@@ -63,7 +72,7 @@ class Tokenizer:
 
         In pieces, and no more of them than show that it has over `most` tokens and than a cut at `side` needs.
         """
-        spans = list(_spans_of(text))
+        spans = list(self._spans_of(text))
         order = list(range(len(spans)))
         if side is Truncate.START:
             order[1:] = reversed(order[1:])  # the first piece has the prompt, the others are read from the end
@@ -96,6 +105,24 @@ class Tokenizer:
         tail = content[len(content) - (room - num_prefix) :]
         return np.concatenate([before, content[:num_prefix], tail, after])
 
+    def _parts_at(self, shown: tuple[str, ...]) -> bool:
+        """Does it give pairs of texts the same tokens together and apart?"""
+        ids = [self._tokenizer.encode(text, add_special_tokens=False).ids for text in shown]
+        return all(
+            self._tokenizer.encode(shown[i] + shown[i + 1], add_special_tokens=False).ids == ids[i] + ids[i + 1]
+            for i in range(0, len(shown), 2)
+        )
+
+    def _spans_of(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where the pieces of a long text lie."""
+        start = 0
+        while start < len(text):
+            last = start + MOST_PIECES * PIECE
+            found = self._between.search(text, start + PIECE, last)
+            end = min(last if found is None else found.end(), len(text))
+            yield start, end
+            start = end
+
     def _find_specials(self) -> tuple[IntArray, IntArray]:
         """The special tokens before a text and after it."""
         bare = self._tokenizer.encode(_PROBE, add_special_tokens=False).ids
@@ -119,13 +146,3 @@ def _parts_of(texts: list[str]) -> Iterator[list[str]]:
         size += len(text)
     if part:
         yield part
-
-
-def _spans_of(text: str) -> Iterator[tuple[int, int]]:
-    """Where the pieces of a long text lie: parted between words, where there are any."""
-    start = 0
-    while start < len(text):
-        found = _BETWEEN_WORDS.search(text, start + PIECE, start + 2 * PIECE)
-        end = min(start + 2 * PIECE if found is None else found.start() + 1, len(text))
-        yield start, end
-        start = end

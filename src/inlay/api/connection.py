@@ -93,12 +93,11 @@ class BoundedConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
-            return
-        if self._late_refusal is not None:
+        if self.transport.is_closing() or self._late_refusal is not None:
             return
         if self._is_in_head and b"pgrade" in data:
-            data = _UPGRADE.sub(b"\r\nx-upgrade:", data, 1)
+            head, end, rest = data.partition(b"\r\n\r\n")
+            data = _UPGRADE.sub(b"\r\nx-upgrade:", head) + end + rest
         self._has_ended_part = self._has_body = False
         self._chunk_bytes = len(data)
         super().data_received(data)
@@ -189,8 +188,10 @@ class BoundedConnection(HttpToolsProtocol):
     def _refuse(self, error: InlayError) -> None:
         """Answer and close, behind the replies to requests that came whole."""
         cycle = self.cycle
+        if self.transport.is_closing():
+            return
         if cycle is not None and not (cycle.response_complete or cycle.more_body):
-            self._late_refusal = error
+            self._late_refusal = self._late_refusal or error
             return
         reply = error_reply(error)
         headers = [*reply.raw_headers, (b"connection", b"close")]

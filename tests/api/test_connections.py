@@ -186,9 +186,6 @@ def test_every_cache_control_header_counts_in_any_case(server: RunningServer) ->
     assert ask("private, x=no-store-really") == "hit"
 
 
-SURROGATE = "\\ud83d"
-
-
 @pytest.mark.parametrize(
     "body",
     [

@@ -38,24 +38,18 @@ class Connections:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.num_closed_idle = self.num_refused = self.num_closed_unread = 0
         self._all: set[Connection] = set()
         self._idle: OrderedDict[Connection, None] = OrderedDict()  # those without a request, longest idle first
         self._unread: OrderedDict[Connection, None] = OrderedDict()  # those with replies that wait, longest first
         self._complaints = Complaints(log)
-
-    def __len__(self) -> int:
-        return len(self._all)
 
     def add(self, connection: Connection) -> bool:
         """A new connection; False when all others are at work and it must be refused."""
         if len(self._all) >= self.most:
             idlest = next((one for one in self._idle if not one.unread_bytes), None)
             if idlest is None:
-                self.num_refused += 1
                 self._complaints.tell("all connections are at work; refusing new ones", "server", OSError(self.most))
                 return False
-            self.num_closed_idle += 1
             self.remove(idlest)
             idlest.abort()
         self._all.add(connection)
@@ -81,7 +75,6 @@ class Connections:
         self._unread[connection] = None
         while sum(one.unread_bytes for one in self._unread) > MOST_UNREAD_BYTES:
             slowest = next(iter(self._unread))
-            self.num_closed_unread += 1
             self.remove(slowest)
             slowest.abort()
 

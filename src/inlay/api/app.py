@@ -15,8 +15,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from inlay.admission import Admission, ByteBudget
 from inlay.api.auth import Keyring
+from inlay.api.dialects.openai import EmbeddingsRoute
 from inlay.api.envelope import Envelope
-from inlay.api.openai import EmbeddingsRoute
 from inlay.api.ops import Ops, ServedWorker
 from inlay.api.replies import error_reply
 from inlay.api.search import SearchRoute

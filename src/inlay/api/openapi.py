@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 import inlay
-from inlay.api.openai_schema import EmbeddingRequest, EmbeddingResponse, ErrorResponse
+from inlay.api.dialects.openai_schema import EmbeddingRequest, EmbeddingResponse, ErrorResponse
 from inlay.api.search_schema import SearchRequest, SearchResponse
 
 JSON = "application/json"

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 import inlay
-from inlay.api.openai import describe_model
+from inlay.api.dialects.openai import describe_model
 from inlay.api.openapi import describe_api, render_docs
 from inlay.api.replies import JSONReply, error_reply
 from inlay.cache.tiers import Cache

@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from inlay.admission import Admission, ByteBudget
 from inlay.api.body import BodyReader, wait_for_departure
-from inlay.api.openai import check_values, wrong_field
+from inlay.api.dialects.openai import check_values, wrong_field
 from inlay.api.replies import JSONReply
 from inlay.api.search_schema import SearchRequest
 from inlay.corpus.desk import SearchDesk

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from inlay.admission import Admission, ByteBudget
 from inlay.api.body import BodyReader, directives, wait_for_departure
-from inlay.api.openai_schema import EmbeddingRequest, StrictEmbeddingRequest
+from inlay.api.dialects.openai_schema import EmbeddingRequest, StrictEmbeddingRequest
 from inlay.encoding import to_base64
 from inlay.errors import InvalidInput, RequestError, TooLarge, shorten
 from inlay.models.prompts import DOCUMENT, QUERY

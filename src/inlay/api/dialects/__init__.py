@@ -1,0 +1,1 @@
+"""What clients speak: one file a dialect. Parses its requests, renders its results and its errors."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inlay.cache.directory import open_disk
+from inlay.cache.disk.directory import open_disk
 from inlay.types import Entry
 
 BATCH = 256

@@ -86,7 +86,7 @@ def _make_memory(parts: SplitResult) -> Tier:
 
 
 def _make_disk(parts: SplitResult) -> Tier:
-    from inlay.cache.directory import open_disk
+    from inlay.cache.disk.directory import open_disk
 
     options = _options_of(parts, "size", "ttl")
     if parts.netloc or not parts.path.strip("/"):

@@ -10,7 +10,7 @@ import typer
 from inlay.errors import ConfigError
 
 if TYPE_CHECKING:
-    from inlay.cache.disk import DiskTier
+    from inlay.cache.disk.tier import DiskTier
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look after the directory of a disk tier.")
 
@@ -75,8 +75,8 @@ class _Opened:
     """A tier that exists already, for as long as a verb needs it."""
 
     def __init__(self, directory: Path) -> None:
-        from inlay.cache.directory import open_disk
-        from inlay.cache.segments import SEGMENTS
+        from inlay.cache.disk.directory import open_disk
+        from inlay.cache.disk.segments import SEGMENTS
 
         if not (directory / SEGMENTS).is_dir():
             raise ConfigError(f"{directory} is not the directory of a disk tier")

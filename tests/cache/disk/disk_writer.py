@@ -23,7 +23,7 @@ BOUND = 1 << 28
 def write(path: Path, start: int, end: int, pipe: int | None) -> None:
     from test_disk import put
 
-    from inlay.cache.directory import open_disk
+    from inlay.cache.disk.directory import open_disk
 
     tier = open_disk(path, BOUND)
     for first in range(start, end, BATCH):

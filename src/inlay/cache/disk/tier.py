@@ -18,10 +18,10 @@ from pathlib import Path
 
 import lmdb
 
-from inlay.cache.places import DAMAGE, Place, Places
+from inlay.cache.disk.segment_index import DAMAGE, Place, Places
+from inlay.cache.disk.segment_writer import SegmentWriter
+from inlay.cache.disk.segments import Segments
 from inlay.cache.record import NEVER, Record
-from inlay.cache.segment_writer import SegmentWriter
-from inlay.cache.segments import Segments
 from inlay.telemetry.logs import get_logger
 from inlay.types import Entry
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import lmdb
 
-from inlay.cache.open_marks import OpenMarks
+from inlay.cache.disk.open_marks import OpenMarks
 
 _PLACE = struct.Struct("<II")  # segment, slot
 _COUNTER = b"last segment"

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
 
-from inlay.cache.segment import Segment
+from inlay.cache.disk.segment import Segment
 
 SEGMENTS, SUFFIX = "segments", "seg"
 SWEEP_SECONDS = 1.0

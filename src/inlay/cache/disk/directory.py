@@ -10,9 +10,9 @@ from pathlib import Path
 
 import lmdb
 
-from inlay.cache.disk import INDEX, DiskTier
-from inlay.cache.places import DAMAGE, DATA, move_away
-from inlay.cache.segments import SEGMENTS
+from inlay.cache.disk.segment_index import DAMAGE, DATA, move_away
+from inlay.cache.disk.segments import SEGMENTS
+from inlay.cache.disk.tier import INDEX, DiskTier
 from inlay.errors import ConfigError
 from inlay.telemetry.logs import get_logger
 

@@ -39,7 +39,7 @@ def damage(file: Path, kind: str, chance: random.Random) -> None:
 def main(path: Path, kind: str, seed: int) -> None:
     from test_disk import PLENTY, key_of, put, right
 
-    from inlay.cache.directory import open_disk
+    from inlay.cache.disk.directory import open_disk
 
     tier = open_disk(path, PLENTY)
     for start in range(0, len(NUMBERS), 500):

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from inlay.cache.places import Place, Places
+from inlay.cache.disk.segment import HEADER, Segment
+from inlay.cache.disk.segment_index import Place, Places
+from inlay.cache.disk.segments import Segments
 from inlay.cache.record import Record, stride_of
-from inlay.cache.segment import HEADER, Segment
-from inlay.cache.segments import Segments
 from inlay.telemetry.logs import get_logger
 
 log = get_logger("cache")

@@ -20,11 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inlay.cache import disk as module
-from inlay.cache.directory import open_disk
-from inlay.cache.disk import INDEX, DiskTier
+from inlay.cache.disk.directory import open_disk
+from inlay.cache.disk.segment import HEADER, Segment
+from inlay.cache.disk.segments import SEGMENTS
+from inlay.cache.disk.tier import INDEX, DiskTier
 from inlay.cache.record import Record, stride_of
-from inlay.cache.segment import HEADER, Segment
-from inlay.cache.segments import SEGMENTS
 from inlay.cache.tiers import Cache
 from inlay.cache.urls import make_cache
 from inlay.errors import ConfigError
@@ -406,7 +406,7 @@ def test_one_process_opens_a_directory_as_often_as_it_likes(tmp_path: Path) -> N
 
 
 def test_a_reader_beside_a_writer_lets_go_of_what_was_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inlay.cache.segments.SWEEP_SECONDS", 0.0)
+    monkeypatch.setattr("inlay.cache.disk.segments.SWEEP_SECONDS", 0.0)
     writer, reader = open_disk(tmp_path, 64 << 10), open_disk(tmp_path, 64 << 10)
     for start in range(0, 6000, 50):
         put(writer, range(start, start + 50))

@@ -1,0 +1,1 @@
+"""The disk tier: records in segment files, an index of them in LMDB, one writer behind the replies."""

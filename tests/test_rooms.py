@@ -18,7 +18,7 @@ ALLOWED = {
     "ops": {"ops"},
     "models": {"models", "ops"},
     "engine": {"engine", "models", "ops"},
-    "cache": {"cache", "corpus.store", "corpus.fixed"},
+    "cache": {"cache", "corpus.corpus", "corpus.tier"},
     "corpus": {"corpus", "items", "cache.key", "embedder"},
     "service": {"cache", "items", "admission", "singleflight"},
     "items": {"cache", "encoding", *SPEC_ROOMS},

@@ -19,8 +19,8 @@ from corpus.sources import write_rows
 from servers import RunningServer
 
 from inlay import Embedder
+from inlay.corpus.corpus import Corpus
 from inlay.corpus.remote import RemoteSource
-from inlay.corpus.store import Corpus
 from inlay.errors import ConfigError
 
 WORDS = "stone ring jewel train rail water river moss bird song light".split()

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from corpus.sources import ORDER, FakeSource, make_corpus, vector_of, write_rows
 
+from inlay.corpus.corpus import Corpus
 from inlay.corpus.database import export, open_database
 from inlay.corpus.index import recall_of
 from inlay.corpus.search import Found, search
-from inlay.corpus.store import Corpus
 from inlay.errors import ConfigError, DatabaseError
 
 KINDS = ["qdrant", "milvus"]

@@ -15,10 +15,10 @@ from corpus.sources import ORDER, FakeSource, Killed, make_corpus, vector_of, wr
 from fakes import SPEC
 
 from inlay.cache.key import cache_keys
+from inlay.corpus.corpus import Corpus
 from inlay.corpus.ingestion import BLOCK, Answer
 from inlay.corpus.manifest import Order
 from inlay.corpus.part import FAILED
-from inlay.corpus.store import Corpus
 from inlay.errors import ConfigError, WorkerDead
 from inlay.types import Entry, Truncate
 

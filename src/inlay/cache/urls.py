@@ -19,7 +19,7 @@ from inlay.errors import ConfigError
 from inlay.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from inlay.corpus.store import Corpus
+    from inlay.corpus.corpus import Corpus
 
 log = get_logger("cache")
 
@@ -107,14 +107,14 @@ def _make_redis(parts: SplitResult, signer: Signer | None) -> Tier:
 
 
 def _make_corpus(parts: SplitResult) -> Tier:
-    from inlay.cache.corpus import open_corpus_tier
+    from inlay.corpus.tier import open_corpus_tier
 
     _options_of(parts)
     return open_corpus_tier(Path(unquote(parts.netloc + parts.path)))
 
 
 def _make_served(corpus: Corpus) -> Tier:
-    from inlay.cache.corpus import CorpusTier
+    from inlay.corpus.tier import CorpusTier
 
     return CorpusTier(corpus)
 

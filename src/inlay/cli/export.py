@@ -13,9 +13,9 @@ def export(
     to: Annotated[str, typer.Option("--to", metavar="URL", help="qdrant://HOST/COLLECTION, milvus://HOST/COLLECTION.")],
 ) -> None:
     """Write all rows of a corpus to Qdrant or Milvus. May be repeated: the same rows are the same points."""
+    from inlay.corpus.corpus import Corpus
     from inlay.corpus.database import export as write
     from inlay.corpus.database import open_database
-    from inlay.corpus.store import Corpus
 
     corpus = Corpus(directory)
     done = 0

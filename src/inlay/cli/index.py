@@ -23,8 +23,8 @@ def index(
     kind: Annotated[Kind, typer.Option(help="hnsw: quicker to search; ivf: quicker to build.")] = Kind.HNSW,
 ) -> None:
     """Build an index, and measure its recall@10 against exact search."""
+    from inlay.corpus.corpus import Corpus
     from inlay.corpus.index import build_index
-    from inlay.corpus.store import Corpus
 
     corpus = Corpus(directory)
     if corpus.num_rows < SMALL:

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from inlay.corpus.corpus import Corpus
 from inlay.corpus.search import unit_rows
 from inlay.corpus.searcher import Hit
-from inlay.corpus.store import Corpus
 from inlay.errors import ConfigError, DatabaseError
 from inlay.types import FloatArray
 

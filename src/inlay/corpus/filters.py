@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from inlay.corpus.corpus import Corpus
 from inlay.corpus.search import Mask
-from inlay.corpus.store import Corpus
 from inlay.errors import InvalidInput, shorten
 
 TEXT = "text"

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from inlay.corpus.builder import NewRow, PartBuilder
+from inlay.corpus.corpus import Corpus
 from inlay.corpus.manifest import Order
 from inlay.corpus.rows import Row
-from inlay.corpus.store import Corpus
 from inlay.errors import ConfigError, InlayError
 from inlay.items import make_items
 from inlay.types import EmbedRequest, Entry, ModelSpec

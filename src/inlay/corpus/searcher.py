@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from inlay.corpus.corpus import Corpus
 from inlay.corpus.filters import Filters
 from inlay.corpus.index import Index, open_index
 from inlay.corpus.search import Found, search, unit_rows
-from inlay.corpus.store import Corpus
 from inlay.errors import InvalidInput
 from inlay.telemetry.logs import Complaints, get_logger
 from inlay.types import FloatArray

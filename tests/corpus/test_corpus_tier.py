@@ -11,10 +11,10 @@ import pytest
 from corpus.sources import ORDER, make_corpus, vector_of, write_rows
 from fakes import SPEC
 
-from inlay.cache.corpus import CorpusTier, open_corpus_tier
 from inlay.cache.key import cache_keys
 from inlay.cache.urls import make_cache
-from inlay.corpus.store import Corpus
+from inlay.corpus.corpus import Corpus
+from inlay.corpus.tier import CorpusTier, open_corpus_tier
 from inlay.errors import ConfigError
 from inlay.types import Truncate
 

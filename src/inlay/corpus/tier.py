@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from inlay.corpus.corpus import Corpus
 from inlay.corpus.fixed import NO_WAIT
-from inlay.corpus.store import Corpus
 from inlay.errors import ConfigError
 from inlay.types import Entry
 

@@ -14,8 +14,8 @@ def export(
 ) -> None:
     """Write all rows of a corpus to Qdrant or Milvus. May be repeated: the same rows are the same points."""
     from inlay.corpus.corpus import Corpus
-    from inlay.corpus.database import export as write
-    from inlay.corpus.database import open_database
+    from inlay.corpus.export.database import export as write
+    from inlay.corpus.export.database import open_database
 
     corpus = Corpus(directory)
     done = 0

@@ -80,7 +80,7 @@ def _query_order(order: Order, prompt: str, instruction: str | None) -> Order:
 
 
 def _search_database(url: str, searcher: Any, query: FloatArray, top_k: int) -> list[Hit]:  # noqa: ANN401
-    from inlay.corpus.database import check_fingerprint, open_database
+    from inlay.corpus.export.database import check_fingerprint, open_database
 
     with open_database(url) as store:
         check_fingerprint(searcher.corpus, store)

@@ -6,7 +6,7 @@ from qdrant_client import QdrantClient
 from qdrant_client.http.exceptions import ApiException
 from qdrant_client.models import Distance, PointStruct, VectorParams
 
-from inlay.corpus.database import Point
+from inlay.corpus.export.point import Point
 from inlay.corpus.searcher import Hit
 from inlay.types import FloatArray
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from inlay.corpus.corpus import Corpus
+from inlay.corpus.export.point import Point
 from inlay.corpus.search import unit_rows
 from inlay.corpus.searcher import Hit
 from inlay.errors import ConfigError, DatabaseError
@@ -25,14 +26,6 @@ USAGE = (
 LONGEST_REASON = 300
 POINTS = 256  # written at a time
 PORTS = {"qdrant": 6333, "milvus": 19530}
-
-
-class Point(NamedTuple):
-    """A row as a database keeps it."""
-
-    row: int
-    vector: list[float]  # of length one
-    record: dict[str, Any]
 
 
 class Database(Protocol):
@@ -98,11 +91,11 @@ def _connect(url: str) -> Database:
     parts = urlsplit(url)
     try:
         if parts.scheme == "qdrant":
-            from inlay.corpus.qdrant import QdrantDatabase
+            from inlay.corpus.export.qdrant import QdrantDatabase
 
             return QdrantDatabase(*_place_of(parts))
         if parts.scheme == "milvus":
-            from inlay.corpus.milvus import MilvusDatabase
+            from inlay.corpus.export.milvus import MilvusDatabase
 
             return MilvusDatabase(*_place_of(parts))
     except ImportError as error:

@@ -1,0 +1,1 @@
+"""A corpus in a vector database: one file a client."""

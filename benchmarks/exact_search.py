@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from serving import print_table
 
-from inlay.corpus.part import Part
+from inlay.corpus.files.part import Part
 from inlay.corpus.search import search
 
 TOP_K, BATCH, RUNS = 10, 64, 9

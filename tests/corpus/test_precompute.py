@@ -16,9 +16,9 @@ from fakes import SPEC
 
 from inlay.cache.key import cache_keys
 from inlay.corpus.corpus import Corpus
+from inlay.corpus.files.part import FAILED
 from inlay.corpus.ingestion import BLOCK, Answer
 from inlay.corpus.manifest import Order
-from inlay.corpus.part import FAILED
 from inlay.errors import ConfigError, WorkerDead
 from inlay.types import Entry, Truncate
 

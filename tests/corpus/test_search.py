@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from inlay.corpus import index as index_module
 from inlay.corpus.desk import SearchDesk
+from inlay.corpus.files.part import Part
 from inlay.corpus.index import build_index, recall_of
-from inlay.corpus.part import Part
 from inlay.corpus.search import search
 from inlay.corpus.searcher import Searcher
 from inlay.errors import ConfigError, InvalidInput

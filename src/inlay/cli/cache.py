@@ -55,8 +55,8 @@ def purge(directory: Directory) -> None:
 
 
 def _verify_corpus(directory: Path) -> None:
+    from inlay.corpus.files.part import sha256_of
     from inlay.corpus.manifest import read_manifest
-    from inlay.corpus.part import sha256_of
 
     manifest = read_manifest(directory)
     broken = 0

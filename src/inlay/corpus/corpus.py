@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from inlay.corpus.files.part import Part
 from inlay.corpus.manifest import read_manifest
-from inlay.corpus.part import Part
 from inlay.types import Entry
 
 

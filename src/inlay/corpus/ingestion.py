@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from inlay.corpus.builder import NewRow, PartBuilder
 from inlay.corpus.corpus import Corpus
+from inlay.corpus.files.part_writer import NewRow, PartBuilder
 from inlay.corpus.manifest import Order
 from inlay.corpus.rows import Row
 from inlay.errors import ConfigError, InlayError

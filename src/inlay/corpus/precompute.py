@@ -15,11 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from inlay.corpus.builder import PartBuilder, settle
 from inlay.corpus.corpus import Corpus
+from inlay.corpus.files.part import FAILED
+from inlay.corpus.files.part_writer import PartBuilder, settle
 from inlay.corpus.ingestion import Columns, Ingestion, Source, hash_rows
 from inlay.corpus.manifest import FORMAT, MANIFEST, Manifest, Order, read_manifest, write_atomically
-from inlay.corpus.part import FAILED
 from inlay.corpus.rows import STDIN, Row
 from inlay.errors import ConfigError
 

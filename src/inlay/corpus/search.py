@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from inlay.corpus.part import Part
+from inlay.corpus.files.part import Part
 from inlay.types import FloatArray, IntArray
 
 BLOCK_BYTES = 32 << 20  # of vectors: long enough for BLAS's threads, short enough for the scores to stay near

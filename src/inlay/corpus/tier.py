@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from inlay.corpus.corpus import Corpus
-from inlay.corpus.fixed import NO_WAIT
+from inlay.corpus.files.row_file import NO_WAIT
 from inlay.errors import ConfigError
 from inlay.types import Entry
 

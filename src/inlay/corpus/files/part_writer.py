@@ -18,9 +18,8 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from inlay.corpus.growing import HEADER_BYTES, GrowingArray
-from inlay.corpus.manifest import FLOAT16, Order, PartInfo, sync_directory, write_atomically
-from inlay.corpus.part import (
+from inlay.corpus.files.npy_writer import HEADER_BYTES, GrowingArray
+from inlay.corpus.files.part import (
     FAILED,
     PLACES,
     PREFIXES,
@@ -33,6 +32,7 @@ from inlay.corpus.part import (
     prefix_of,
     sha256_of,
 )
+from inlay.corpus.manifest import FLOAT16, Order, PartInfo, sync_directory, write_atomically
 from inlay.errors import ConfigError
 from inlay.types import Entry, FloatArray
 

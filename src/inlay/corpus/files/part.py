@@ -27,7 +27,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from inlay.corpus.fixed import FixedRows, RecordFile
+from inlay.corpus.files.row_file import FixedRows, RecordFile
 from inlay.corpus.manifest import PartInfo
 from inlay.errors import ConfigError, CorpusDamaged
 from inlay.file_guard import FileGuard

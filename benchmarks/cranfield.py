@@ -25,7 +25,7 @@ from inlay.corpus.local import LocalSource
 from inlay.corpus.manifest import Order
 from inlay.corpus.precompute import precompute
 from inlay.corpus.rows import Row
-from inlay.corpus.searcher import Searcher
+from inlay.corpus.search.searcher import Searcher
 from inlay.models.source import locate
 from inlay.types import Truncate
 

@@ -20,7 +20,7 @@ import numpy as np
 from serving import print_table
 
 from inlay.corpus.files.part import Part
-from inlay.corpus.search import search
+from inlay.corpus.search.exact import search
 
 TOP_K, BATCH, RUNS = 10, 64, 9
 CHUNK = 50_000

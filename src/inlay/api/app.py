@@ -22,7 +22,7 @@ from inlay.api.replies import error_reply
 from inlay.api.search import SearchRoute
 from inlay.cache.tiers import Cache
 from inlay.config import Settings
-from inlay.corpus.desk import SearchDesk
+from inlay.corpus.search.batcher import SearchDesk
 from inlay.errors import InlayError, MethodNotAllowed, NotFound, RequestError
 from inlay.service import Service
 from inlay.telemetry.metrics import Metrics

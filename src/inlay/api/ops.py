@@ -18,7 +18,7 @@ from inlay.api.dialects.openai import describe_model
 from inlay.api.openapi import describe_api, render_docs
 from inlay.api.replies import JSONReply, error_reply
 from inlay.cache.tiers import Cache
-from inlay.corpus.desk import SearchDesk
+from inlay.corpus.search.batcher import SearchDesk
 from inlay.errors import UnknownModel
 from inlay.telemetry.metrics import EngineCounters, Metrics
 from inlay.types import Worker

@@ -23,8 +23,8 @@ from inlay.api.body import BodyReader, wait_for_departure
 from inlay.api.dialects.openai import check_values, wrong_field
 from inlay.api.replies import JSONReply
 from inlay.api.search_schema import SearchRequest
-from inlay.corpus.desk import SearchDesk
-from inlay.corpus.searcher import Hit
+from inlay.corpus.search.batcher import SearchDesk
+from inlay.corpus.search.searcher import Hit
 from inlay.errors import (
     Cancelled,
     CorpusMismatch,

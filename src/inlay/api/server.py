@@ -31,8 +31,8 @@ from inlay.api.ops import Ops, ServedWorker
 from inlay.cache.tiers import Cache
 from inlay.cache.urls import make_cache, read_secret
 from inlay.config import Settings
-from inlay.corpus.desk import SearchDesk
-from inlay.corpus.served import open_corpora
+from inlay.corpus.search.batcher import SearchDesk
+from inlay.corpus.search.served_corpora import open_corpora
 from inlay.errors import ConfigError, InlayError
 from inlay.telemetry.logs import get_logger
 

@@ -24,7 +24,7 @@ def index(
 ) -> None:
     """Build an index, and measure its recall@10 against exact search."""
     from inlay.corpus.corpus import Corpus
-    from inlay.corpus.index import build_index
+    from inlay.corpus.search.index import build_index
 
     corpus = Corpus(directory)
     if corpus.num_rows < SMALL:

@@ -17,7 +17,7 @@ from inlay.models.prompts import QUERY
 
 if TYPE_CHECKING:
     from inlay.corpus.manifest import Order
-    from inlay.corpus.searcher import Hit
+    from inlay.corpus.search.searcher import Hit
     from inlay.types import FloatArray
 
 SHOWN_CHARACTERS = 100
@@ -47,7 +47,7 @@ def search(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON line for each row.")] = False,
 ) -> None:
     """Search a corpus with the model that made it."""
-    from inlay.corpus.searcher import Searcher
+    from inlay.corpus.search.searcher import Searcher
 
     searcher = Searcher(directory)
     order = searcher.corpus.order

@@ -11,8 +11,8 @@ from corpus.sources import ORDER, FakeSource, make_corpus, vector_of, write_rows
 
 from inlay.corpus.corpus import Corpus
 from inlay.corpus.export.database import export, open_database
-from inlay.corpus.index import recall_of
-from inlay.corpus.search import Found, search
+from inlay.corpus.search.exact import Found, search
+from inlay.corpus.search.index import recall_of
 from inlay.errors import ConfigError, DatabaseError
 
 KINDS = ["qdrant", "milvus"]

@@ -14,8 +14,8 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from inlay.corpus.corpus import Corpus
 from inlay.corpus.export.point import Point
-from inlay.corpus.search import unit_rows
-from inlay.corpus.searcher import Hit
+from inlay.corpus.search.exact import unit_rows
+from inlay.corpus.search.searcher import Hit
 from inlay.errors import ConfigError, DatabaseError
 from inlay.types import FloatArray
 

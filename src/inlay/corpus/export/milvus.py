@@ -8,7 +8,7 @@ from typing import Any
 from pymilvus import MilvusClient, MilvusException
 
 from inlay.corpus.export.point import Point
-from inlay.corpus.searcher import Hit
+from inlay.corpus.search.searcher import Hit
 from inlay.errors import DatabaseError
 from inlay.types import FloatArray
 

@@ -7,7 +7,7 @@ from qdrant_client.http.exceptions import ApiException
 from qdrant_client.models import Distance, PointStruct, VectorParams
 
 from inlay.corpus.export.point import Point
-from inlay.corpus.searcher import Hit
+from inlay.corpus.search.searcher import Hit
 from inlay.types import FloatArray
 
 FINGERPRINT = "inlay_fingerprint"

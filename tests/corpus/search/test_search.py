@@ -14,12 +14,12 @@ from fakes import WIDTH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inlay.corpus import index as index_module
-from inlay.corpus.desk import SearchDesk
+from inlay.corpus.search import index as index_module
 from inlay.corpus.files.part import Part
-from inlay.corpus.index import build_index, recall_of
-from inlay.corpus.search import search
-from inlay.corpus.searcher import Searcher
+from inlay.corpus.search.batcher import SearchDesk
+from inlay.corpus.search.exact import search
+from inlay.corpus.search.index import build_index, recall_of
+from inlay.corpus.search.searcher import Searcher
 from inlay.errors import ConfigError, InvalidInput
 from inlay.types import FloatArray
 
@@ -70,7 +70,7 @@ def test_the_best_rows_are_found_in_their_order(data: st.DataObject) -> None:
     cosines /= np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True)
     allowed = np.arange(len(vectors)) if mask is None else np.flatnonzero(mask)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("inlay.corpus.search.BLOCK_BYTES", 7 * 4 * 4)
+        patch.setattr("inlay.corpus.search.exact.BLOCK_BYTES", 7 * 4 * 4)
         found = search(list(parts), queries, top_k, mask)
     for one, truth in zip(found, cosines, strict=True):
         assert len(one.rows) == min(top_k, len(allowed))
@@ -83,7 +83,7 @@ def test_the_best_rows_are_found_in_their_order(data: st.DataObject) -> None:
 def test_equal_rows_come_in_the_order_of_the_corpus() -> None:
     part = MemoryPart(np.ones((100, 4), dtype=np.float32), 0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("inlay.corpus.search.BLOCK_BYTES", 7 * 4 * 4)
+        patch.setattr("inlay.corpus.search.exact.BLOCK_BYTES", 7 * 4 * 4)
         (found,) = search([part], np.ones((1, 4), dtype=np.float32), 10)
     assert found.rows.tolist() == list(range(10))
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inlay.corpus.corpus import Corpus
-from inlay.corpus.search import Mask
+from inlay.corpus.search.exact import Mask
 from inlay.errors import InvalidInput, shorten
 
 TEXT = "text"

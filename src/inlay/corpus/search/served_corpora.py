@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from inlay.corpus.desk import SearchDesk
-from inlay.corpus.searcher import Searcher
+from inlay.corpus.search.batcher import SearchDesk
+from inlay.corpus.search.searcher import Searcher
 from inlay.errors import ConfigError
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from inlay.corpus.searcher import Hit, Searcher
+from inlay.corpus.search.searcher import Hit, Searcher
 from inlay.errors import InlayError
 from inlay.types import FloatArray
 

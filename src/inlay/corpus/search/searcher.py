@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from inlay.corpus.corpus import Corpus
-from inlay.corpus.filters import Filters
-from inlay.corpus.index import Index, open_index
-from inlay.corpus.search import Found, search, unit_rows
+from inlay.corpus.search.exact import Found, search, unit_rows
+from inlay.corpus.search.filters import Filters
+from inlay.corpus.search.index import Index, open_index
 from inlay.errors import InvalidInput
 from inlay.telemetry.logs import Complaints, get_logger
 from inlay.types import FloatArray

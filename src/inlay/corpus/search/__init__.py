@@ -1,0 +1,1 @@
+"""Search over a corpus: exact, by an index, filtered, and many queries at once."""

@@ -19,7 +19,7 @@ ALLOWED = {
     "models": {"models", "ops"},
     "engine": {"engine", "models", "ops"},
     "cache": {"cache", "corpus.corpus", "corpus.tier"},
-    "corpus": {"corpus", "items", "cache.key", "embedder"},
+    "corpus": {"corpus", "items", "cache.key", "library"},
     "service": {"cache", "items", "admission", "singleflight"},
     "items": {"cache", "encoding", *SPEC_ROOMS},
     "api": {"api", "service", "admission", "cache", "corpus", "encoding", *SPEC_ROOMS},

@@ -6,13 +6,13 @@ Importing the package is cheap: torch and the engine are loaded when an `Embedde
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from inlay.embedder import AsyncEmbedder, Embedder
     from inlay.errors import InlayError
+    from inlay.library.embedder import AsyncEmbedder, Embedder
 
 __version__ = "0.1.0"
 __all__ = ["AsyncEmbedder", "Embedder", "InlayError", "__version__"]
 
-_HOMES = {"Embedder": "embedder", "AsyncEmbedder": "embedder", "InlayError": "errors"}
+_HOMES = {"Embedder": "library.embedder", "AsyncEmbedder": "library.embedder", "InlayError": "errors"}
 
 
 def __getattr__(name: str) -> object:

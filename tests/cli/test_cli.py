@@ -243,6 +243,6 @@ def test_int8_is_verified_and_its_cosine_is_passed_on(monkeypatch: pytest.Monkey
     done = run_inlay("verify", "demo", "--dtype", "int8")
     assert (done.returncode, "FAIL" in done.stdout) == (0, False), done.stdout + done.stderr
     given: list[dict[str, object]] = []
-    monkeypatch.setattr("inlay.embedder.Embedder", lambda model, **arguments: given.append(arguments))
+    monkeypatch.setattr("inlay.library.embedder.Embedder", lambda model, **arguments: given.append(arguments))
     open_embedder("demo", make_settings({"int8_cosine": 0.97, "dtype": "int8"}))
     assert (given[0]["int8_cosine"], given[0]["dtype"]) == (0.97, "int8")

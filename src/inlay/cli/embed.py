@@ -20,7 +20,7 @@ from inlay.errors import ConfigError
 from inlay.models.source import DEMO
 
 if TYPE_CHECKING:
-    from inlay.embedder import Embedder
+    from inlay.library.embedder import Embedder
     from inlay.types import FloatArray
 
 BLOCK = 2048  # rows embedded at a time

@@ -14,11 +14,11 @@ from inlay.models.source import DEMO
 
 if TYPE_CHECKING:
     from inlay.corpus.ingestion import Source
-    from inlay.embedder import Embedder
+    from inlay.library.embedder import Embedder
 
 
 def open_embedder(model: str, settings: Settings, cache: str | Sequence[str] = "none") -> Embedder:
-    from inlay.embedder import Embedder
+    from inlay.library.embedder import Embedder
 
     return Embedder(
         model,

@@ -20,7 +20,7 @@ def verify(
     from rich.table import Table
 
     from inlay.cli.tables import print_table
-    from inlay.verification import verify_model
+    from inlay.library.verification import verify_model
 
     with open_embedder(model, settings) as embedder:
         findings = list(verify_model(embedder))

@@ -9,7 +9,7 @@ from inlay.types import Entry
 if TYPE_CHECKING:
     from inlay.corpus.ingestion import Answer
     from inlay.corpus.manifest import Order
-    from inlay.embedder import Embedder
+    from inlay.library.embedder import Embedder
     from inlay.types import ModelSpec
 
 

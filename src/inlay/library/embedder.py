@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, TypedDict, Unpack
 
-from inlay.core import Core, EngineArguments, RowResults
 from inlay.errors import InlayError, InvalidInput
+from inlay.library.runtime import Core, EngineArguments, RowResults
 from inlay.types import EmbedOptions, FloatArray, ModelSpec, Truncate
 
 

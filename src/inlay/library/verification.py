@@ -12,8 +12,8 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from inlay.embedder import Embedder
 from inlay.engine.tokenizer import Tokenizer
+from inlay.library.embedder import Embedder
 from inlay.types import FloatArray
 
 TEXTS = [

@@ -20,13 +20,13 @@ from sentence_transformers.util import semantic_search
 from serving import print_table
 
 from inlay import Embedder
-from inlay.corpus.ingestion import Columns
-from inlay.corpus.local import LocalSource
 from inlay.corpus.manifest import Order
-from inlay.corpus.precompute import precompute
-from inlay.corpus.rows import Row
 from inlay.corpus.search.searcher import Searcher
 from inlay.models.source import locate
+from inlay.precompute.ingestion import Columns
+from inlay.precompute.input_rows import Row
+from inlay.precompute.local_source import LocalSource
+from inlay.precompute.run import precompute
 from inlay.types import Truncate
 
 FOUND = 100

@@ -20,8 +20,8 @@ from servers import RunningServer
 
 from inlay import Embedder
 from inlay.corpus.corpus import Corpus
-from inlay.corpus.remote import RemoteSource
 from inlay.errors import ConfigError
+from inlay.precompute.remote_source import RemoteSource
 
 WORDS = "stone ring jewel train rail water river moss bird song light".split()
 
@@ -212,7 +212,7 @@ def test_a_time_to_come_back_that_is_no_number_is_no_error(
     model |= {"default_prompt": None, "instruction_template": None, "dtype": "float32", "fingerprint": "f"}
     replies.append(httpx.Response(200, json={"data": [model]}))
     monkeypatch.setattr(httpx.Client, "request", lambda *arguments, **more: replies.pop(0))
-    monkeypatch.setattr("inlay.corpus.remote.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("inlay.precompute.remote_source.time.sleep", lambda seconds: None)
     assert RemoteSource("http://x", None, None).spec.name == "m"
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from fakes import SPEC, WIDTH
 
-from inlay.corpus.ingestion import Answer, Columns
 from inlay.corpus.manifest import Order
-from inlay.corpus.precompute import Outcome, precompute
-from inlay.corpus.rows import read_rows
 from inlay.errors import InvalidInput
+from inlay.precompute.ingestion import Answer, Columns
+from inlay.precompute.input_rows import read_rows
+from inlay.precompute.run import Outcome, precompute
 from inlay.types import Entry, FloatArray, ModelSpec
 
 ORDER = Order(model="fake", fingerprint=SPEC.fingerprint, width=WIDTH, max_tokens=SPEC.max_tokens, dtype="f32")

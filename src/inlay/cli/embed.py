@@ -15,9 +15,9 @@ import typer
 from inlay.cli.embedders import open_embedder, plain_warnings
 from inlay.cli.options import with_settings
 from inlay.config import EMBED, Settings
-from inlay.corpus.rows import STDIN, Row, read_rows
 from inlay.errors import ConfigError
 from inlay.models.source import DEMO
+from inlay.precompute.input_rows import STDIN, Row, read_rows
 
 if TYPE_CHECKING:
     from inlay.library.embedder import Embedder

@@ -13,8 +13,8 @@ from inlay.config import Settings
 from inlay.models.source import DEMO
 
 if TYPE_CHECKING:
-    from inlay.corpus.ingestion import Source
     from inlay.library.embedder import Embedder
+    from inlay.precompute.ingestion import Source
 
 
 def open_embedder(model: str, settings: Settings, cache: str | Sequence[str] = "none") -> Embedder:
@@ -39,7 +39,7 @@ def open_embedder(model: str, settings: Settings, cache: str | Sequence[str] = "
 def open_source(settings: Settings, model: str | None) -> Iterator[Source]:
     """A running server when one is named, else a model in this process."""
     if settings.server is not None:
-        from inlay.corpus.remote import RemoteSource
+        from inlay.precompute.remote_source import RemoteSource
 
         remote = RemoteSource(settings.server, model, next(iter(settings.api_key), None))
         try:
@@ -47,7 +47,7 @@ def open_source(settings: Settings, model: str | None) -> Iterator[Source]:
         finally:
             remote.close()
         return
-    from inlay.corpus.local import LocalSource
+    from inlay.precompute.local_source import LocalSource
 
     with open_embedder(model or DEMO, settings) as embedder:
         yield LocalSource(embedder)

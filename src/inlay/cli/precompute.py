@@ -14,12 +14,12 @@ import typer
 from inlay.cli.embedders import open_source, plain_warnings
 from inlay.cli.options import with_settings
 from inlay.config import PRECOMPUTE, Settings
-from inlay.corpus.rows import STDIN, Advance, files_of, read_rows
 from inlay.errors import ConfigError
 from inlay.models.source import DEMO
+from inlay.precompute.input_rows import STDIN, Advance, files_of, read_rows
 
 if TYPE_CHECKING:
-    from inlay.corpus.ingestion import Source
+    from inlay.precompute.ingestion import Source
 
 Tell = Callable[[int], None]
 LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
@@ -36,9 +36,9 @@ def precompute(
 
     The status is 1 when rows failed: DIR/failed.jsonl lists them, and the others are there.
     """
-    from inlay.corpus.ingestion import Columns
     from inlay.corpus.manifest import Order
-    from inlay.corpus.precompute import precompute as run
+    from inlay.precompute.ingestion import Columns
+    from inlay.precompute.run import precompute as run
 
     if Path(source).is_dir() and output.resolve().is_relative_to(Path(source).resolve()):
         raise ConfigError(f"--output {output} lies in the input: name a directory outside of {source}")

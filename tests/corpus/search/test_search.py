@@ -14,8 +14,8 @@ from fakes import WIDTH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inlay.corpus.search import index as index_module
 from inlay.corpus.files.part import Part
+from inlay.corpus.search import index as index_module
 from inlay.corpus.search.batcher import SearchDesk
 from inlay.corpus.search.exact import search
 from inlay.corpus.search.index import build_index, recall_of

@@ -21,9 +21,9 @@ import msgspec
 from inlay.corpus.corpus import Corpus
 from inlay.corpus.files.part_writer import NewRow, PartBuilder
 from inlay.corpus.manifest import Order
-from inlay.corpus.rows import Row
 from inlay.errors import ConfigError, InlayError
 from inlay.items import make_items
+from inlay.precompute.input_rows import Row
 from inlay.types import EmbedRequest, Entry, ModelSpec
 
 BLOCK = 512  # rows embedded at a time

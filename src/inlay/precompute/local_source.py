@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from inlay.types import Entry
 
 if TYPE_CHECKING:
-    from inlay.corpus.ingestion import Answer
     from inlay.corpus.manifest import Order
     from inlay.library.embedder import Embedder
+    from inlay.precompute.ingestion import Answer
     from inlay.types import ModelSpec
 
 

@@ -18,10 +18,10 @@ from typing import Any
 from inlay.corpus.corpus import Corpus
 from inlay.corpus.files.part import FAILED
 from inlay.corpus.files.part_writer import PartBuilder, settle
-from inlay.corpus.ingestion import Columns, Ingestion, Source, hash_rows
 from inlay.corpus.manifest import FORMAT, MANIFEST, Manifest, Order, read_manifest, write_atomically
-from inlay.corpus.rows import STDIN, Row
 from inlay.errors import ConfigError
+from inlay.precompute.ingestion import Columns, Ingestion, Source, hash_rows
+from inlay.precompute.input_rows import STDIN, Row
 
 LOCK = ".lock"
 

@@ -17,9 +17,9 @@ from fakes import SPEC
 from inlay.cache.key import cache_keys
 from inlay.corpus.corpus import Corpus
 from inlay.corpus.files.part import FAILED
-from inlay.corpus.ingestion import BLOCK, Answer
 from inlay.corpus.manifest import Order
 from inlay.errors import ConfigError, WorkerDead
+from inlay.precompute.ingestion import BLOCK, Answer
 from inlay.types import Entry, Truncate
 
 
@@ -89,7 +89,7 @@ def test_rows_that_fail_are_listed_and_cost_only_themselves(tmp_path: Path) -> N
 def test_a_run_that_was_killed_goes_on_and_ends_the_same(
     tmp_path: Path, killed_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("inlay.corpus.ingestion.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("inlay.precompute.ingestion.CHECKPOINT_SECONDS", 0.0)
     rows = rows_of(range(5000), texts=4700)
     rows[100]["text"] = rows[4000]["text"] = "bad"
     file = write_rows(tmp_path / "a.jsonl", rows)
@@ -106,7 +106,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(
 PROGRAM = """
 import sys, time
 sys.path[:0] = [{tests!r}, {tests!r} + "/corpus"]
-import inlay.corpus.ingestion as ingestion
+import inlay.precompute.ingestion as ingestion
 from corpus.sources import FakeSource, make_corpus
 from pathlib import Path
 ingestion.CHECKPOINT_SECONDS = 0.0
@@ -149,7 +149,7 @@ def test_stopped_between_a_parts_name_and_the_manifest_it_goes_on(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("inlay.corpus.precompute.write_atomically", die)
+        patch.setattr("inlay.precompute.run.write_atomically", die)
         with pytest.raises(Killed):
             make_corpus(tmp_path / "c", file)
     source = FakeSource()
@@ -188,7 +188,7 @@ def test_f16_holds_unit_vectors_and_copies_them_as_they_are(tmp_path: Path) -> N
 
 
 def test_what_does_not_fit_together_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inlay.corpus.ingestion.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("inlay.precompute.ingestion.CHECKPOINT_SECONDS", 0.0)
     file = write_rows(tmp_path / "a.jsonl", rows_of(range(600)))
     with pytest.raises(ConfigError, match="not a corpus yet"):
         make_corpus(tmp_path / "c", file, is_append=True)
@@ -208,7 +208,7 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, monkeypatch: pyte
 
 
 def test_an_input_that_has_changed_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inlay.corpus.ingestion.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("inlay.precompute.ingestion.CHECKPOINT_SECONDS", 0.0)
     rows = rows_of(range(3000))
     file = write_rows(tmp_path / "a.jsonl", rows)
     with pytest.raises(Killed):
@@ -238,7 +238,7 @@ def test_one_process_at_a_time_writes_to_a_corpus(tmp_path: Path) -> None:
 def test_unfinished_work_that_is_damaged_is_not_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, damage: str
 ) -> None:
-    monkeypatch.setattr("inlay.corpus.ingestion.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("inlay.precompute.ingestion.CHECKPOINT_SECONDS", 0.0)
     file = write_rows(tmp_path / "a.jsonl", rows_of(range(3000)))
     with pytest.raises(Killed):
         make_corpus(tmp_path / "c", file, FakeSource(killed_at=4 * BLOCK))

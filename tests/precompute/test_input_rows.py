@@ -6,8 +6,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from inlay.corpus.rows import read_rows
 from inlay.errors import ConfigError
+from inlay.precompute.input_rows import read_rows
 
 
 def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ import httpx
 import numpy as np
 import pybase64
 
-from inlay.corpus.ingestion import Answer
 from inlay.corpus.manifest import Order
 from inlay.errors import ConfigError, InvalidInput, Refused
+from inlay.precompute.ingestion import Answer
 from inlay.types import Entry, ModelSpec, Pooling
 
 MAX_REQUEST_CHARACTERS = 1 << 20

@@ -19,19 +19,15 @@ ALLOWED = {
     "models": {"models", "ops"},
     "engine": {"engine", "models", "ops"},
     "cache": {"cache", "corpus.corpus", "corpus.tier"},
-    "precompute": {"precompute", "corpus", "items", "library"},
+    "precompute": {"precompute", "corpus", "serving", "library"},
     "corpus": {"corpus"},
-    "service": {"cache", "items", "admission", "singleflight"},
-    "items": {"cache", "encoding", *SPEC_ROOMS},
-    "api": {"api", "service", "admission", "cache", "corpus", "encoding", *SPEC_ROOMS},
+    "serving": {"serving", "cache", *SPEC_ROOMS},
+    "api": {"api", "serving", "cache", "corpus", *SPEC_ROOMS},
     "bench": {"bench", "engine", "models", "ops"},
     "telemetry": {"telemetry"},
     "config": set(),
     "errors": set(),
     "types": set(),
-    "encoding": set(),
-    "admission": set(),
-    "singleflight": set(),
 }
 
 
@@ -58,7 +54,7 @@ def test_a_room_imports_only_what_lies_below_it(room: str) -> None:
     [
         "import inlay",
         "from inlay import Embedder, AsyncEmbedder",
-        "import inlay.service, inlay.api.app, inlay.api.server, inlay.cache.tiers, inlay.precompute.run",
+        "import inlay.serving.service, inlay.api.app, inlay.api.server, inlay.cache.tiers, inlay.precompute.run",
         "import inlay.models.spec, inlay.models.source, inlay.engine.scheduler, inlay.engine.queue",
         "import sys; sys.argv = ['inlay', '--help']\ntry:\n import inlay.__main__\nexcept SystemExit: pass",
         "import sys; sys.argv = ['inlay', 'serve', '--help']\ntry:\n import inlay.__main__\nexcept SystemExit: pass",

@@ -23,7 +23,7 @@ from inlay.cache.redis import CHUNK, PREFIX, SIGNED_PREFIX, RedisTier
 from inlay.cache.tiers import Cache
 from inlay.cache.urls import make_cache, read_secret
 from inlay.errors import ConfigError
-from inlay.service import Service
+from inlay.serving.service import Service
 from inlay.types import EmbedRequest, Entry
 
 WIDTH = 8

@@ -13,7 +13,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from inlay.admission import Admission, ByteBudget
 from inlay.api.auth import Keyring
 from inlay.api.dialects.openai import EmbeddingsRoute
 from inlay.api.envelope import Envelope
@@ -24,7 +23,8 @@ from inlay.cache.tiers import Cache
 from inlay.config import Settings
 from inlay.corpus.search.batcher import SearchDesk
 from inlay.errors import InlayError, MethodNotAllowed, NotFound, RequestError
-from inlay.service import Service
+from inlay.serving.admission import Admission, ByteBudget
+from inlay.serving.service import Service
 from inlay.telemetry.metrics import Metrics
 
 LIMITS = (

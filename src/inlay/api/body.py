@@ -6,8 +6,8 @@ from types import TracebackType
 
 from starlette.types import Message, Receive, Scope
 
-from inlay.admission import ByteBudget
 from inlay.errors import Cancelled, RequestError, TooLarge
+from inlay.serving.admission import ByteBudget
 
 DRAINED = 4  # bodies up to so many times the limit are read to the end, so that the refusal arrives
 WIDE_BYTES = 16 << 20  # of a body with characters beyond U+FFFF: in memory its texts take four times as much

@@ -18,7 +18,6 @@ import pybase64
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inlay.admission import Admission, ByteBudget
 from inlay.api.body import BodyReader, wait_for_departure
 from inlay.api.dialects.openai import check_values, wrong_field
 from inlay.api.replies import JSONReply
@@ -36,7 +35,8 @@ from inlay.errors import (
     shorten,
 )
 from inlay.models.prompts import QUERY
-from inlay.service import Service
+from inlay.serving.admission import Admission, ByteBudget
+from inlay.serving.service import Service
 from inlay.types import EmbedOptions, EmbedRequest, FloatArray, Priority
 
 TOP_K = 10

@@ -21,7 +21,7 @@ from inlay.config import make_settings
 from inlay.errors import ConfigError, InlayError, ShuttingDown
 from inlay.models.source import locate, served_name
 from inlay.models.spec import read_spec
-from inlay.service import Service
+from inlay.serving.service import Service
 from inlay.types import EmbedOptions, EmbedRequest, FloatArray
 
 T = TypeVar("T")

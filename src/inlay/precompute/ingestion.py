@@ -22,8 +22,8 @@ from inlay.corpus.corpus import Corpus
 from inlay.corpus.files.part_writer import NewRow, PartBuilder
 from inlay.corpus.manifest import Order
 from inlay.errors import ConfigError, InlayError
-from inlay.items import make_items
 from inlay.precompute.input_rows import Row
+from inlay.serving.items import make_items
 from inlay.types import EmbedRequest, Entry, ModelSpec
 
 BLOCK = 512  # rows embedded at a time

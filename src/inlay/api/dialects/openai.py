@@ -16,13 +16,13 @@ import orjson
 from msgspec import Raw
 from starlette.types import Receive, Scope, Send
 
-from inlay.admission import Admission, ByteBudget
 from inlay.api.body import BodyReader, directives, wait_for_departure
 from inlay.api.dialects.openai_schema import EmbeddingRequest, StrictEmbeddingRequest
-from inlay.encoding import to_base64
 from inlay.errors import InvalidInput, RequestError, TooLarge, shorten
 from inlay.models.prompts import DOCUMENT, QUERY
-from inlay.service import Service
+from inlay.serving.admission import Admission, ByteBudget
+from inlay.serving.service import Service
+from inlay.serving.shaping import to_base64
 from inlay.telemetry.metrics import Metrics
 from inlay.types import EmbedOptions, EmbedRequest, EmbedResult, ModelSpec, Priority, Truncate
 

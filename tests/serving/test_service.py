@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from inlay.cache.memory import MemoryTier
 from inlay.cache.tiers import Cache
-from inlay.encoding import shape_vectors
 from inlay.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -28,8 +27,9 @@ from inlay.errors import (
     ShuttingDown,
     UnknownModel,
 )
-from inlay.items import make_items
-from inlay.service import Service
+from inlay.serving.items import make_items
+from inlay.serving.service import Service
+from inlay.serving.shaping import shape_vectors
 from inlay.types import Done, EmbedOptions, EmbedRequest, Entry, Item, Priority, Truncate
 
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from inlay.admission import Admission, ByteBudget
 from inlay.api.replies import retry_headers
 from inlay.errors import Overloaded
+from inlay.serving.admission import Admission, ByteBudget
 
 
 def test_beyond_the_most_requests_the_next_is_refused_with_a_time() -> None:
@@ -29,7 +29,7 @@ def test_a_request_that_fails_gives_its_place_back() -> None:
 
 def test_the_time_to_come_back_grows_while_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("inlay.admission.time.monotonic", lambda: now)
+    monkeypatch.setattr("inlay.serving.admission.time.monotonic", lambda: now)
     admission = Admission(1)
     admission.__enter__()
     for waited in (1.0, 5.0):
@@ -41,7 +41,7 @@ def test_the_time_to_come_back_grows_while_nothing_moves(monkeypatch: pytest.Mon
 
 def test_an_idle_hour_says_nothing_of_the_time_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("inlay.admission.time.monotonic", lambda: now)
+    monkeypatch.setattr("inlay.serving.admission.time.monotonic", lambda: now)
     admission = Admission(1)
     with admission:
         now += 0.1

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from inlay.encoding import shape_vectors, to_base64
+from inlay.serving.shaping import shape_vectors, to_base64
 
 vectors = arrays(np.float32, (3, 16), elements=st.floats(-100, 100, width=32))
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from inlay.cache.key import cache_keys
-from inlay.encoding import shape_vectors
 from inlay.errors import InvalidInput
 from inlay.models.prompts import prefix_of
+from inlay.serving.shaping import shape_vectors
 from inlay.types import EmbedOptions, EmbedRequest, EmbedResult, Entry, Item, ModelSpec
 
 

@@ -25,8 +25,8 @@ from inlay.errors import (
     WorkerDead,
     shorten,
 )
-from inlay.items import check_dimensions, copy_answer, make_items, make_result, take_entry
-from inlay.singleflight import Flight, FlightTable
+from inlay.serving.flights import Flight, FlightTable
+from inlay.serving.items import check_dimensions, copy_answer, make_items, make_result, take_entry
 from inlay.telemetry.logs import get_logger
 from inlay.types import Done, EmbedRequest, EmbedResult, Entry, Item, Worker
 

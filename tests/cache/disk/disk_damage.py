@@ -37,7 +37,7 @@ def damage(file: Path, kind: str, chance: random.Random) -> None:
 
 
 def main(path: Path, kind: str, seed: int) -> None:
-    from test_disk import PLENTY, key_of, put, right
+    from test_disk_tier import PLENTY, key_of, put, right
 
     from inlay.cache.disk.directory import open_disk
 

@@ -21,7 +21,7 @@ BOUND = 1 << 28
 
 
 def write(path: Path, start: int, end: int, pipe: int | None) -> None:
-    from test_disk import put
+    from test_disk_tier import put
 
     from inlay.cache.disk.directory import open_disk
 
@@ -35,7 +35,7 @@ def write(path: Path, start: int, end: int, pipe: int | None) -> None:
 
 
 def kill_writers(path: Path, rounds: int) -> int:
-    import test_disk  # noqa: F401 - imported once, before the forks
+    import test_disk_tier  # noqa: F401 - imported once, before the forks
 
     acknowledged = 0
     for number in range(rounds):

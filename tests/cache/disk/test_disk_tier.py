@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inlay.cache import disk as module
+from inlay.cache.disk import tier as module
 from inlay.cache.disk.directory import open_disk
 from inlay.cache.disk.segment import HEADER, Segment
 from inlay.cache.disk.segments import SEGMENTS

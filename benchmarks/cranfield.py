@@ -20,7 +20,7 @@ from sentence_transformers.util import semantic_search
 from serving import print_table
 
 from inlay import Embedder
-from inlay.corpus.manifest import Order
+from inlay.corpus.recipe import Recipe
 from inlay.corpus.search.searcher import Searcher
 from inlay.models.source import locate
 from inlay.precompute.ingestion import Columns
@@ -61,9 +61,9 @@ def with_inlay(documents: dict[str, str], queries: list[str]) -> list[list[str]]
     rows = (Row(n, text, None, id_, {"id": id_}) for n, (id_, text) in enumerate(documents.items(), 1))
     with tempfile.TemporaryDirectory() as folder, Embedder("demo", dtype="float32", cache="none") as embedder:
         spec = embedder.spec
-        order = Order("demo", spec.fingerprint, spec.width, spec.max_tokens, "f32", truncate=Truncate.END)
+        recipe = Recipe("demo", spec.fingerprint, spec.width, spec.max_tokens, "f32", truncate=Truncate.END)
         columns = Columns("text", "id", ())
-        precompute(Path(folder), rows, "cranfield", columns, LocalSource(embedder), order, is_append=False)
+        precompute(Path(folder), rows, "cranfield", columns, LocalSource(embedder), recipe, is_append=False)
         hits = Searcher(Path(folder)).search_many(embedder.embed(queries, truncate="end"), FOUND)
         return [[str(hit.record["id"]) for hit in found] for found in hits]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from inlay.cache.disk.directory import open_disk
-from inlay.types import Entry
+from inlay.types import DENSE, Entry
 
 BATCH = 256
 BOUND = 1 << 34
@@ -38,6 +38,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(dir="."))
     generator = np.random.default_rng(0)
     vectors = generator.standard_normal((BATCH, options.width)).astype(np.float32)
+    entries = [Entry(DENSE, vector.tobytes(), 9, False) for vector in vectors]
     keys = [hashlib.sha256(b"%d" % i).digest() for i in range(number)]
     before = anonymous_bytes()
     try:
@@ -45,7 +46,7 @@ def main() -> None:
         began = time.perf_counter()
         for start in range(0, number, BATCH):
             part = keys[start : start + BATCH]
-            tier.write_many({key: Entry(vector, 9, False) for key, vector in zip(part, vectors, strict=True)})
+            tier.write_many(dict(zip(part, entries, strict=True)))
         written = number / (time.perf_counter() - began)
         order = generator.permutation(number)
         began = time.perf_counter()

@@ -17,7 +17,7 @@ import uvloop
 from serving import free_port, print_table
 
 from inlay.cache.redis import RedisTier
-from inlay.types import Entry
+from inlay.types import DENSE, Entry
 
 BATCH = 256
 
@@ -26,11 +26,12 @@ async def measure(url: str, entries: int, width: int) -> dict[str, Any]:
     tier = RedisTier(url)
     generator = np.random.default_rng(0)
     vectors = generator.standard_normal((BATCH, width)).astype(np.float32)
+    entries = [Entry(DENSE, vector.tobytes(), 9, False) for vector in vectors]
     keys = [hashlib.sha256(b"%d" % i).digest() for i in range(entries // BATCH * BATCH)]
     batches = [keys[at : at + BATCH] for at in range(0, len(keys), BATCH)]
     began = time.perf_counter()
     for batch in batches:
-        await tier.put_many({key: Entry(vector, 9, False) for key, vector in zip(batch, vectors, strict=True)})
+        await tier.put_many(dict(zip(batch, entries, strict=True)))
         await tier.flush()
     written = len(keys) / (time.perf_counter() - began)
     began = time.perf_counter()

@@ -11,15 +11,28 @@ from pathlib import Path
 
 import numpy as np
 
-from inlay.engine.batch import pack
+from inlay.engine.batch import Batch, Sequence, pack
 from inlay.engine.intake import Intake
 from inlay.engine.loading import Engine
 from inlay.engine.loop import DeviceLoop
 from inlay.engine.queue import SequenceQueue
 from inlay.engine.scheduler import Scheduler
 from inlay.engine.stats import EngineStats
+from inlay.engine.unanswered import Unanswered
 from inlay.errors import EngineError, OutOfMemory
-from inlay.types import Batch, Done, FloatArray, IntArray, Item, ModelSpec, Pooling, Sequence, Truncate
+from inlay.types import (
+    DENSE,
+    Answer,
+    Deliver,
+    Failure,
+    FloatArray,
+    IntArray,
+    ModelSpec,
+    Pooling,
+    Priority,
+    Truncate,
+    Work,
+)
 
 WIDTH = 8
 POISON, HEAVY, INFINITE, SLOW = 13, 14, 15, 16  # token ids with a meaning for FakeRunner
@@ -95,16 +108,13 @@ class FakeRunner:
             yield
         return self.launch(batch)
 
-    def collect(self, launched: Batch) -> FloatArray:
+    def collect(self, launched: Batch) -> dict[str, list[bytes | None]]:
         self.events.append(f"collect {launched.num_tokens}")
         if self.is_asynchronous:
             self._run(launched)
         parts = [launched.ids[start:end] for start, end in pairwise(launched.offsets)]
-        rows = [np.full(WIDTH, float(ids.sum())) for ids in parts]
-        for row, ids in zip(rows, parts, strict=True):
-            if INFINITE in ids:
-                row[0] = np.inf
-        return np.array(rows, dtype=np.float32)
+        rows = [np.full(WIDTH, float(ids.sum()), dtype=np.float32) for ids in parts]
+        return {DENSE: [None if INFINITE in ids else row.tobytes() for row, ids in zip(rows, parts, strict=True)]}
 
     def _run(self, batch: Batch) -> None:
         self.gate.wait(30)
@@ -120,12 +130,14 @@ def make_engine(
 ) -> Engine:
     from running import sequence_of
 
-    queue = SequenceQueue(Scheduler(max_batch_tokens, 32, max_queue_tokens), stats)
+    unanswered = Unanswered()
+    queue = SequenceQueue(Scheduler(max_batch_tokens, 32, max_queue_tokens), unanswered, stats)
     return Engine(
         runner=runner,
+        unanswered=unanswered,
         intake=Intake(FakeTokenizer(), SPEC.vocab_rows, 2, max_queue_tokens),  # type: ignore[arg-type]
         queue=queue,
-        loop=DeviceLoop(runner, queue, pack([sequence_of([1, 2])]), stats),
+        loop=DeviceLoop(runner, queue, unanswered, pack([sequence_of([1, 2])]), stats),
     )
 
 
@@ -146,30 +158,39 @@ class FakeWorker:
         self.is_ready = True
         self.queued_tokens = 0
         self.stats = EngineStats()
-        self.cancelled: list[Item] = []
-        self.promoted: list[Item] = []
-        self.order: Callable[[list[Item]], list[Item]] = lambda items: items
+        self.cancelled: set[int] = set()
+        self.promoted: list[tuple[int, Priority]] = []
+        self.submitted: list[Work] = []
+        self.order: Callable[[list[Work]], list[Work]] = lambda works: works
 
-    def embed(self, items: list[Item], done: Done) -> None:
-        threading.Thread(target=self._answer, args=(items, done), daemon=True).start()
+    def wait_loaded(self) -> None:
+        pass
 
-    def _answer(self, items: list[Item], done: Done) -> None:
+    def submit_many(self, works: list[Work], deliver: Deliver) -> None:
+        self.submitted += works
+        threading.Thread(target=self._answer, args=(works, deliver), daemon=True).start()
+
+    def _answer(self, works: list[Work], deliver: Deliver) -> None:
         self.gate.wait(30)
-        for item in self.order(list(items)):
-            if item.is_cancelled:
-                item.error = EngineError("cancelled")
-            elif isinstance(item.content, str) and "bad" in item.content:
-                item.error = EngineError("failed")
+        for work in self.order(list(works)):
+            if work.id in self.cancelled:
+                answer = Answer(work.id, failure=Failure.of(EngineError("cancelled")))
+            elif isinstance(work.content, str) and "bad" in work.content:
+                answer = Answer(work.id, failure=Failure.of(EngineError("failed")))
             else:
-                self.computed.append(item.content)
-                item.vector, item.num_tokens, item.model_seconds = vector_of(item.content), len(item.content), 0.001
-            done([item])
+                self.computed.append(work.content)
+                outputs = {kind: self.payload_of(kind, work.content) for kind in work.outputs}
+                answer = Answer(work.id, outputs, num_tokens=len(work.content), model_seconds=0.001)
+            deliver([answer])
 
-    def cancel_many(self, items: list[Item]) -> None:
-        self.cancelled += items
+    def payload_of(self, kind: str, content: str | list[int]) -> bytes:
+        return vector_of(content).tobytes()
 
-    def promote_many(self, items: list[Item]) -> None:
-        self.promoted += items
+    def cancel_many(self, ids: list[int]) -> None:
+        self.cancelled |= set(ids)
+
+    def promote_many(self, ids: list[int], priority: Priority) -> None:
+        self.promoted += [(number, priority) for number in ids]
 
     def health(self) -> str | None:
         return None

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from inlay.engine.batch import pack
+from inlay.engine.batch import Sequence, pack
 from inlay.engine.device import choose
-from inlay.engine.runner import Runner
+from inlay.engine.runner import Launch, Runner
 from inlay.models.spec import read_spec
-from inlay.types import FloatArray, Item, Sequence, Truncate
+from inlay.types import DENSE, FloatArray, Priority, Truncate, Work
 
 
 def make_runner(path: Path, dtype: str = "float32", device: str = "cpu") -> Runner:
@@ -18,16 +18,22 @@ def make_runner(path: Path, dtype: str = "float32", device: str = "cpu") -> Runn
 
 
 def sequence_of(ids: list[int], index: int = 0) -> Sequence:
-    item = Item(index, "", Truncate.NONE, 0)
-    return Sequence(item, np.array(ids, dtype=np.int64), 0.0, done=lambda items: None)
+    work = Work(index, "", Truncate.NONE, 0)
+    return Sequence(work, lambda answers: None, 0.0, Priority.NORMAL, np.array(ids, dtype=np.int64))
+
+
+def collected(runner: Runner, launched: Launch) -> FloatArray:
+    """The vector of each place of a batch, [B, width]."""
+    payloads = runner.collect(launched)[DENSE]
+    return np.stack([np.frombuffer(payload, dtype=np.float32) for payload in payloads if payload is not None])
 
 
 def run_packed(runner: Runner, lists: list[list[int]]) -> FloatArray:
     """Unit vectors of all lists in one batch, in the order given."""
     batch = pack([sequence_of(ids, index) for index, ids in enumerate(lists)])
-    vectors = runner.collect(runner.launch(batch))[batch.rows]
+    vectors = collected(runner, runner.launch(batch))[batch.rows]
     placed = np.empty_like(vectors)
-    placed[[sequence.item.index for sequence in batch.sequences]] = vectors
+    placed[[sequence.work.id for sequence in batch.sequences]] = vectors
     return placed / np.linalg.norm(placed, axis=1, keepdims=True)
 
 

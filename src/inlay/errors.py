@@ -36,6 +36,7 @@ Knows nothing of dialects: how an error looks on the wire is theirs to say.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 LONGEST_NAME = 200
@@ -61,6 +62,18 @@ class InlayError(Exception):
             return self
         param = f"input[{index}]"
         return type(self)(f"{param} {self.message}", param=param, retry_after=self.retry_after)
+
+
+def error_of(code: str, message: str, retry_after: float | None = None) -> InlayError:
+    """A new error of the class that has a code; of `InlayError` where none has it."""
+    found = next((kind for kind in _classes(InlayError) if kind.code == code), InlayError)
+    return found(message, retry_after=retry_after)
+
+
+def _classes(root: type[InlayError]) -> Iterator[type[InlayError]]:
+    yield root
+    for below in root.__subclasses__():
+        yield from _classes(below)
 
 
 def shorten(name: str) -> str:

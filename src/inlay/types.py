@@ -1,8 +1,8 @@
 """The nouns that cross rooms. Each field says who fills it.
 
-A request comes in as an `EmbedRequest`, becomes `Item`s, and the items that no cache holds become
-`Sequence`s in a packed `Batch` on the device. What comes back is the canonical vector: full width,
-float32, pooled, before Matryoshka cut, normalisation and output encoding. Knows nothing of torch or HTTP.
+A request comes in as an `EmbedRequest`; what no cache holds of it crosses to a worker as `Work` and comes back as an
+`Answer`, both frozen and serialisable. An output is canonical: of a vector, the full width in float32, pooled, before
+Matryoshka cut, normalisation and output encoding. Knows nothing of torch or HTTP.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
-if TYPE_CHECKING:
-    from inlay.errors import InlayError
+from inlay.errors import InlayError, error_of
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+
+DENSE = "dense"  # the kind of output that is one vector; the others are in `models.registry.OUTPUTS`
 
 
 class Pooling(StrEnum):
@@ -70,6 +72,7 @@ class ModelSpec:
     instruction_template: str | None  # contains "{instruction}"; None: the model takes no instructions
     matryoshka: tuple[int, int] | None  # smallest and largest trained dimension
     config: Mapping[str, Any]  # config.json, for the family's forward pass
+    outputs: tuple[str, ...] = (DENSE,)  # the kinds that it can give
     dtype: str = ""
     fingerprint: str = ""
 
@@ -87,6 +90,7 @@ class EmbedOptions:
     read_cache: bool = True
     write_cache: bool = True
     allow_untrained_cut: bool = False  # cut vectors of a model that was not trained for it
+    outputs: tuple[str, ...] = (DENSE,)  # the kinds asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,76 +104,56 @@ class EmbedRequest:
     departed: Callable[[], Awaitable[object]] | None = None  # returns when the client has gone
 
 
-@dataclass(slots=True, eq=False)
-class Item:
-    """One input of a request, or the one in-flight computation that several requests have joined."""
+class Work(Struct, frozen=True):
+    """What crosses to a worker: one content to compute. Filled by the service."""
 
-    index: int  # place in the request; results are written here and nowhere else
-    content: str | list[int]  # the final text, prompt included, or token ids; filled by the service
+    id: int  # unique among the work of a worker; whoever waits holds it
+    content: str | list[int]  # the final text, prompt included, or token ids
     truncate: Truncate
     max_tokens: int
-    prefix: str = ""  # the prompt, with which the content begins; filled by the service
-    key: bytes = b""  # of the vector if the content is not cut; filled by the service (`cache.key`)
-    cut_key: bytes | None = None  # of the vector if it is, where it may be; filled by the service
+    prefix: str = ""  # the prompt, with which the content begins
     priority: Priority = Priority.NORMAL
-    is_cancelled: bool = False  # set by the service when nobody waits any more
-    vector: FloatArray | None = None  # canonical, read-only; filled by a cache tier or the engine
-    num_tokens: int = 0  # filled with the vector
-    is_truncated: bool = False  # filled with the vector
-    is_cached: bool = False  # did the vector come from a cache; filled by the service
-    queue_seconds: float = 0.0  # filled by the engine
-    model_seconds: float = 0.0  # filled by the engine
-    error: InlayError | None = None  # filled by whoever failed
+    outputs: tuple[str, ...] = (DENSE,)  # the kinds to compute
 
-    @property
-    def work_key(self) -> bytes:
-        """Of the computation: equal for items that have the same answer, whatever it is."""
-        return self.cut_key or self.key
 
-    @property
-    def answer_key(self) -> bytes | None:
-        """Of the vector that it has."""
-        return self.cut_key if self.is_truncated else self.key
+class Failure(Struct, frozen=True):
+    """An error of the tree in `errors`, as it crosses from a worker. Filled by whoever failed."""
+
+    code: str
+    message: str
+    retry_after: float | None = None  # seconds
+
+    @classmethod
+    def of(cls, error: InlayError) -> Failure:
+        return cls(error.code, error.message, error.retry_after)
+
+    def error(self) -> InlayError:
+        """A new error of the class that it was made of."""
+        return error_of(self.code, self.message, self.retry_after)
+
+
+class Answer(Struct, frozen=True):
+    """What comes back from a worker for one piece of work: outputs or a failure. Filled by the engine."""
+
+    id: int
+    outputs: dict[str, bytes] = {}
+    failure: Failure | None = None
+    num_tokens: int = 0
+    is_truncated: bool = False
+    queue_seconds: float = 0.0
+    model_seconds: float = 0.0
+
+
+Deliver = Callable[[list[Answer]], None]  # how a worker hands answers over, on one of its threads
 
 
 class Entry(NamedTuple):
     """What a cache tier keeps for a key; made by the hundred thousand, so the cheapest kind of noun."""
 
-    vector: FloatArray  # canonical
+    kind: str
+    payload: bytes  # canonical, little-endian
     num_tokens: int
     is_truncated: bool
-
-
-Done = Callable[[list[Item]], None]  # how a worker hands items back, on one of its threads
-
-
-@dataclass(slots=True, eq=False)
-class Sequence:
-    """A tokenised item that waits for the device. Filled by the worker."""
-
-    item: Item
-    ids: IntArray  # [L]
-    arrived: float  # time.monotonic()
-    done: Done
-
-    @property
-    def num_tokens(self) -> int:
-        return len(self.ids)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Sequences packed end to end, without padding. Filled by `engine.batch`."""
-
-    sequences: list[Sequence]
-    rows: IntArray  # the place in the batch of each sequence; those with equal ids share one
-    ids: IntArray  # [T]
-    positions: IntArray  # [T], restarting at 0 with each sequence
-    offsets: IntArray  # [B + 1], where each place begins; the last is T
-
-    @property
-    def num_tokens(self) -> int:
-        return len(self.ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +162,18 @@ class EmbedResult:
 
     model: str
     fingerprint: str
-    vectors: FloatArray  # [n, dimensions], in the order of the inputs
+    vectors: FloatArray  # [n, dimensions], in the order of the inputs; [n, 0] where none was asked for
     item_tokens: list[int]  # of each input, cached ones included
     cached_tokens: int
     num_hits: int
     truncated: list[int]  # indices of the inputs that were cut
     queue_seconds: float
     model_seconds: float
+    payloads: Mapping[str, list[bytes]]  # of the kinds other than dense, in the order of the inputs
+
+    @property
+    def num_inputs(self) -> int:
+        return len(self.item_tokens)
 
     @property
     def num_tokens(self) -> int:
@@ -196,33 +185,63 @@ class EmbedResult:
         """`hit`: all from a cache; `miss`: none; else `partial`."""
         if self.num_hits == 0:
             return "miss"
-        return "hit" if self.num_hits == len(self.vectors) else "partial"
+        return "hit" if self.num_hits == self.num_inputs else "partial"
+
+
+class WorkerStats(Struct):
+    """Counters of a worker since its start, and the present rate; torn reads do no harm."""
+
+    batches: int = 0
+    sequences: int = 0
+    tokens: int = 0
+    busy_seconds: float = 0.0
+    failed_sequences: int = 0
+    dropped_sequences: int = 0
+    retried_batches: int = 0
+    out_of_memory: int = 0
+    tokens_per_second: float = 0.0
 
 
 class Worker(Protocol):
     """The seam between the front half and the back half: a thread today, a process or a node tomorrow."""
 
     @property
-    def spec(self) -> ModelSpec: ...
-
-    def embed(self, items: list[Item], done: Done) -> None:
-        """Take all items or none, and return at once.
-
-        Every item comes back exactly once through `done` (called on a thread of the worker), with
-        its vector or its error.
-        """
+    def spec(self) -> ModelSpec:
+        """With dtype and fingerprint once the model is loaded."""
         ...
 
-    def cancel_many(self, items: list[Item]) -> None:
-        """Nobody waits for these any more (their `is_cancelled` is set); what still waits here goes at once."""
+    @property
+    def is_ready(self) -> bool: ...
+
+    @property
+    def queued_tokens(self) -> int:
+        """Tokens that wait for the device."""
         ...
 
-    def promote_many(self, items: list[Item]) -> None:
-        """The priority of these, which are under way, has risen."""
-        ...
+    @property
+    def stats(self) -> WorkerStats: ...
 
     def health(self) -> str | None:
         """None while all is well, else the reason why not."""
+        ...
+
+    def wait_loaded(self) -> None:
+        """Block until the model is served; raises what went wrong while it was loaded."""
+        ...
+
+    def submit_many(self, works: list[Work], deliver: Deliver) -> None:
+        """Take all work or none, and return at once.
+
+        Each piece is answered exactly once through `deliver` (called on a thread of the worker).
+        """
+        ...
+
+    def cancel_many(self, ids: list[int]) -> None:
+        """Nobody waits for these any more; what still waits here goes at once."""
+        ...
+
+    def promote_many(self, ids: list[int], priority: Priority) -> None:
+        """The priority of these, which are under way, has risen."""
         ...
 
     def close(self, timeout: float | None = None) -> bool:

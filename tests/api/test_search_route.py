@@ -130,7 +130,7 @@ def test_what_is_served_is_told(running: RunningServer) -> None:
 
 def test_a_corpus_of_another_model_is_not_searched(corpus: Path, tmp_path: Path) -> None:
     with RunningServer("demo", "--dtype", "float32", "--corpus", f"things={corpus}") as server:
-        about = json.loads((corpus / "manifest.json").read_text())["order"]
+        about = json.loads((corpus / "manifest.json").read_text())["recipe"]
         if server.get("/v1/models").json()["data"][0]["fingerprint"] == about["fingerprint"]:
             pytest.skip("this machine computes in float32 by default")
         reply = ask(server, {"query": "train"})

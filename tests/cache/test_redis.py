@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from entries import dense, vector_in
 from fakes import FakeWorker, vector_of
 from redis import Redis
 from redis_servers import RedisServer
@@ -40,7 +41,7 @@ def key_of(number: int) -> bytes:
 
 
 def entry_of(number: int) -> Entry:
-    return Entry(np.full(WIDTH, number, dtype=np.float32), number + 1, bool(number % 2))
+    return dense(np.full(WIDTH, number, dtype=np.float32), number + 1, bool(number % 2))
 
 
 def entries_of(numbers: range) -> dict[bytes, Entry]:
@@ -79,9 +80,7 @@ def test_entries_come_back_as_they_were_in_more_than_one_command(redis: RedisSer
         found = await tier.get_many([key_of(number) for number in range(2 * CHUNK + 10)])
         assert len(found) == len(numbers)
         for number in numbers:
-            vector, num_tokens, is_truncated = found[key_of(number)]
-            assert (vector == number).all()
-            assert (num_tokens, is_truncated) == (number + 1, bool(number % 2))
+            assert found[key_of(number)] == entry_of(number)
 
     run(redis.url, story)
     calls = Redis.from_url(redis.url).info("commandstats")
@@ -116,7 +115,7 @@ def test_a_record_of_another_width_is_computed_anew(redis: RedisServer) -> None:
         client = Redis.from_url(redis.url)
         (name,) = client.keys()
         digest = name.removeprefix(PREFIX)
-        client.set(name, encode_record(Record(digest, NEVER, Entry(np.ones(3, dtype=np.float32), 1, False))))
+        client.set(name, encode_record(Record(digest, NEVER, dense(np.ones(3, dtype=np.float32), 1, False))))
         result = await service.embed(request)
         assert (result.vectors == [vector_of("a")]).all()
         assert result.cache_status == "miss"
@@ -172,7 +171,7 @@ def test_a_caller_that_leaves_does_not_mix_up_replies(redis: RedisServer) -> Non
 
         async def look_up(number: int) -> None:
             found = await tier.get_many([key_of(number)])
-            assert (found[key_of(number)].vector == number).all()
+            assert (vector_in(found[key_of(number)]) == number).all()
 
         for turn in range(20):
             calls = [asyncio.create_task(look_up(number)) for number in range(turn, 200, 10)]

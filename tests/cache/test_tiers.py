@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pytest
+from entries import dense
 
 from inlay.cache.breaker import FAILURES, Breaker
 from inlay.cache.memory import MemoryTier
@@ -13,7 +14,7 @@ from inlay.cache.urls import make_cache
 from inlay.errors import ConfigError
 from inlay.types import Entry
 
-ENTRY = Entry(np.ones(4, dtype=np.float32), 3, False)
+ENTRY = dense(np.ones(4, dtype=np.float32), 3, False)
 
 
 class BrokenTier(MemoryTier):

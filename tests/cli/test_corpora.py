@@ -76,11 +76,11 @@ def test_a_server_gives_the_same_corpus(corpus: Path, file: Path, tmp_path: Path
 
 
 def test_vectors_of_a_model_that_has_changed_behind_the_url_are_not_taken(corpus: Path) -> None:
-    order = msgspec.structs.replace(Corpus(corpus).order, fingerprint="of the model before")
+    recipe = msgspec.structs.replace(Corpus(corpus).recipe, fingerprint="of the model before")
     with RunningServer("demo") as server:
         source = RemoteSource(server.url, None, None)
         with pytest.raises(ConfigError, match="another model"):
-            source.embed_entries(["a text"], order)
+            source.embed_texts(["a text"], recipe)
         source.close()
 
 
@@ -100,7 +100,7 @@ def test_search_prints_the_best_rows(corpus: Path) -> None:
 
 
 def test_searching_with_another_model_is_refused(corpus: Path) -> None:
-    dtype = "bfloat16" if Corpus(corpus).order.fingerprint == _fingerprint("float32") else "float32"
+    dtype = "bfloat16" if Corpus(corpus).recipe.fingerprint == _fingerprint("float32") else "float32"
     done = run_inlay("search", str(corpus), "train", "--dtype", dtype)
     assert done.returncode == 1
     assert "vectors of different models cannot be compared" in " ".join(done.stderr.split())

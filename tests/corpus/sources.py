@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from fakes import SPEC, WIDTH
 
-from inlay.corpus.manifest import Order
+from inlay.corpus.files.part import TextVector
+from inlay.corpus.recipe import Recipe
 from inlay.errors import InvalidInput
-from inlay.precompute.ingestion import Answer, Columns
+from inlay.precompute.ingestion import Columns, Embedded
 from inlay.precompute.input_rows import read_rows
 from inlay.precompute.run import Outcome, precompute
-from inlay.types import Entry, FloatArray, ModelSpec
+from inlay.types import FloatArray, ModelSpec
 
-ORDER = Order(model="fake", fingerprint=SPEC.fingerprint, width=WIDTH, max_tokens=SPEC.max_tokens, dtype="f32")
+RECIPE = Recipe(model="fake", fingerprint=SPEC.fingerprint, width=WIDTH, max_tokens=SPEC.max_tokens, dtype="f32")
 
 
 class Killed(BaseException):
@@ -40,12 +41,12 @@ class FakeSource:
     def spec(self) -> ModelSpec:
         return SPEC
 
-    def embed_entries(self, texts: list[str], order: Order) -> list[Answer]:
+    def embed_texts(self, texts: list[str], recipe: Recipe) -> list[Embedded]:
         self.texts += texts
         if self._killed_at is not None and len(self.texts) > self._killed_at:
             raise Killed
         return [
-            InvalidInput("is bad") if text.startswith("bad") else Entry(vector_of(text), len(text), False)
+            InvalidInput("is bad") if text.startswith("bad") else TextVector(vector_of(text), len(text), False)
             for text in texts
         ]
 
@@ -60,7 +61,7 @@ def make_corpus(
     file: Path,
     source: FakeSource | None = None,
     *,
-    order: Order = ORDER,
+    recipe: Recipe = RECIPE,
     is_append: bool = False,
     keep: tuple[str, ...] | None = None,
 ) -> Outcome:
@@ -69,4 +70,4 @@ def make_corpus(
         keep = ("lang",) if b'"lang"' in file.read_bytes() else ()
     columns = Columns("text", "id", keep)
     rows = read_rows(str(file), "auto", columns.text)
-    return precompute(directory, rows, str(file), columns, source or FakeSource(), order, is_append=is_append)
+    return precompute(directory, rows, str(file), columns, source or FakeSource(), recipe, is_append=is_append)

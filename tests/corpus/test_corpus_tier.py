@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from corpus.sources import ORDER, make_corpus, vector_of, write_rows
+from corpus.sources import RECIPE, make_corpus, vector_of, write_rows
+from entries import vector_in
 from fakes import SPEC
 
 from inlay.cache.key import cache_keys
@@ -16,11 +17,11 @@ from inlay.cache.urls import make_cache
 from inlay.corpus.corpus import Corpus
 from inlay.corpus.tier import CorpusTier, open_corpus_tier
 from inlay.errors import ConfigError
-from inlay.types import Truncate
+from inlay.types import DENSE, Truncate
 
 
 def key_of(text: str) -> bytes:
-    return cache_keys(SPEC.fingerprint, text, Truncate.NONE, SPEC.max_tokens).whole
+    return cache_keys(SPEC.fingerprint, DENSE, text, Truncate.NONE, SPEC.max_tokens).whole
 
 
 @pytest.fixture
@@ -36,8 +37,8 @@ def test_hits_are_bit_for_bit_what_was_computed(tmp_path: Path, file: Path) -> N
     found = asyncio.run(tier.get_many([key_of(f"t{n}") for n in range(500)]))
     assert found.keys() == {key_of(f"t{n}") for n in range(400)}
     for n in range(400):
-        vector, num_tokens, is_truncated = found[key_of(f"t{n}")]
-        assert np.array_equal(vector, vector_of(f"t{n}"))
+        _, _, num_tokens, is_truncated = found[key_of(f"t{n}")]
+        assert np.array_equal(vector_in(found[key_of(f"t{n}")]), vector_of(f"t{n}"))
         assert (num_tokens, is_truncated) == (len(f"t{n}"), False)
 
 
@@ -54,11 +55,11 @@ def test_flipped_bits_are_misses_and_counted(tmp_path: Path, file: Path) -> None
     assert 200 < len(found) < 300
     assert tier.numbers()["errors"] == 300 - len(found)
     texts = {key_of(f"t{n}"): f"t{n}" for n in range(300)}
-    assert all(np.array_equal(entry.vector, vector_of(texts[key])) for key, entry in found.items())
+    assert all(np.array_equal(vector_in(entry), vector_of(texts[key])) for key, entry in found.items())
 
 
 def test_a_rounded_corpus_is_no_cache(tmp_path: Path, file: Path) -> None:
-    make_corpus(tmp_path / "c", file, order=msgspec.structs.replace(ORDER, dtype="f16"))
+    make_corpus(tmp_path / "c", file, recipe=msgspec.structs.replace(RECIPE, dtype="f16"))
     with pytest.raises(ConfigError, match="f16"):
         make_cache([f"corpus://{tmp_path / 'c'}"])
     assert [tier.name for tier in make_cache(["memory://1MiB"], [Corpus(tmp_path / "c")]).tiers] == ["memory"]

@@ -12,9 +12,9 @@ from inlay.engine.batch import pack
 def test_each_sequence_has_its_place_and_equal_ones_share_it(lists: list[list[int]]) -> None:
     batch = pack([sequence_of(ids, index) for index, ids in enumerate(lists)])
     assert batch.num_tokens == sum(map(len, {tuple(ids) for ids in lists}))
-    assert sorted(sequence.item.index for sequence in batch.sequences) == list(range(len(lists)))
+    assert sorted(sequence.work.id for sequence in batch.sequences) == list(range(len(lists)))
     for sequence, row in zip(batch.sequences, batch.rows, strict=True):
         span = slice(batch.offsets[row], batch.offsets[row + 1])
-        assert batch.ids[span].tolist() == lists[sequence.item.index]
+        assert batch.ids[span].tolist() == lists[sequence.work.id]
         assert batch.positions[span].tolist() == list(range(sequence.num_tokens))
     assert (np.diff(np.diff(batch.offsets)) >= 0).all()

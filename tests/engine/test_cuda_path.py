@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from inlay.engine import device as module
 from inlay.engine import transfer
 from inlay.engine.batch import pack
-from inlay.engine.pooling import mean_of_rows, pooled_rows
+from inlay.engine.planning import Planner
 from inlay.errors import ConfigError, DeviceLost, OutOfMemory
-from inlay.models.forward import Packed
+from inlay.models.heads.dense import DenseHead
 from inlay.models.registry import forward_class
 from inlay.models.spec import read_spec
 from inlay.ops import attention as attention_module
@@ -47,11 +48,12 @@ def test_no_step_of_a_forward_pass_waits_for_the_device(
     model.prepare()
     batch = pack([sequence_of([1, 2, 3]), sequence_of([4, 5]), sequence_of([6, 7, 8])])
     layout = Layout.of(batch.offsets, META)
-    ids, positions = torch.from_numpy(batch.ids).to(META), torch.from_numpy(batch.positions).to(META)
+    spec = replace(spec, pooling=pooling)
+    head, planner = DenseHead(spec), Planner(spec, model, torch.bfloat16, META)
+    planned = planner.plan(batch, layout, needs_all_rows=head.needs_all_rows)
     with torch.inference_mode(), NothingWaits():
-        pooled = pooled_rows(layout, pooling)
-        hidden = model(ids, Packed(positions, layout, pooled))
-        vectors = mean_of_rows(hidden, layout) if pooled is None else hidden
+        hidden = model(planned.plan)
+        vectors = head(hidden if head.needs_all_rows else planned.pooled_rows(hidden), layout)
     assert vectors.shape == (3, spec.width)
 
 

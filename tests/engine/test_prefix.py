@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 from running import make_runner, run_packed, sequence_of
 
 from inlay.engine import prefix as module
-from inlay.engine.batch import pack
+from inlay.engine.batch import Batch, pack
 from inlay.engine.device import choose
 from inlay.engine.prefix import SHORTEST, PrefixStore
 from inlay.engine.runner import Runner
 from inlay.models.spec import read_spec
 from inlay.ops.int8 import can_multiply_bytes
-from inlay.types import Batch
 
 INSTRUCTION = list(range(10, 29))  # 19 tokens, as Qwen3's
 OTHER = list(range(40, 60))
@@ -102,7 +101,7 @@ def test_vectors_are_those_without_sharing(
     """Whatever lies in a batch and came before it; beginnings of one instruction, of any length."""
     runner = make_runner(checkpoint("qwen3"))
     plain = make_runner(checkpoint("qwen3"))
-    plain._prefixes = None
+    plain._planner._prefixes = None
     for batch in drawn:
         lists = [[*INSTRUCTION, *range(5)][:length] + rest + [7] for length, rest in batch]
         np.testing.assert_allclose(run_packed(runner, lists), run_packed(plain, lists), atol=2e-6)
@@ -115,21 +114,21 @@ def test_in_int8_the_bits_are_the_same(checkpoint: Callable[[str], Path]) -> Non
         return Runner(read_spec(checkpoint("qwen3"), "x"), choose("cpu", "int8"), lambda: sample, 0.9)
 
     runner, plain = make(), make()
-    plain._prefixes = None
+    plain._planner._prefixes = None
     lists = [[*INSTRUCTION, *range(number, number + 5)] for number in range(20)]
     expected = run_packed(plain, lists)
     for _ in range(2):
         assert np.array_equal(run_packed(runner, lists), expected)
-    assert runner._prefixes._kept
+    assert runner._planner._prefixes._kept
 
 
 def test_bfloat16_stays_near(checkpoint: Callable[[str], Path]) -> None:
     runner, plain = make_runner(checkpoint("qwen3"), "bfloat16"), make_runner(checkpoint("qwen3"), "bfloat16")
-    plain._prefixes = None
+    plain._planner._prefixes = None
     lists = [[*INSTRUCTION, *range(number, number + 5)] for number in range(20)]
     run_packed(runner, lists)
     assert (run_packed(runner, lists) * run_packed(plain, lists)).sum(axis=1).min() >= 0.9999
 
 
 def test_a_model_that_looks_both_ways_shares_nothing(checkpoint: Callable[[str], Path]) -> None:
-    assert make_runner(checkpoint("bert"))._prefixes is None
+    assert make_runner(checkpoint("bert"))._planner._prefixes is None

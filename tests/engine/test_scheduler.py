@@ -11,23 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inlay.engine import scheduler as module
+from inlay.engine.batch import Sequence
 from inlay.engine.scheduler import BETWEEN_SHARE, OLDEST_EVERY, RAISED_AFTER, WEIGHTS, Scheduler
-from inlay.types import Item, Priority, Sequence, Truncate
+from inlay.types import Priority, Truncate, Work
 
 
 def make(num_tokens: int, priority: Priority = Priority.NORMAL) -> Sequence:
-    item = Item(0, "", Truncate.NONE, 0, priority=priority)
-    return Sequence(item, np.zeros(num_tokens, dtype=np.int64), 0.0, done=lambda items: None)
-
-
-def wanted(sequence: Sequence) -> bool:
-    return sequence.item.is_cancelled
+    work = Work(0, "", Truncate.NONE, 0, priority=priority)
+    return Sequence(work, lambda answers: None, 0.0, priority, np.zeros(num_tokens, dtype=np.int64))
 
 
 def drain(scheduler: Scheduler) -> list[list[Sequence]]:
     batches = []
     while len(scheduler):
-        batch, _ = scheduler.next_batch(wanted)
+        batch, _ = scheduler.next_batch()
         batches.append(batch)
     return batches
 
@@ -67,10 +64,10 @@ def test_a_short_query_overtakes_a_bulk_request_whenever_it_comes(batches_before
     scheduler = Scheduler(256, 512, 1 << 30)
     scheduler.add_many([make(64) for _ in range(2000)])
     for _ in range(batches_before):
-        scheduler.next_batch(wanted)
+        scheduler.next_batch()
     query = make(length)
     scheduler.add_many([query])
-    batch, _ = scheduler.next_batch(wanted)
+    batch, _ = scheduler.next_batch()
     assert query in batch
 
 
@@ -82,7 +79,7 @@ def test_under_any_overload_the_oldest_runs_within_eight_batches() -> None:
     for _ in range(OLDEST_EVERY):
         for _ in range(4):  # twice what the device can take: the queue of queries only grows
             scheduler.add_many([make(32, Priority.HIGH)])
-        batches.append(scheduler.next_batch(wanted)[0])
+        batches.append(scheduler.next_batch()[0])
     assert document in batches[-1]
     assert document not in batches[0]
 
@@ -98,7 +95,7 @@ def test_waiting_is_bounded_by_what_came_before_however_much_comes_after(
     missing = set(map(id, early))
     for _ in range(OLDEST_EVERY * (len(early) + 1)):
         scheduler.add_many([make(1, Priority.HIGH) for _ in range(40)])
-        missing -= set(map(id, scheduler.next_batch(wanted)[0]))
+        missing -= set(map(id, scheduler.next_batch()[0]))
     assert not missing
 
 
@@ -108,8 +105,8 @@ def test_priorities_are_shares_not_absolutes() -> None:
     high = [make(10, Priority.HIGH) for _ in range(100)]
     scheduler.add_many(low)
     scheduler.add_many(high)
-    first = [sequence for _ in range(66) for sequence in scheduler.next_batch(wanted)[0]]
-    counts = [sum(sequence.item.priority is priority for sequence in first) for priority in Priority]
+    first = [sequence for _ in range(66) for sequence in scheduler.next_batch()[0]]
+    counts = [sum(sequence.priority is priority for sequence in first) for priority in Priority]
     assert counts[0] >= 55
     assert counts[2] >= 1
 
@@ -119,10 +116,10 @@ def test_what_nobody_wants_is_dropped_and_frees_its_room() -> None:
     sequences = [make(20) for _ in range(3)]
     scheduler.add_many(sequences)
     assert not scheduler.has_room(1)
-    assert scheduler.drop_many([sequences[1].item, make(1).item]) == [sequences[1]]
+    assert scheduler.drop_many([sequences[1], make(1)]) == [sequences[1]]
     assert scheduler.has_room(20)
-    sequences[0].item.is_cancelled = True
-    batch, dropped = scheduler.next_batch(wanted)
+    sequences[0].is_cancelled = True
+    batch, dropped = scheduler.next_batch()
     assert (batch, dropped) == ([sequences[2]], [sequences[0]])
     assert scheduler.queued_tokens == 0
 
@@ -137,7 +134,7 @@ def test_a_lone_input_gets_its_share_under_a_stream_of_lone_inputs(monkeypatch: 
     scheduler.add_many([document])
     tokens = 0
     while True:
-        ((ran,), _) = scheduler.next_batch(wanted)
+        ((ran,), _) = scheduler.next_batch()
         if ran is document:
             break
         tokens += ran.num_tokens
@@ -163,9 +160,9 @@ def test_streams_of_lone_inputs_share_the_device_by_priority_whatever_their_size
     ran = dict.fromkeys(Priority, 0)
     with patch.object(module, "OLDEST_EVERY", 1 << 30):
         while ran[Priority.NORMAL] < 40 * waiting * max(sizes):
-            ((sequence,), _) = scheduler.next_batch(wanted)
-            ran[sequence.item.priority] += sequence.num_tokens
-            ask(sequence.item.priority)
+            ((sequence,), _) = scheduler.next_batch()
+            ran[sequence.priority] += sequence.num_tokens
+            ask(sequence.priority)
             assert sum(ran.values()) < 1_000 * waiting * max(sizes), "normal priority starves"
     share = ran[Priority.HIGH] / ran[Priority.NORMAL]
     assert 0.8 < share * WEIGHTS[Priority.HIGH] / WEIGHTS[Priority.NORMAL] < 1.25
@@ -178,7 +175,7 @@ def test_who_comes_later_is_not_ahead_of_an_equal_that_waits() -> None:
         scheduler.add_many([sequence])
     ran = []
     for sequence in lined_up[10:]:
-        ran += scheduler.next_batch(wanted)[0]
+        ran += scheduler.next_batch()[0]
         scheduler.add_many([sequence])
     ran += [sequence for batch in drain(scheduler) for sequence in batch]
     assert ran == lined_up
@@ -189,7 +186,7 @@ def test_beside_a_long_input_what_does_not_fit_lets_the_small_ones_pass() -> Non
     large, other, small = make(12, Priority.HIGH), make(13, Priority.HIGH), [make(6), make(4)]
     for sequence in (large, other, *small):
         scheduler.add_many([sequence])
-    batch, _ = scheduler.next_batch(wanted, is_between=True)
+    batch, _ = scheduler.next_batch(is_between=True)
     assert sorted(sequence.num_tokens for sequence in batch) == [4, 6]
 
 
@@ -199,9 +196,9 @@ def test_beside_a_long_input_a_larger_one_runs_when_it_has_waited_for_what_it_is
     large, other = make(3 * most), make(500)
     scheduler.add_many([large])
     scheduler.add_many([other])
-    batches = [scheduler.next_batch(wanted, is_between=True)[0] for _ in range(4)]
+    batches = [scheduler.next_batch(is_between=True)[0] for _ in range(4)]
     assert batches == [[], [], [large], []]
-    assert scheduler.next_batch(wanted) == ([other], [])
+    assert scheduler.next_batch() == ([other], [])
 
 
 def test_beside_a_long_input_the_oldest_has_its_turn_too() -> None:
@@ -211,7 +208,7 @@ def test_beside_a_long_input_the_oldest_has_its_turn_too() -> None:
     ran = []
     for _ in range(OLDEST_EVERY):
         scheduler.add_many([make(5, Priority.HIGH) for _ in range(4)])
-        ran += scheduler.next_batch(wanted, is_between=True)[0]
+        ran += scheduler.next_batch(is_between=True)[0]
     assert document in ran
 
 
@@ -223,7 +220,7 @@ def test_with_and_without_a_long_input_nothing_is_lost(
     added = [make(length) for request in lengths for length in request]
     for sequence in added:
         scheduler.add_many([sequence])
-    ran = [sequence for is_between in between for sequence in scheduler.next_batch(wanted, is_between=is_between)[0]]
+    ran = [sequence for is_between in between for sequence in scheduler.next_batch(is_between=is_between)[0]]
     ran += [sequence for batch in drain(scheduler) for sequence in batch]
     assert sorted(map(id, ran)) == sorted(map(id, added))
     assert (scheduler.queued_tokens, len(scheduler)) == (0, 0)
@@ -236,8 +233,8 @@ def test_a_higher_priority_takes_effect_on_what_waits_already() -> None:
     normal = [make(10) for _ in range(5)]
     for sequence in normal:
         scheduler.add_many([sequence])
-    low.item.priority = Priority.HIGH
-    scheduler.promote_many([low.item, make(1).item])
+    low.priority = Priority.HIGH
+    scheduler.promote_many([low, make(1)])
     ran = [sequence for batch in drain(scheduler) for sequence in batch]
     assert ran == [low, *normal]
     assert scheduler.queued_tokens == 0
@@ -248,7 +245,7 @@ def test_batches_shrink_when_memory_runs_out_and_grow_again_in_time() -> None:
     scheduler.note_out_of_memory(80)
     assert scheduler.batch_tokens == 40
     scheduler.add_many([make(10) for _ in range(10)])
-    assert len(scheduler.next_batch(wanted)[0]) == 4
+    assert len(scheduler.next_batch()[0]) == 4
     for _ in range(RAISED_AFTER):
         scheduler.note_success()
     assert scheduler.batch_tokens == 80
@@ -260,7 +257,7 @@ def test_batches_shrink_when_memory_runs_out_and_grow_again_in_time() -> None:
 def test_a_batch_counts_what_runs_and_not_what_was_kept_from_before() -> None:
     scheduler = Scheduler(100, 512, 1 << 30)
     scheduler.add_many([make(50) for _ in range(10)])
-    batch, _ = scheduler.next_batch(wanted, lambda sequence: 20)
+    batch, _ = scheduler.next_batch(lambda sequence: 20)
     assert len(batch) == 5
 
 
@@ -271,7 +268,7 @@ def test_what_has_gone_does_not_pile_up() -> None:
     for _ in range(5000):
         sequence = make(50)
         scheduler.add_many([sequence])
-        scheduler.drop_many([sequence.item])
+        scheduler.drop_many([sequence])
     assert len(scheduler._heap) < 1000
     assert len(scheduler._arrivals) < 1000
-    assert scheduler.next_batch(wanted)[0] == [stays]
+    assert scheduler.next_batch()[0] == [stays]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from asking import Asked, Receiver, embed
 from fakes import HEAVY, INFINITE, POISON, SPEC, FakeRunner, make_engine
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,43 +29,13 @@ from inlay.errors import (
     TooLarge,
     WorkerDead,
 )
-from inlay.types import Item, Truncate
-
-
-class Receiver:
-    """Collects items as a worker hands them back."""
-
-    def __init__(self) -> None:
-        self.items: list[Item] = []
-        self._changed = threading.Condition()
-
-    def __call__(self, items: list[Item]) -> None:
-        with self._changed:
-            self.items += items
-            self._changed.notify()
-
-    def wait(self, number: int) -> list[Item]:
-        with self._changed:
-            assert self._changed.wait_for(lambda: len(self.items) >= number, 20), "items were lost"
-            return list(self.items)
+from inlay.types import Answer, Truncate
 
 
 def make_worker(runner: FakeRunner, **limits: int) -> DeviceWorker:
     worker = DeviceWorker(SPEC, lambda spec, stats: make_engine(runner, stats, **limits), stall_timeout=60)
     worker.wait_loaded()
     return worker
-
-
-def item_of(content: str | list[int], index: int = 0, truncate: Truncate = Truncate.NONE) -> Item:
-    return Item(index, content, truncate, SPEC.max_tokens)
-
-
-def embed(worker: DeviceWorker, contents: list[str | list[int]]) -> list[Item]:
-    receiver = Receiver()
-    items = [item_of(content, index) for index, content in enumerate(contents)]
-    worker.embed(items, receiver)
-    receiver.wait(len(items))
-    return items
 
 
 @pytest.fixture(params=[False, True], ids=["synchronous", "asynchronous"])
@@ -84,7 +55,7 @@ def test_each_item_gets_its_own_vector(worker: DeviceWorker) -> None:
     items = embed(worker, ["a", "bcd", "b" * 60, [1, 2, 3]])
     sums = [item.vector[0] for item in items if item.vector is not None]
     assert sums == [97, 98 + 99 + 100, 98 * 60, 6]
-    assert [item.num_tokens for item in items] == [1, 3, 60, 3]
+    assert [item.answer.num_tokens for item in items] == [1, 3, 60, 3]
 
 
 def test_in_a_failed_batch_only_the_guilty_fails(worker: DeviceWorker) -> None:
@@ -109,7 +80,7 @@ def test_equal_sequences_of_a_batch_run_once() -> None:
     items = embed(worker, [[1, 2], [4], [1, 2], [1, 2]])
     assert "launch 3" in runner.events
     assert [item.vector[0] for item in items] == [3.0, 4.0, 3.0, 3.0]
-    assert [item.num_tokens for item in items] == [2, 1, 2, 2]
+    assert [item.answer.num_tokens for item in items] == [2, 1, 2, 2]
     worker.close()
 
 
@@ -159,25 +130,25 @@ def test_a_bad_input_is_refused_with_its_reason(
 @pytest.mark.parametrize("content", ["x" * 63 + "yz", [1] * 63 + [2, 3]])
 def test_a_too_long_input_is_cut_where_asked(worker: DeviceWorker, content: str | list[int]) -> None:
     receiver = Receiver()
-    items = [item_of(content, truncate=Truncate.END), item_of(content, truncate=Truncate.START)]
-    worker.embed(items, receiver)
+    items = [Asked(content, truncate=Truncate.END), Asked(content, truncate=Truncate.START)]
+    receiver.submit(worker, items)
     receiver.wait(2)
     sums = [float(item.vector[0]) for item in items if item.vector is not None]
     ids = [ord(c) for c in content] if isinstance(content, str) else content
     assert sums == [sum(ids[:64]), sum(ids[-64:])]
-    assert all(item.is_truncated and item.num_tokens == 64 for item in items)
+    assert all(item.answer.is_truncated and item.answer.num_tokens == 64 for item in items)
 
 
 def test_a_request_is_queued_whole_or_refused_whole(runner: FakeRunner) -> None:
     worker = make_worker(runner, max_queue_tokens=10)
     runner.gate.clear()
     first, waiting, refused, huge = Receiver(), Receiver(), Receiver(), Receiver()
-    worker.embed([item_of([1])], first)
+    first.submit(worker, [Asked([1])])
     wait_until(lambda: bool(runner.events) and worker.queued_tokens == 0)
-    worker.embed([item_of([1] * 8)], waiting)
+    waiting.submit(worker, [Asked([1] * 8)])
     wait_until(lambda: worker.queued_tokens == 8)
-    worker.embed([item_of([1]), item_of([1, 2])], refused)
-    worker.embed([item_of([1] * 11)], huge)
+    refused.submit(worker, [Asked([1]), Asked([1, 2])])
+    huge.submit(worker, [Asked([1] * 11)])
     for item in refused.wait(2):
         assert isinstance(item.error, Overloaded)
         assert item.error.retry_after is not None
@@ -193,16 +164,15 @@ def test_cancelled_work_is_dropped_and_makes_room(runner: FakeRunner) -> None:
     worker = make_worker(runner, max_queue_tokens=10)
     runner.gate.clear()
     first, gone, late = Receiver(), Receiver(), Receiver()
-    worker.embed([item_of([1])], first)
+    first.submit(worker, [Asked([1])])
     wait_until(lambda: bool(runner.events) and worker.queued_tokens == 0)
-    cancelled = item_of([1] * 9)
-    worker.embed([cancelled], gone)
+    cancelled = Asked([1] * 9)
+    gone.submit(worker, [cancelled])
     wait_until(lambda: worker.queued_tokens == 9)
-    cancelled.is_cancelled = True
-    worker.cancel_many([cancelled])
+    worker.cancel_many([cancelled.work.id])
     assert isinstance(gone.wait(1)[0].error, Cancelled)
     assert worker.queued_tokens == 0
-    worker.embed([item_of([1] * 5)], late)
+    late.submit(worker, [Asked([1] * 5)])
     runner.gate.set()
     assert late.wait(1)[0].error is None
     assert worker.stats.dropped_sequences == 1
@@ -222,9 +192,9 @@ def test_closing_refuses_what_waits_and_what_comes(runner: FakeRunner) -> None:
     worker = make_worker(runner, max_batch_tokens=4)
     runner.gate.clear()
     flying, waiting, late = Receiver(), Receiver(), Receiver()
-    worker.embed([item_of([1] * 4)], flying)
+    flying.submit(worker, [Asked([1] * 4)])
     wait_until(lambda: bool(runner.events) and worker.queued_tokens == 0)
-    worker.embed([item_of([1] * 3)], waiting)
+    waiting.submit(worker, [Asked([1] * 3)])
     wait_until(lambda: worker.queued_tokens == 3)
     closing = threading.Thread(target=worker.close)
     closing.start()
@@ -232,7 +202,7 @@ def test_closing_refuses_what_waits_and_what_comes(runner: FakeRunner) -> None:
     runner.gate.set()
     assert flying.wait(1)[0].error is None
     closing.join()
-    worker.embed([item_of([1])], late)
+    late.submit(worker, [Asked([1])])
     assert isinstance(late.wait(1)[0].error, ShuttingDown)
 
 
@@ -268,11 +238,11 @@ def test_while_a_model_loads_requests_are_told_to_come_back() -> None:
 
 def test_a_loop_that_dies_answers_everything_and_says_so(runner: FakeRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = make_worker(runner)
-    monkeypatch.setattr("inlay.engine.loop.hand_back_all", lambda sequences: 1 / 0)
+    monkeypatch.setattr(module.DeviceLoop, "_answer", lambda *arguments: 1 / 0)
     items = embed(worker, ["a", "b"]) if runner.is_asynchronous else None
     if items is None:
         receiver = Receiver()
-        worker.embed([item_of("a")], receiver)
+        receiver.submit(worker, [Asked("a")])
         items = receiver.wait(1)
         wait_until(lambda: worker.health() is not None)
     assert all(isinstance(item.error, WorkerDead) for item in items)
@@ -286,7 +256,7 @@ def test_a_loop_that_is_stuck_is_unhealthy(runner: FakeRunner) -> None:
     worker.wait_loaded()
     runner.gate.clear()
     receiver = Receiver()
-    worker.embed([item_of("a")], receiver)
+    receiver.submit(worker, [Asked("a")])
     wait_until(lambda: "not answered" in (worker.health() or ""))
     runner.gate.set()
     receiver.wait(1)
@@ -311,14 +281,14 @@ def test_whatever_fails_every_item_comes_back_once_with_a_vector_or_an_error(
     receivers = []
     for request in contents:
         receiver = Receiver()
-        items = [item_of(content, index) for index, content in enumerate(request)]
-        worker.embed(items, receiver)
+        items = [Asked(content) for content in request]
+        receiver.submit(worker, items)
         receivers.append((receiver, items))
     for receiver, items in receivers:
         back = receiver.wait(len(items))
         assert sorted(map(id, back)) == sorted(map(id, items))
         for item in items:
-            is_bad = bool({POISON, HEAVY, INFINITE, 300} & set(item.content))
+            is_bad = bool({POISON, HEAVY, INFINITE, 300} & set(item.work.content))
             assert (item.error is not None) == is_bad
             assert (item.vector is None) == is_bad
     worker.close()
@@ -337,9 +307,9 @@ def long_worker() -> tuple[FakeRunner, DeviceWorker]:
     return runner, make_worker(runner, max_batch_tokens=16)
 
 
-def start(worker: DeviceWorker, content: list[int]) -> tuple[Item, Receiver]:
-    item, receiver = item_of(content), Receiver()
-    worker.embed([item], receiver)
+def start(worker: DeviceWorker, content: list[int]) -> tuple[Asked, Receiver]:
+    item, receiver = Asked(content), Receiver()
+    receiver.submit(worker, [item])
     return item, receiver
 
 
@@ -351,7 +321,7 @@ def test_short_inputs_run_between_the_pieces_of_a_long_one() -> None:
     wait_until(lambda: worker.queued_tokens == 2)
     runner.between.release()
     other.wait(1)
-    assert not answered.items
+    assert not answered.answered
     runner.between.release(2)
     answered.wait(1)
     assert runner.events.index("launch 2") < runner.events.index("piece 2") < runner.events.index("launch 20")
@@ -379,7 +349,7 @@ def test_a_long_input_that_fails_or_that_nobody_wants_fails_alone() -> None:
     assert isinstance(failing.error, EngineError)
     leaving, left = start(worker, [1] * 20)
     wait_until(lambda: runner.events.count("piece 0") == 2)
-    leaving.is_cancelled = True
+    worker.cancel_many([leaving.work.id])
     runner.between.release()
     left.wait(1)
     assert isinstance(leaving.error, Cancelled)
@@ -422,18 +392,18 @@ def test_a_batch_in_flight_is_not_lost_when_landing_it_fails_in_the_loop_itself(
 ) -> None:
     runner = FakeRunner(is_asynchronous=True)
     worker = make_worker(runner, max_batch_tokens=4)
-    monkeypatch.setattr(module.DeviceLoop, "_fill", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(module.DeviceLoop, "_answer", lambda *arguments: 1 / 0)
     for item in embed(worker, [[1] * 3, [2] * 3, [3] * 3]):
         assert isinstance(item.error, WorkerDead)
 
 
 def test_a_receiver_that_fails_does_not_hurt_the_others(worker: DeviceWorker) -> None:
-    def failing(items: list[Item]) -> None:
+    def failing(answers: list[Answer]) -> None:
         raise ValueError("broken receiver")
 
     other = Receiver()
-    worker.embed([item_of([1])], failing)
-    worker.embed([item_of([2])], other)
+    worker.submit_many([Asked([1]).work], failing)
+    other.submit(worker, [Asked([2])])
     assert other.wait(1)[0].error is None
     assert embed(worker, [[3]])[0].error is None
 
@@ -470,10 +440,10 @@ def test_equal_long_inputs_that_fail_together_do_not_run_whole() -> None:
     runner.gate.clear()
     start(worker, [6])
     wait_until(lambda: runner.events.count("launch 1") == 2)
-    twins, answered = [item_of([POISON] * 15), item_of([POISON] * 15)], Receiver()
+    twins, answered = [Asked([POISON] * 15), Asked([POISON] * 15)], Receiver()
     runner.longest_whole = 10
     worker._engine.queue._scheduler.batch_tokens = 64
-    worker.embed(twins, answered)
+    answered.submit(worker, twins)
     wait_until(lambda: worker.queued_tokens == 30)
     runner.gate.set()
     runner.between.release(9)
@@ -490,8 +460,8 @@ def test_long_inputs_of_a_failed_batch_run_in_pieces_one_after_the_other() -> No
     start(worker, [6])
     wait_until(lambda: runner.events == ["launch 1"])
     worker._engine.queue._scheduler.batch_tokens = 64
-    items, answered = [item_of([7] * 15), item_of([8] * 15), item_of([POISON])], Receiver()
-    worker.embed(items, answered)
+    items, answered = [Asked([7] * 15), Asked([8] * 15), Asked([POISON])], Receiver()
+    answered.submit(worker, items)
     wait_until(lambda: worker.queued_tokens == 31)
     runner.gate.set()
     answered.wait(3)

@@ -257,7 +257,7 @@ def test_one_that_its_own_thread_collects_lets_go_without_a_deadlock(checkpoint:
     gc.disable()
     try:
         embedder = Embedder(str(checkpoint("bert")), cache="none")
-        thread, loop = embedder._core._thread, embedder._core._loop
+        thread, loop = embedder._runtime._thread, embedder._runtime._loop
         cycle: list[object] = [embedder]
         cycle.append(cycle)
         del embedder, cycle
@@ -290,7 +290,7 @@ def test_who_interrupts_embed_stops_its_work(
         stopped = threading.Event()
         monkeypatch.setattr(Future, "result", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            embedder._core.wait_for(long_work())
+            embedder._runtime.wait_for(long_work())
         monkeypatch.setattr(Future, "result", original)
         assert stopped.wait(20)
 

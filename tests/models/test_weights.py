@@ -72,14 +72,14 @@ def test_wrappers_names_are_cut_off(tmp_path: Path, prefix: str) -> None:
 def test_missing_and_leftover_tensors_are_named(tmp_path: Path) -> None:
     path = make_checkpoint(tmp_path, FAMILY)
     rewrite(path, {"encoder.layer.0.output.dense.bias": None, "encoder.layer.0.adapter.weight": torch.zeros(2)})
-    with pytest.raises(ModelError, match=r"missing: layers\.0\.down\.bias; leftover: layers\.0\.adapter\.weight"):
+    with pytest.raises(ModelError, match=r"missing: layers\.0\.down_dense\.bias; leftover: layers\.0\.adapter\.weight"):
         make_runner(path)
 
 
 def test_a_tensor_of_the_wrong_shape_is_named(tmp_path: Path) -> None:
     path = make_checkpoint(tmp_path, FAMILY)
     rewrite(path, {"encoder.layer.1.output.dense.bias": torch.zeros(7)})
-    with pytest.raises(ModelError, match=r"layers\.1\.down\.bias.*\[7\] in the file, \[48\]"):
+    with pytest.raises(ModelError, match=r"layers\.1\.down_dense\.bias.*\[7\] in the file, \[48\]"):
         make_runner(path)
 
 

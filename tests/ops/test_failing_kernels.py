@@ -8,10 +8,10 @@ import sys
 import pytest
 import torch
 
-from inlay.models.pieces import Deltas
+from inlay.engine.pieces import Deltas
 from inlay.ops.activation import ACTIVATIONS, activate, silu_product
 from inlay.ops.attention import attention
-from inlay.ops.convert import converted
+from inlay.ops.convert import rows_in
 from inlay.ops.layout import Layout
 from inlay.ops.native import Kernels, load_kernels
 from inlay.ops.norm import add_layer_norm, add_rms_norm
@@ -64,7 +64,7 @@ def bad(request: pytest.FixtureRequest) -> float:
 
 @pytest.mark.parametrize("to", FORMS, ids=lambda form: str(form.dtype))
 def test_what_is_not_finite_stays_so_through_conversions(build: Kernels | None, to: Form, bad: float) -> None:
-    rows = converted(spoiled(3, WIDTH, with_=bad), to).full()
+    rows = rows_in(spoiled(3, WIDTH, with_=bad), to).full()
     assert not rows[1].isfinite().all()
     assert rows[[0, 2]].isfinite().all()
 
@@ -116,8 +116,8 @@ def test_rows_that_still_want_their_bias_get_it_in_every_op(build: Kernels | Non
         add_layer_norm(hidden.clone(), plain, weight, weight, 1e-6, to).values,
     )
     heads = biased(rows, 6 * 16)
-    tables, positions = RotaryTable(rows, 16, 1e4).on(torch.device("cpu")), torch.arange(rows)
-    arguments = ((4, 1, 16), (torch.rand(16), torch.rand(16)), 1e-6, tables, positions)
+    rotary, positions = RotaryTable(rows, 16, 1e4), torch.arange(rows)
+    arguments = ((4, 1, 16), (torch.rand(16), torch.rand(16)), 1e-6, rotary, positions)
     for one, other in zip(rotate_heads(heads, *arguments), rotate_heads(Rows(heads.full()), *arguments), strict=True):
         near(one, other)
     deltas = Deltas(rows)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inlay.ops.convert import converted
+from inlay.ops.convert import rows_in
 from inlay.ops.int8 import (
     BYTES,
     QuantisedWeight,
@@ -14,7 +14,7 @@ from inlay.ops.int8 import (
 )
 from inlay.ops.linear import Weights
 from inlay.ops.native import Kernels
-from inlay.ops.rows import Form, Rows, computed
+from inlay.ops.rows import Form, Rows
 
 pytestmark = pytest.mark.skipif(not can_multiply_bytes(), reason="the processor has no VNNI")
 
@@ -31,14 +31,14 @@ def test_the_sums_are_exact(build: Kernels | None, rows: int, width_in: int, wid
     torch.manual_seed(0)
     weight = QuantisedWeight.of(torch.randn(width_out, width_in))
     x = Rows(torch.randint(1, 256, (rows, width_in), dtype=torch.uint8), torch.ones(rows))
-    found = computed(make_quantised_product(weight, None, torch.float32)(x)).values
+    found = make_quantised_product(weight, None, torch.float32)(x).computed().values
     torch.testing.assert_close(found.double(), exact(x, weight), rtol=2e-7, atol=1e-9)
 
 
 def test_the_largest_values_do_not_overflow(build: Kernels | None) -> None:
     weight = QuantisedWeight(torch.full((16, 4096), 127, dtype=torch.int8), torch.ones(16))
     x = Rows(torch.full((4, 4096), 255, dtype=torch.uint8), torch.ones(4))
-    sums = computed(make_quantised_product(weight, None, torch.float32)(x)).values
+    sums = make_quantised_product(weight, None, torch.float32)(x).computed().values
     assert (sums == 127 * 127 * 4096).all()
 
 
@@ -46,11 +46,11 @@ def test_the_largest_values_do_not_overflow(build: Kernels | None) -> None:
 def test_a_row_gets_the_same_bits_alone_and_among_others(build: Kernels | None, out: torch.dtype) -> None:
     torch.manual_seed(0)
     product = make_int8_product(Weights((torch.randn(256, 512), torch.randn(64, 512))), out)
-    x = converted(torch.randn(70, 512), product.takes)
-    whole = computed(product(x)).values
+    x = rows_in(torch.randn(70, 512), product.takes)
+    whole = product(x).computed().values
     for row in (0, 1, 33, 69):
         alone = product(Rows(x.values[row : row + 1], x.scales[row : row + 1]))
-        assert torch.equal(computed(alone).values[0], whole[row])
+        assert torch.equal(alone.computed().values[0], whole[row])
 
 
 def test_weights_are_held_to_half_a_step() -> None:
@@ -70,9 +70,7 @@ def test_a_product_with_a_bias_and_smoothing_comes_near_the_float_product() -> N
     errors = []
     for takes in (BYTES, form_for(x, weights)):
         product = make_int8_product(weights, torch.float32, takes)
-        errors.append(
-            ((computed(product(converted(x, product.takes))).full() - expected).norm() / expected.norm()).item()
-        )
+        errors.append(((product(rows_in(x, product.takes)).full() - expected).norm() / expected.norm()).item())
     plain, smoothed = errors
     assert smoothed < 0.02
     assert smoothed < plain
@@ -88,12 +86,12 @@ def test_behind_an_activation_bytes_spend_their_range_above_zero(build: Kernels 
     errors = []
     for form in (Form(torch.uint8, takes.multipliers), takes):
         product = make_int8_product(weights, torch.float32, form)
-        rows = converted(x, product.takes)
+        rows = rows_in(x, product.takes)
         assert (rows.full() / (1 if form.multipliers is None else form.multipliers) - x).abs().max() < 0.1
-        errors.append((computed(product(rows)).full() - expected).norm().item())
+        errors.append((product(rows).full() - expected).norm().item())
     assert errors[1] < 0.8 * errors[0]  # what is left comes from the weights
 
 
 def test_a_row_below_zero_is_held_with_a_low_zero_point(build: Kernels | None) -> None:
-    rows = converted(torch.tensor([[-3.0, 1.0, 0.5], [0.0, 0.0, 0.0]]), Form(torch.uint8, None, 8))
+    rows = rows_in(torch.tensor([[-3.0, 1.0, 0.5], [0.0, 0.0, 0.0]]), Form(torch.uint8, None, 8))
     torch.testing.assert_close(rows.full(), torch.tensor([[-3.0, 1.0, 0.5], [0.0, 0.0, 0.0]]), rtol=0, atol=0.22)

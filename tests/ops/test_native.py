@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from inlay.ops import native
-from inlay.ops.activation import ACTIVATIONS, activate, finished, silu_product
-from inlay.ops.convert import converted
+from inlay.ops.activation import ACTIVATIONS, activate, silu_product
+from inlay.ops.convert import rows_in, tensor_of
 from inlay.ops.native import Kernels, runnable_kernels
 from inlay.ops.norm import add_layer_norm, add_rms_norm
 from inlay.ops.rotary import RotaryTable, rotate_heads
@@ -99,10 +99,10 @@ def test_heads_are_normalised_and_rotated(
 ) -> None:
     torch.manual_seed(2)
     positions, weights = torch.tensor([0, 1, 2, 31, 0, 7, 8, 9, 5]), (torch.rand(width) + 0.5, torch.rand(width) + 0.5)
-    tables = RotaryTable(32, width, 1e4).on(torch.device("cpu"))
+    rotary = RotaryTable(32, width, 1e4)
     for scaled in (False, True):
         qkv = incoming((heads + 2 * kv_heads) * width, dtype, scaled=scaled, biased=False)
-        arguments = ((heads, kv_heads, width), weights, 1e-6, tables, positions)
+        arguments = ((heads, kv_heads, width), weights, 1e-6, rotary, positions)
         copy = Rows(qkv.values.clone(), qkv.scales)
         expected = of_reference(monkeypatch, rotate_heads, copy, *arguments)
         for found, wanted in zip(rotate_heads(qkv, *arguments), expected, strict=True):
@@ -113,7 +113,7 @@ def test_heads_are_normalised_and_rotated(
 def test_bytes_hold_each_row_to_half_a_step(build: Kernels | None) -> None:
     x = torch.randn(20, 333) * torch.logspace(-20, 20, 20)[:, None]
     x[3] = 0.0
-    rows = converted(x, BYTES)
+    rows = rows_in(x, BYTES)
     steps = x.abs().amax(dim=1, keepdim=True) / 127
     assert ((rows.full() - x).abs() <= steps * 0.5001).all()
     assert (rows.values[3] == 128).all()
@@ -122,13 +122,13 @@ def test_bytes_hold_each_row_to_half_a_step(build: Kernels | None) -> None:
 
 def test_bytes_are_the_same_whatever_made_them(monkeypatch: pytest.MonkeyPatch, build: Kernels | None) -> None:
     x = torch.randn(50, 100)
-    expected = of_reference(monkeypatch, converted, x, BYTES)
-    found = converted(x, BYTES)
+    expected = of_reference(monkeypatch, rows_in, x, BYTES)
+    found = rows_in(x, BYTES)
     assert torch.equal(found.values, expected.values)
     assert torch.equal(found.scales, expected.scales)
 
 
 def test_what_is_finished_is_not_copied() -> None:
     x = torch.randn(3, 4)
-    assert finished(Rows(x), torch.float32) is x
-    assert converted(x, FULL).values is x
+    assert tensor_of(Rows(x), torch.float32) is x
+    assert rows_in(x, FULL).values is x

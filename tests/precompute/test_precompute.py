@@ -11,16 +11,16 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from corpus.sources import ORDER, FakeSource, Killed, make_corpus, vector_of, write_rows
+from corpus.sources import RECIPE, FakeSource, Killed, make_corpus, vector_of, write_rows
 from fakes import SPEC
 
 from inlay.cache.key import cache_keys
 from inlay.corpus.corpus import Corpus
-from inlay.corpus.files.part import FAILED
-from inlay.corpus.manifest import Order
+from inlay.corpus.files.part import FAILED, TextVector
+from inlay.corpus.recipe import Recipe
 from inlay.errors import ConfigError, WorkerDead
-from inlay.precompute.ingestion import BLOCK, Answer
-from inlay.types import Entry, Truncate
+from inlay.precompute.ingestion import BLOCK, Embedded
+from inlay.types import DENSE, Truncate
 
 
 def rows_of(numbers: range, texts: int = 10**9) -> list[dict[str, Any]]:
@@ -42,11 +42,11 @@ def test_rows_come_back_with_their_vectors_ids_texts_and_kept_columns(tmp_path: 
     assert corpus.num_rows == 1200
     for row in (0, 511, 512, 1199):
         assert corpus.record(row) == {"id": f"id{row}", "text": f"text {row}", "lang": "de"}
-        entry = corpus.entry(row)
+        entry = corpus.vector_of(row)
         assert entry is not None
         assert np.array_equal(entry.vector, vector_of(f"text {row}"))
         assert entry.num_tokens == len(f"text {row}")
-        key = cache_keys(SPEC.fingerprint, f"text {row}", Truncate.NONE, SPEC.max_tokens).whole
+        key = cache_keys(SPEC.fingerprint, DENSE, f"text {row}", Truncate.NONE, SPEC.max_tokens).whole
         found = corpus.find(key)
         assert found is not None
         assert found[0] == row
@@ -111,9 +111,9 @@ from corpus.sources import FakeSource, make_corpus
 from pathlib import Path
 ingestion.CHECKPOINT_SECONDS = 0.0
 class Slow(FakeSource):
-    def embed_entries(self, texts, order):
+    def embed_texts(self, texts, recipe):
         time.sleep(0.03)
-        return super().embed_entries(texts, order)
+        return super().embed_texts(texts, recipe)
 make_corpus(Path({corpus!r}), Path({file!r}), Slow())
 """
 
@@ -168,7 +168,7 @@ def test_appending_writes_only_what_is_new(tmp_path: Path) -> None:
     assert (outcome.num_new, outcome.num_failed, outcome.manifest.num_rows) == (101, 1, 701)
     assert before.items() <= files_of(tmp_path / "c").items(), "older parts were changed"
     corpus = Corpus(tmp_path / "c")
-    twin = corpus.entry(700)
+    twin = corpus.vector_of(700)
     assert corpus.record(700)["id"] == "twin"
     assert twin is not None
     assert np.array_equal(twin.vector, vector_of("text 3"))
@@ -178,8 +178,8 @@ def test_appending_writes_only_what_is_new(tmp_path: Path) -> None:
 
 
 def test_f16_holds_unit_vectors_and_copies_them_as_they_are(tmp_path: Path) -> None:
-    order = msgspec.structs.replace(ORDER, dtype="f16")
-    make_corpus(tmp_path / "c", write_rows(tmp_path / "a.jsonl", rows_of(range(600), texts=5)), order=order)
+    recipe = msgspec.structs.replace(RECIPE, dtype="f16")
+    make_corpus(tmp_path / "c", write_rows(tmp_path / "a.jsonl", rows_of(range(600), texts=5)), recipe=recipe)
     vectors = Corpus(tmp_path / "c").parts[0].vectors
     assert vectors.dtype == np.float16
     assert np.array_equal(vectors[3], vectors[598])
@@ -194,9 +194,9 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, monkeypatch: pyte
         make_corpus(tmp_path / "c", file, is_append=True)
     with pytest.raises(Killed):
         make_corpus(tmp_path / "c", file, FakeSource(killed_at=BLOCK))
-    other = msgspec.structs.replace(ORDER, prompt="query")
+    other = msgspec.structs.replace(RECIPE, prompt="query")
     with pytest.raises(ConfigError, match="unfinished corpus of another command"):
-        make_corpus(tmp_path / "c", file, order=other)
+        make_corpus(tmp_path / "c", file, recipe=other)
     make_corpus(tmp_path / "c", file)
     again = FakeSource()
     assert make_corpus(tmp_path / "c", file, again).num_new == 0
@@ -204,7 +204,7 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(ConfigError, match="--append"):
         make_corpus(tmp_path / "c", write_rows(tmp_path / "b.jsonl", rows_of(range(5))))
     with pytest.raises(ConfigError, match="another prompt"):
-        make_corpus(tmp_path / "c", file, order=other, is_append=True)
+        make_corpus(tmp_path / "c", file, recipe=other, is_append=True)
 
 
 def test_an_input_that_has_changed_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,10 +225,10 @@ def test_one_process_at_a_time_writes_to_a_corpus(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "a.jsonl", rows_of(range(10)))
 
     class Nested(FakeSource):
-        def embed_entries(self, texts: list[str], order: Any) -> Any:
+        def embed_texts(self, texts: list[str], recipe: Any) -> Any:
             with pytest.raises(ConfigError, match="another process"):
                 make_corpus(tmp_path / "c", file)
-            return super().embed_entries(texts, order)
+            return super().embed_texts(texts, recipe)
 
     make_corpus(tmp_path / "c", file, Nested())
 
@@ -258,8 +258,8 @@ def test_unfinished_work_that_is_damaged_is_not_gone_on_with(
 
 def test_a_vector_of_another_width_stops_the_run(tmp_path: Path) -> None:
     class Wide(FakeSource):
-        def embed_entries(self, texts: list[str], order: Order) -> list[Answer]:
-            return [Entry(np.ones(3, dtype=np.float32), 1, False)] * len(texts)
+        def embed_texts(self, texts: list[str], recipe: Recipe) -> list[Embedded]:
+            return [TextVector(np.ones(3, dtype=np.float32), 1, False)] * len(texts)
 
     with pytest.raises(ConfigError, match="shape"):
         make_corpus(tmp_path / "c", write_rows(tmp_path / "a.jsonl", rows_of(range(5))), Wide())
@@ -275,8 +275,8 @@ def test_a_fault_that_is_no_rows_own_stops_the_run_and_costs_no_row(tmp_path: Pa
     file = write_rows(tmp_path / "a.jsonl", rows_of(range(2000)))
 
     class Dying(FakeSource):
-        def embed_entries(self, texts: list[str], order: Order) -> list[Answer]:
-            answers = super().embed_entries(texts, order)
+        def embed_texts(self, texts: list[str], recipe: Recipe) -> list[Embedded]:
+            answers = super().embed_texts(texts, recipe)
             return [WorkerDead("the device is gone")] * len(texts) if len(self.texts) > BLOCK else answers
 
     with pytest.raises(WorkerDead):
@@ -295,27 +295,27 @@ def test_without_a_single_vector_there_is_no_corpus(tmp_path: Path) -> None:
 class CuttingSource(FakeSource):
     """Cuts texts of over six characters."""
 
-    def embed_entries(self, texts: list[str], order: Order) -> list[Answer]:
-        answers = super().embed_entries(texts, order)
+    def embed_texts(self, texts: list[str], recipe: Recipe) -> list[Embedded]:
+        answers = super().embed_texts(texts, recipe)
         return [
-            answer._replace(is_truncated=len(text) > 6) if isinstance(answer, Entry) else answer
+            answer._replace(is_truncated=len(text) > 6) if isinstance(answer, TextVector) else answer
             for text, answer in zip(texts, answers, strict=True)
         ]
 
 
 def test_a_corpus_made_with_cutting_serves_default_clients_what_was_not_cut(tmp_path: Path) -> None:
     rows = [{"id": f"id{n}", "text": f"text {n}"} for n in range(20)]
-    order = msgspec.structs.replace(ORDER, truncate=Truncate.END)
+    recipe = msgspec.structs.replace(RECIPE, truncate=Truncate.END)
     file = write_rows(tmp_path / "a.jsonl", rows)
-    make_corpus(tmp_path / "c", file, CuttingSource(), order=order)
+    make_corpus(tmp_path / "c", file, CuttingSource(), recipe=recipe)
     corpus = Corpus(tmp_path / "c")
     for n in range(20):
         text = f"text {n}"
-        whole, cut = cache_keys(SPEC.fingerprint, text, Truncate.END, SPEC.max_tokens)
+        whole, cut = cache_keys(SPEC.fingerprint, DENSE, text, Truncate.END, SPEC.max_tokens)
         assert cut is not None
         assert (corpus.find(whole) is not None) == (len(text) <= 6)
         assert (corpus.find(cut) is not None) == (len(text) > 6)
-    again = make_corpus(tmp_path / "c", file, CuttingSource(), order=order, is_append=True)
+    again = make_corpus(tmp_path / "c", file, CuttingSource(), recipe=recipe, is_append=True)
     assert (again.num_new, again.num_failed) == (0, 0)
 
 

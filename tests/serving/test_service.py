@@ -11,9 +11,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from entries import dense, vector_in
 from fakes import SPEC, WIDTH, FakeWorker, vector_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from inlay.cache.memory import MemoryTier
 from inlay.cache.tiers import Cache
@@ -27,10 +29,20 @@ from inlay.errors import (
     ShuttingDown,
     UnknownModel,
 )
-from inlay.serving.items import make_items
+from inlay.serving.items import make_inputs
 from inlay.serving.service import Service
 from inlay.serving.shaping import shape_vectors
-from inlay.types import Done, EmbedOptions, EmbedRequest, Entry, Item, Priority, Truncate
+from inlay.types import (
+    DENSE,
+    Answer,
+    Deliver,
+    EmbedOptions,
+    EmbedRequest,
+    Failure,
+    Priority,
+    Truncate,
+    Work,
+)
 
 
 def make_service(worker: FakeWorker | None = None, *, cached: bool = True) -> Service:
@@ -63,7 +75,7 @@ def test_any_mix_of_hits_misses_and_duplicates_equals_the_answer_without_a_cache
 ) -> None:
     async def story() -> None:
         worker = FakeWorker()
-        worker.order = lambda items: random.Random(seed).sample(items, len(items))
+        worker.order = lambda works: random.Random(seed).sample(works, len(works))
         service = make_service(worker)
         if cached:
             await service.embed(request_of(sorted(cached)))
@@ -73,7 +85,7 @@ def test_any_mix_of_hits_misses_and_duplicates_equals_the_answer_without_a_cache
             assert answer.num_tokens == len(texts)
             assert answer.num_hits >= sum(text in cached for text in texts)
         assert len(worker.computed) == len(set(worker.computed)), "a text was computed twice"
-        assert len(service.flights) == 0
+        assert len(service.flights.table) == 0
 
     asyncio.run(story())
 
@@ -109,7 +121,7 @@ def test_failures_and_departures_of_some_leave_the_others_right(
                 assert np.array_equal(answer.vectors, expected(texts))
         again = await service.embed(request_of(["a", "b", "c", "d"]))
         assert np.array_equal(again.vectors, expected(["a", "b", "c", "d"]))
-        await until(lambda: len(service.flights) == 0)
+        await until(lambda: len(service.flights.table) == 0)
 
     asyncio.run(story())
 
@@ -146,7 +158,7 @@ def test_a_request_between_landing_and_writing_still_shares_the_result() -> None
 
         service.cache.put_many = slow_put  # type: ignore[method-assign, assignment]
         await service.embed(request_of(["x"]))
-        await asyncio.gather(*service._writes)
+        await asyncio.gather(*service.flights._writes)
         assert worker.computed == ["x"]
 
     asyncio.run(story())
@@ -159,10 +171,9 @@ def test_when_the_last_one_leaves_the_work_is_cancelled_and_not_joined() -> None
         service = make_service(worker)
         first = asyncio.create_task(service.embed(request_of(["x"])))
         await asyncio.sleep(0.01)
-        flight = next(iter(service.flights._by_item.values()))
         first.cancel()
         await asyncio.sleep(0)
-        assert flight.item.is_cancelled
+        assert worker.cancelled == {work.id for work in worker.submitted}
         second = asyncio.create_task(service.embed(request_of(["x"])))
         await asyncio.sleep(0)
         worker.gate.set()
@@ -175,7 +186,7 @@ def test_the_second_time_is_a_hit_with_exact_usage() -> None:
     async def story() -> None:
         service = make_service()
         first = await service.embed(request_of(["abc", "de"]))
-        await asyncio.gather(*service._writes)
+        await asyncio.gather(*service.flights._writes)
         second = await service.embed(request_of(["de", "fghi"]))
         third = await service.embed(request_of(["de"]))
         assert [answer.cache_status for answer in (first, second, third)] == ["miss", "partial", "hit"]
@@ -207,7 +218,7 @@ def test_no_store_keeps_nothing_and_no_cache_reads_nothing() -> None:
         service = make_service(worker)
         await service.embed(request_of(["a"], write_cache=False))
         await service.embed(request_of(["a"]))
-        await asyncio.gather(*service._writes)
+        await asyncio.gather(*service.flights._writes)
         assert worker.computed == ["a", "a"]
         answer = await service.embed(request_of(["a"], read_cache=False))
         assert worker.computed == ["a", "a", "a"]
@@ -291,22 +302,21 @@ def test_another_requests_refusal_is_not_shared() -> None:
     async def story() -> None:
         worker = FakeWorker()
         worker.gate.clear()
-        original = worker.embed
+        original = worker.submit_many
 
-        def refuse_large(items: list[Item], done: Done) -> None:
-            if len(items) == 1:
-                original(items, done)
+        def refuse_large(works: list[Work], deliver: Deliver) -> None:
+            if len(works) == 1:
+                original(works, deliver)
                 return
 
             def refuse() -> None:
                 worker.gate.wait(30)
-                for item in items:
-                    item.error = Overloaded("too much", retry_after=1.0)
-                done(items)
+                failure = Failure.of(Overloaded("too much", retry_after=1.0))
+                deliver([Answer(work.id, failure=failure) for work in works])
 
             threading.Thread(target=refuse, daemon=True).start()
 
-        worker.embed = refuse_large  # type: ignore[method-assign]
+        worker.submit_many = refuse_large  # type: ignore[method-assign]
         service = make_service(worker)
         large = asyncio.create_task(service.embed(request_of(["same", "b", "c"])))
         await asyncio.sleep(0)
@@ -330,7 +340,7 @@ def test_a_request_ends_with_its_deadline_or_its_client() -> None:
         with pytest.raises(Cancelled):
             await service.embed(replace(request_of(["b"]), departed=lambda: asyncio.sleep(0)))
         worker.gate.set()
-        await until(lambda: len(service.flights) == 0)
+        await until(lambda: len(service.flights.table) == 0)
 
     asyncio.run(story())
 
@@ -339,11 +349,11 @@ def test_a_worker_that_breaks_at_the_door_loses_nothing() -> None:
     async def story() -> None:
         worker = FakeWorker()
         service = make_service(worker)
-        original = worker.embed
-        worker.embed = lambda items, done: 1 / 0  # type: ignore[method-assign, assignment]
+        original = worker.submit_many
+        worker.submit_many = lambda works, deliver: 1 / 0  # type: ignore[method-assign, assignment]
         with pytest.raises(EngineError, match="ZeroDivisionError"):
             await service.embed(request_of(["a"]))
-        worker.embed = original  # type: ignore[method-assign]
+        worker.submit_many = original  # type: ignore[method-assign]
         assert np.array_equal((await service.embed(request_of(["a"]))).vectors, expected(["a"]))
 
     asyncio.run(story())
@@ -365,10 +375,11 @@ def test_a_request_that_joins_a_slower_one_takes_it_along() -> None:
         worker.gate.clear()
         service = make_service(worker)
         low = asyncio.create_task(service.embed(request_of(["same", "other"], priority=Priority.LOW)))
-        await until(lambda: len(service.flights) == 2)
+        await until(lambda: len(service.flights.table) == 2)
         high = asyncio.create_task(service.embed(request_of(["same"], priority=Priority.HIGH)))
         await until(lambda: bool(worker.promoted))
-        assert [(item.content, item.priority) for item in worker.promoted] == [("same", Priority.HIGH)]
+        (same,) = [work.id for work in worker.submitted if work.content == "same"]
+        assert worker.promoted == [(same, Priority.HIGH)]
         worker.gate.set()
         await asyncio.gather(low, high)
 
@@ -382,10 +393,10 @@ def test_the_worker_is_told_what_nobody_waits_for_any_more() -> None:
         service = make_service(worker)
         leaving = asyncio.create_task(service.embed(request_of(["alone", "shared"])))
         staying = asyncio.create_task(service.embed(request_of(["shared"])))
-        await until(lambda: len(service.flights) == 2)
+        await until(lambda: len(service.flights.table) == 2)
         leaving.cancel()
         await until(lambda: bool(worker.cancelled))
-        assert [item.content for item in worker.cancelled] == ["alone"]
+        assert [work.content for work in worker.submitted if work.id in worker.cancelled] == ["alone"]
         worker.gate.set()
         await staying
 
@@ -395,10 +406,12 @@ def test_the_worker_is_told_what_nobody_waits_for_any_more() -> None:
 class CuttingWorker(FakeWorker):
     """Cuts texts of over ten characters."""
 
-    def _answer(self, items: list[Item], done: Done) -> None:
-        for item in items:
-            item.is_truncated = len(item.content) > 10
-        super()._answer(items, done)
+    def _answer(self, works: list[Work], deliver: Deliver) -> None:
+        def deliver_cut(answers: list[Answer]) -> None:
+            contents = {work.id: work.content for work in works}
+            deliver([structs.replace(answer, is_truncated=len(contents[answer.id]) > 10) for answer in answers])
+
+        super()._answer(works, deliver_cut)
 
 
 @pytest.mark.parametrize("first", list(Truncate))
@@ -408,7 +421,7 @@ def test_what_was_not_cut_is_computed_once_however_cutting_is_asked_for(first: T
         worker = CuttingWorker()
         service = make_service(worker)
         await service.embed(request_of(["short"], truncate=first))
-        await until(lambda: not service._writes)
+        await until(lambda: not service.flights._writes)
         again = await service.embed(request_of(["short"], truncate=second))
         assert (again.num_hits, worker.computed) == (1, ["short"])
 
@@ -421,7 +434,7 @@ def test_a_cut_vector_is_a_hit_for_the_same_cut_alone() -> None:
         service = make_service(worker)
         long = "a text that is cut"
         await service.embed(request_of([long], truncate=Truncate.END))
-        await until(lambda: not service._writes)
+        await until(lambda: not service.flights._writes)
         again = await service.embed(request_of([long], truncate=Truncate.END))
         assert (again.num_hits, again.truncated) == (1, [0])
         assert (await service.embed(request_of([long], truncate=Truncate.START))).num_hits == 0
@@ -433,8 +446,8 @@ def test_a_cut_vector_is_a_hit_for_the_same_cut_alone() -> None:
 def test_a_vector_of_more_tokens_than_this_server_takes_is_no_hit() -> None:
     async def story() -> None:
         service = make_service()
-        (item,) = make_items(SPEC, request_of(["long elsewhere"]))
-        await service.cache.put_many({item.key: Entry(vector_of("x"), SPEC.max_tokens + 1, False)})
+        (one,) = make_inputs(SPEC, request_of(["long elsewhere"]))
+        await service.cache.put_many({one.keys[DENSE].whole: dense(vector_of("x"), SPEC.max_tokens + 1, False)})
         assert (await service.embed(request_of(["long elsewhere"]))).num_hits == 0
 
     asyncio.run(story())
@@ -446,12 +459,13 @@ def test_an_entry_of_another_width_is_a_miss_that_is_counted_and_mended() -> Non
         below = MemoryTier(1 << 20)
         cache = Cache([MemoryTier(1 << 20), below])
         service = Service({"fake": worker}, cache)
-        (item,) = make_items(SPEC, request_of(["x"]))
-        await below.put_many({item.key: Entry(np.ones(3, dtype=np.float32), 1, False)})
+        (one,) = make_inputs(SPEC, request_of(["x"]))
+        await below.put_many({one.keys[DENSE].whole: dense(np.ones(3, dtype=np.float32), 1, False)})
         assert (await service.embed(request_of(["x"]))).num_hits == 0
-        await until(lambda: not service._writes)
+        await until(lambda: not service.flights._writes)
         assert (await service.embed(request_of(["x"]))).num_hits == 1
-        assert len((await below.get_many([item.key]))[item.key].vector) == WIDTH
+        key = one.keys[DENSE].whole
+        assert len(vector_in((await below.get_many([key]))[key])) == WIDTH
         assert cache.stats[1].errors == 1
         assert worker.computed == ["x"]
 

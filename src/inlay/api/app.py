@@ -16,16 +16,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from inlay.api.auth import Keyring
 from inlay.api.dialects.openai import EmbeddingsRoute
 from inlay.api.envelope import Envelope
-from inlay.api.ops import Ops, ServedWorker
+from inlay.api.ops import Ops
 from inlay.api.replies import error_reply
 from inlay.api.search import SearchRoute
 from inlay.cache.tiers import Cache
 from inlay.config import Settings
-from inlay.corpus.search.batcher import SearchDesk
+from inlay.corpus.search.batcher import SearchBatcher
 from inlay.errors import InlayError, MethodNotAllowed, NotFound, RequestError
 from inlay.serving.admission import Admission, ByteBudget
 from inlay.serving.service import Service
 from inlay.telemetry.metrics import Metrics
+from inlay.types import Worker
 
 LIMITS = (
     "max_body_bytes",
@@ -40,9 +41,9 @@ LIMITS = (
 
 
 def make_app(
-    workers: Mapping[str, ServedWorker],
+    workers: Mapping[str, Worker],
     cache: Cache,
-    corpora: Mapping[str, SearchDesk],
+    corpora: Mapping[str, SearchBatcher],
     keyring: Keyring,
     settings: Settings,
 ) -> tuple[ASGIApp, Service, Ops]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -18,35 +18,22 @@ from inlay.api.dialects.openai import describe_model
 from inlay.api.openapi import describe_api, render_docs
 from inlay.api.replies import JSONReply, error_reply
 from inlay.cache.tiers import Cache
-from inlay.corpus.search.batcher import SearchDesk
+from inlay.corpus.search.batcher import SearchBatcher
 from inlay.errors import UnknownModel
-from inlay.telemetry.metrics import EngineCounters, Metrics
+from inlay.telemetry.metrics import Metrics
 from inlay.types import Worker
 
 PROBES = frozenset({"/health", "/ready"})
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class ServedWorker(Worker, Protocol):
-    """What operators see of a worker besides its work."""
-
-    @property
-    def is_ready(self) -> bool: ...
-
-    @property
-    def stats(self) -> EngineCounters: ...
-
-    @property
-    def queued_tokens(self) -> int: ...
-
-
 @dataclass(slots=True)
 class Ops:
     """The operators' routes."""
 
-    workers: Mapping[str, ServedWorker]
+    workers: Mapping[str, Worker]
     cache: Cache
-    corpora: Mapping[str, SearchDesk]
+    corpora: Mapping[str, SearchBatcher]
     metrics: Metrics
     limits: Mapping[str, Any]
     is_draining: bool = False
@@ -95,7 +82,7 @@ class Ops:
                 "uptime_seconds": round(time.time() - self.started, 1),
                 "models": models,
                 "cache": [{"tier": name, **numbers} for name, numbers in self.cache.numbers()],
-                "corpora": [_describe_corpus(name, desk) for name, desk in self.corpora.items()],
+                "corpora": [_describe_corpus(name, batcher) for name, batcher in self.corpora.items()],
                 "limits": self.limits,
             }
         )
@@ -107,14 +94,14 @@ class Ops:
         return HTMLResponse(render_docs(describe_api()))
 
 
-def _describe_corpus(name: str, desk: SearchDesk) -> dict[str, Any]:
-    corpus, index = desk.searcher.corpus, desk.searcher.index
+def _describe_corpus(name: str, batcher: SearchBatcher) -> dict[str, Any]:
+    corpus, index = batcher.searcher.corpus, batcher.searcher.index
     return {
         "name": name,
         "rows": corpus.num_rows,
-        "model": corpus.order.model,
-        "fingerprint": corpus.order.fingerprint,
-        "dtype": corpus.order.dtype,
+        "model": corpus.recipe.model,
+        "fingerprint": corpus.recipe.fingerprint,
+        "dtype": corpus.recipe.dtype,
         "index": None if index is None else {"kind": index.info.kind, "recall_at_10": index.info.recall_at_10},
     }
 

@@ -22,7 +22,7 @@ from inlay.api.body import BodyReader, wait_for_departure
 from inlay.api.dialects.openai import check_values, wrong_field
 from inlay.api.replies import JSONReply
 from inlay.api.search_schema import SearchRequest
-from inlay.corpus.search.batcher import SearchDesk
+from inlay.corpus.search.batcher import SearchBatcher
 from inlay.corpus.search.searcher import Hit
 from inlay.errors import (
     Cancelled,
@@ -48,7 +48,7 @@ class SearchRoute:
     def __init__(
         self,
         service: Service,
-        corpora: Mapping[str, SearchDesk],
+        corpora: Mapping[str, SearchBatcher],
         admission: Admission,
         budget: ByteBudget,
         *,
@@ -81,19 +81,19 @@ class SearchRoute:
 
     async def _answer(self, call: SearchRequest, request: Request) -> Response:
         deadline = time.monotonic() + self._timeout
-        name, desk = self._resolve(call.corpus)
-        if call.model is not None and call.model != (served := self._model_of(name, desk)):
+        name, batcher = self._resolve(call.corpus)
+        if call.model is not None and call.model != (served := self._model_of(name, batcher)):
             raise InvalidInput(f"corpus {name!r} is searched with {served!r}: leave out model", param="model")
-        vector, num_tokens, cached_tokens = await self._vector_of(call, name, desk, request, deadline)
+        vector, num_tokens, cached_tokens = await self._vector_of(call, name, batcher, request, deadline)
         top_k = TOP_K if call.top_k is None else call.top_k
-        search = asyncio.ensure_future(desk.search(vector, top_k, call.filter, is_exact=bool(call.exact)))
+        search = asyncio.ensure_future(batcher.search(vector, top_k, call.filter, is_exact=bool(call.exact)))
         hits = await _in_time(search, deadline, request)
         return JSONReply(
             {
                 "object": "list",
                 "data": [_describe(hit, call.include_text is not False) for hit in hits],
                 "corpus": name,
-                "model": desk.searcher.corpus.order.model,
+                "model": batcher.searcher.corpus.recipe.model,
                 "usage": {
                     "prompt_tokens": num_tokens,
                     "total_tokens": num_tokens,
@@ -102,7 +102,7 @@ class SearchRoute:
             }
         )
 
-    def _resolve(self, name: str | None) -> tuple[str, SearchDesk]:
+    def _resolve(self, name: str | None) -> tuple[str, SearchBatcher]:
         served = ", ".join(self._corpora) or "none: start the server with --corpus NAME=DIR"
         if name is None:
             if len(self._corpora) != 1:
@@ -113,7 +113,7 @@ class SearchRoute:
         return name, self._corpora[name]
 
     async def _vector_of(
-        self, call: SearchRequest, name: str, desk: SearchDesk, request: Request, deadline: float
+        self, call: SearchRequest, name: str, batcher: SearchBatcher, request: Request, deadline: float
     ) -> tuple[FloatArray, int, int]:
         """The query's vector, its tokens, and how many of them a cache had."""
         if (call.query is None) == (call.embedding is None):
@@ -126,7 +126,7 @@ class SearchRoute:
             priority=Priority.HIGH,
         )
         asked = EmbedRequest(
-            model=self._model_of(name, desk),
+            model=self._model_of(name, batcher),
             inputs=[call.query or ""],
             options=options,
             deadline=deadline,
@@ -140,19 +140,19 @@ class SearchRoute:
             raise type(error)(error.message.replace("input[0]", "query", 1), param="query") from error
         return result.vectors[0], result.num_tokens, result.cached_tokens
 
-    def _model_of(self, name: str, desk: SearchDesk) -> str:
+    def _model_of(self, name: str, batcher: SearchBatcher) -> str:
         """The served model that made the corpus."""
-        order = desk.searcher.corpus.order
+        recipe = batcher.searcher.corpus.recipe
         specs = [worker.spec for worker in self._service.workers.values()]
-        for fingerprint in (order.fingerprint, ""):  # "": still loading, which the service says
+        for fingerprint in (recipe.fingerprint, ""):  # "": still loading, which the service says
             for spec in specs:
                 if spec.fingerprint == fingerprint:
                     return spec.name
         served = ", ".join(f"{spec.name} ({spec.fingerprint})" for spec in specs)
         raise CorpusMismatch(
-            f"corpus {name!r} was made with {order.model} (fingerprint {order.fingerprint}), and served are {served}: "
-            "vectors of different models cannot be compared. Serve that model in that dtype, or precompute the corpus "
-            "with one that is served",
+            f"corpus {name!r} was made with {recipe.model} (fingerprint {recipe.fingerprint}), and served are "
+            f"{served}: vectors of different models cannot be compared. Serve that model in that dtype, or precompute "
+            "the corpus with one that is served",
             param="corpus",
         )
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from queue import Queue
 from threading import Thread
 from types import FrameType
-from typing import Protocol, Self
+from typing import Self
 
 import uvicorn
 
@@ -27,25 +27,20 @@ from inlay.api.app import make_app
 from inlay.api.auth import Keyring, read_keys
 from inlay.api.connection import ConnectionLimits, connection_class
 from inlay.api.connections import Connections, most_connections
-from inlay.api.ops import Ops, ServedWorker
+from inlay.api.ops import Ops
 from inlay.cache.tiers import Cache
 from inlay.cache.urls import make_cache, read_secret
 from inlay.config import Settings
-from inlay.corpus.search.batcher import SearchDesk
+from inlay.corpus.search.batcher import SearchBatcher
 from inlay.corpus.search.served_corpora import open_corpora
 from inlay.errors import ConfigError, InlayError
 from inlay.telemetry.logs import get_logger
+from inlay.types import Worker
 
 log = get_logger("server")
 
 BACKLOG = 2048
 WORKER_SECONDS = 2.0  # for a device thread to end, once all requests are answered
-
-
-class LoadingWorker(ServedWorker, Protocol):
-    """What a server needs of a worker besides what its routes do."""
-
-    def wait_loaded(self) -> None: ...
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -69,18 +64,18 @@ class Surroundings:
     listener: socket.socket
     cache: Cache
     keyring: Keyring
-    corpora: Mapping[str, SearchDesk]
+    corpora: Mapping[str, SearchBatcher]
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         keyring = Keyring(read_keys(settings.api_key, settings.api_key_file))
         corpora = open_corpora(settings.corpus)
         secret = read_secret(settings.cache_secret, settings.cache_secret_file)
-        cache = make_cache(settings.cache, [desk.searcher.corpus for desk in corpora.values()], secret)
+        cache = make_cache(settings.cache, [batcher.searcher.corpus for batcher in corpora.values()], secret)
         return cls(listen(settings.host, settings.port), cache, keyring, corpora)
 
 
-def run_server(around: Surroundings, workers: Mapping[str, LoadingWorker], settings: Settings) -> None:
+def run_server(around: Surroundings, workers: Mapping[str, Worker], settings: Settings) -> None:
     """Serve until a signal comes. Raises what kept a model from loading."""
     app, service, ops = make_app(workers, around.cache, around.corpora, around.keyring, settings)
     body_seconds = min(settings.body_timeout, settings.request_timeout)
@@ -114,7 +109,7 @@ def run_server(around: Surroundings, workers: Mapping[str, LoadingWorker], setti
         runner.run(serve())
 
 
-def _close_workers(workers: Mapping[str, LoadingWorker], failures: list[InlayError], *, is_cache_closed: bool) -> None:
+def _close_workers(workers: Mapping[str, Worker], failures: list[InlayError], *, is_cache_closed: bool) -> None:
     """Stop the device threads; the process waits neither for one that is stuck nor for a disk that hangs."""
     stuck = [name for name, worker in workers.items() if not worker.close(0 if failures else WORKER_SECONDS)]
     if stuck or not is_cache_closed:
@@ -152,7 +147,7 @@ class Server(uvicorn.Server):
 
 
 def _watch_loading(
-    server: Server, workers: Mapping[str, LoadingWorker], around: Surroundings, failures: list[InlayError]
+    server: Server, workers: Mapping[str, Worker], around: Surroundings, failures: list[InlayError]
 ) -> None:
     """Tell when all models are served, or stop the server with the reason why one is not."""
     loop = asyncio.get_running_loop()
@@ -171,11 +166,11 @@ def _watch_loading(
     Thread(target=wait, name="inlay-loading", daemon=True).start()
 
 
-def _wait_loaded(workers: Mapping[str, LoadingWorker]) -> None:
+def _wait_loaded(workers: Mapping[str, Worker]) -> None:
     """Returns when all are loaded; raises as soon as one cannot be, though others still load."""
     ended: Queue[InlayError | None] = Queue()
 
-    def wait(worker: LoadingWorker) -> None:
+    def wait(worker: Worker) -> None:
         try:
             worker.wait_loaded()
             ended.put(None)
@@ -189,13 +184,13 @@ def _wait_loaded(workers: Mapping[str, LoadingWorker]) -> None:
             raise error
 
 
-def _warn_of_foreign_corpora(corpora: Mapping[str, SearchDesk], workers: Mapping[str, LoadingWorker]) -> None:
+def _warn_of_foreign_corpora(corpora: Mapping[str, SearchBatcher], workers: Mapping[str, Worker]) -> None:
     """Say at once which corpora no served model has made; their searches will be refused."""
     served = {worker.spec.fingerprint for worker in workers.values()}
-    for name, desk in corpora.items():
-        order = desk.searcher.corpus.order
-        if order.fingerprint not in served:
-            log.warning("no served model has made this corpus", corpus=name, made_with=order.model)
+    for name, batcher in corpora.items():
+        recipe = batcher.searcher.corpus.recipe
+        if recipe.fingerprint not in served:
+            log.warning("no served model has made this corpus", corpus=name, made_with=recipe.model)
 
 
 def _url(listener: socket.socket) -> str:

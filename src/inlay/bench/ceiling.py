@@ -20,7 +20,7 @@ from typing import Self
 
 import torch
 
-from inlay.models.forward import Linear
+from inlay.models.parts import Linear
 from inlay.models.registry import forward_class
 from inlay.ops.int8 import PackedInt8Product, QuantisedWeight, can_multiply_bytes
 from inlay.ops.linear import PackedProduct, PlainProduct, Product, can_pack

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from inlay.bench.ceiling import Ceiling
-from inlay.engine.worker import DeviceWorker
 from inlay.errors import ConfigError
-from inlay.types import IntArray, Item, Truncate
+from inlay.types import Answer, IntArray, Truncate, Work, Worker
 
 LENGTHS, BATCHES = (64, 128, 256, 512, 1024, 2048), (1, 4, 8, 16, 32)
 MIXED = "mixed"
@@ -60,7 +59,7 @@ def parse_row(text: str) -> Row:
 class EngineBench:
     """Times rows on one worker."""
 
-    def __init__(self, worker: DeviceWorker, ceiling: Ceiling, max_batch_tokens: int) -> None:
+    def __init__(self, worker: Worker, ceiling: Ceiling, max_batch_tokens: int) -> None:
         self._worker = worker
         self._ceiling = ceiling
         self._max_batch_tokens = max_batch_tokens
@@ -105,26 +104,26 @@ class EngineBench:
 
     def _run(self, row: Row) -> float:
         """Seconds from handing all sequences in to having all vectors."""
-        items = [
-            Item(index, self._ids(length).tolist(), Truncate.NONE, self._worker.spec.max_tokens)
-            for index, length in enumerate(row.lengths)
+        max_tokens = self._worker.spec.max_tokens
+        works = [
+            Work(number, self._ids(length).tolist(), Truncate.NONE, max_tokens)
+            for number, length in enumerate(row.lengths)
         ]
-        missing = len(items)
+        given: list[Answer] = []
         finished = Event()
 
-        def done(answered: list[Item]) -> None:
-            nonlocal missing
-            missing -= len(answered)
-            if not missing:
+        def deliver(answers: list[Answer]) -> None:
+            given.extend(answers)
+            if len(given) == len(works):
                 finished.set()
 
         began = time.perf_counter()
-        self._worker.embed(items, done)
+        self._worker.submit_many(works, deliver)
         finished.wait()
         seconds = time.perf_counter() - began
-        for item in items:
-            if item.error is not None:
-                raise item.error
+        for answer in given:
+            if answer.failure is not None:
+                raise answer.failure.error()
         return seconds
 
     def _ids(self, length: int) -> IntArray:

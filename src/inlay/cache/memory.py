@@ -1,7 +1,7 @@
-"""The memory tier: vectors in pre-allocated arenas, kept by S3-FIFO, bounded in bytes.
+"""The memory tier: payloads in pre-allocated arenas, kept by S3-FIFO, bounded in bytes.
 
-In and out: entries by key. Vectors are copied in and out, so that no batch stays alive for one row and no
-reader sees a row that has been given to another key. Each width has a shelf of its own; shelves grow in
+In and out: entries by key. Payloads are copied in and out, so that no batch stays alive for one row and no
+reader sees a row that has been given to another key. Payloads of about one length share a shelf; shelves grow in
 slabs until the bound is reached, and then let go of their own keys. Lives on one thread.
 """
 
@@ -10,30 +10,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from inlay.cache.eviction import S3Fifo
-from inlay.types import Entry, FloatArray
+from inlay.cache.record import room_of
+from inlay.types import Entry
 
-KEY_OVERHEAD = 576  # bytes of a key in dict, queues and ghosts beside the vector's own, rounded up
+KEY_OVERHEAD = 576  # bytes of a key in dict, queues and ghosts beside the payload's own, rounded up
 SLAB_BYTES = 1 << 20
 LEAST_SLABS = 8  # of a tier: small ones have small slabs
 
 
 @dataclass(slots=True, eq=False)
 class _Shelf:
-    """Rows of one width. Row r lies in slab r // slab_rows."""
+    """Rows of one kind, with room for so many bytes. Row r lies in slab r // slab_rows."""
 
-    width: int
+    kind: str
+    room: int
     slab_rows: int
-    slabs: list[FloatArray] = field(default_factory=list)  # each [slab_rows, width]
+    slabs: list[memoryview] = field(default_factory=list)  # each slab_rows · room bytes
     keys: list[bytes | None] = field(default_factory=list)  # of each row
     free: list[int] = field(default_factory=list)
     order: S3Fifo = field(default_factory=S3Fifo)
 
     @property
     def row_bytes(self) -> int:
-        return self.width * 4 + KEY_OVERHEAD
+        return self.room + KEY_OVERHEAD
 
     @property
     def slab_bytes(self) -> int:
@@ -43,13 +43,18 @@ class _Shelf:
     def num_bytes(self) -> int:
         return len(self.slabs) * self.slab_bytes
 
-    def row(self, number: int) -> FloatArray:
-        row: FloatArray = self.slabs[number // self.slab_rows][number % self.slab_rows]
-        return row
+    def read(self, row: int, length: int) -> bytes:
+        """A copy of what a row holds."""
+        start = row % self.slab_rows * self.room
+        return bytes(self.slabs[row // self.slab_rows][start : start + length])
+
+    def write(self, row: int, payload: bytes) -> None:
+        start = row % self.slab_rows * self.room
+        self.slabs[row // self.slab_rows][start : start + len(payload)] = payload
 
     def grow(self) -> None:
         first = len(self.slabs) * self.slab_rows
-        self.slabs.append(np.empty((self.slab_rows, self.width), dtype=np.float32))
+        self.slabs.append(memoryview(bytearray(self.slab_rows * self.room)))
         self.keys.extend([None] * self.slab_rows)
         self.free.extend(range(first + self.slab_rows - 1, first - 1, -1))
 
@@ -58,8 +63,13 @@ class _Shelf:
 class _Place:
     shelf: _Shelf
     row: int
+    slack: int  # bytes of the row's room that the payload leaves: a small number, which costs no memory
     num_tokens: int
     is_truncated: bool
+
+    def holds(self, entry: Entry) -> bool:
+        """Is it of the same kind and length?"""
+        return self.shelf.kind == entry.kind and self.shelf.room - self.slack == len(entry.payload)
 
 
 class MemoryTier:
@@ -72,7 +82,7 @@ class MemoryTier:
         self.max_bytes = max_bytes
         self.num_bytes = 0
         self.evictions = 0
-        self._shelves: dict[int, _Shelf] = {}
+        self._shelves: dict[tuple[str, int], _Shelf] = {}
         self._places: dict[bytes, _Place] = {}
 
     def __len__(self) -> int:
@@ -84,27 +94,28 @@ class MemoryTier:
         for key in keys:
             place = self._places.get(key)
             if place is not None:
-                place.shelf.order.use(key)
-                vector = place.shelf.row(place.row).copy()
-                vector.flags.writeable = False
-                found[key] = Entry(vector, place.num_tokens, place.is_truncated)
+                shelf = place.shelf
+                shelf.order.use(key)
+                payload = shelf.read(place.row, shelf.room - place.slack)
+                found[key] = Entry(shelf.kind, payload, place.num_tokens, place.is_truncated)
         return found
 
     async def put_many(self, entries: Mapping[bytes, Entry]) -> None:
         """Keep entries, and let others go where the bound asks for it."""
         for key, entry in entries.items():
             if (known := self._places.get(key)) is not None:
-                if known.shelf.width == len(entry.vector):
+                if known.holds(entry):
                     continue
                 self._drop(key)
-            shelf = self._shelf_of(len(entry.vector))
+            shelf = self._shelf_of(entry.kind, room_of(len(entry.payload)))
             row = None if shelf is None else self._take_row(shelf)
             if shelf is None or row is None:
                 continue
-            shelf.row(row)[:] = entry.vector
+            shelf.write(row, entry.payload)
             shelf.order.add(key)
             shelf.keys[row] = key
-            self._places[key] = _Place(shelf, row, entry.num_tokens, entry.is_truncated)
+            slack = shelf.room - len(entry.payload)
+            self._places[key] = _Place(shelf, row, slack, entry.num_tokens, entry.is_truncated)
 
     def numbers(self) -> Mapping[str, float]:
         return {"entries": len(self), "bytes": self.num_bytes, "evictions": self.evictions}
@@ -114,15 +125,15 @@ class MemoryTier:
         self._places.clear()
         self.num_bytes = 0
 
-    def _shelf_of(self, width: int) -> _Shelf | None:
-        """The shelf of a width; None where not even one row fits the bound."""
-        if width not in self._shelves:
-            row_bytes = width * 4 + KEY_OVERHEAD
+    def _shelf_of(self, kind: str, room: int) -> _Shelf | None:
+        """The shelf of a kind's rows with so much room; None where not even one row fits the bound."""
+        if (kind, room) not in self._shelves:
+            row_bytes = room + KEY_OVERHEAD
             if row_bytes > self.max_bytes:
                 return None
             slab_bytes = min(SLAB_BYTES, self.max_bytes // LEAST_SLABS)
-            self._shelves[width] = _Shelf(width, max(1, slab_bytes // row_bytes))
-        return self._shelves[width]
+            self._shelves[kind, room] = _Shelf(kind, room, max(1, slab_bytes // row_bytes))
+        return self._shelves[kind, room]
 
     def _take_row(self, shelf: _Shelf) -> int | None:
         """A free row: one that is left, one of a new slab, or one whose key has to go."""
@@ -161,7 +172,7 @@ class MemoryTier:
         self.num_bytes -= shelf.slab_bytes
 
     def _drop(self, key: bytes) -> None:
-        """Let go of one key, whose vector is another now."""
+        """Let go of one key, whose payload is another now."""
         shelf = self._places[key].shelf
         shelf.order.remove(key)
         shelf.free.append(self._forget(key))

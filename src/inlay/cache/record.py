@@ -1,10 +1,10 @@
 """A record: an entry as bytes that prove themselves, for tiers that keep them outside this process.
 
-    64 bytes of head: digest (32) · expires (8) · num_tokens (4) · flags (4) · crc32 (4) · zeros (12)
-    width × 4 bytes of vector, little-endian float32
+    72 bytes of head: digest (32) · expires (8) · num_tokens (4) · flags (4) · kind (16) · length (4) · crc32 (4)
+    length bytes of payload, and in a file zeros up to the room that a slot has
 
-The checksum covers the head before it and the vector, so a torn tail or a flipped bit is no record. Against somebody
-who writes records of his own only a `Signer` helps. Knows nothing of where records lie.
+The checksum covers the head before it and the payload, so a torn tail or a flipped bit is no record. Against somebody
+who writes records of his own only a `Signer` helps. Knows nothing of where records lie, nor of what payloads mean.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ import struct
 import zlib
 from typing import NamedTuple
 
-import numpy as np
-
 from inlay.types import Entry
 
-HEAD = struct.Struct("<32sdIII12x")
-_CHECKED_HEAD = struct.Struct("<32sdII")  # the part that the checksum covers
+HEAD = struct.Struct("<32sdII16sII")
+_CHECKED_HEAD = struct.Struct("<32sdII16sI")  # the part that the checksum covers
 _CHECKED = _CHECKED_HEAD.size
-DIGEST_BYTES = 32
+DIGEST_BYTES, KIND_BYTES = 32, 16
 TRUNCATED = 1  # flag
 NEVER = float("inf")
 
@@ -58,26 +56,37 @@ class Record(NamedTuple):
     entry: Entry
 
 
-def stride_of(width: int) -> int:
-    """Bytes of a record of so many components."""
-    return HEAD.size + width * 4
+def room_of(num_bytes: int) -> int:
+    """The room that a payload of so many bytes gets where slots have one size: at most an eighth more.
+
+    Few sizes for many lengths; the usual vectors (multiples of 64 components) fill theirs.
+    """
+    step = max(1 << max(num_bytes.bit_length() - 4, 0), 4)
+    return -(-num_bytes // step) * step
 
 
 def encode_record(record: Record) -> bytes:
+    """The bytes of a record; ValueError for a kind whose name is too long."""
     entry = record.entry
-    vector = np.ascontiguousarray(entry.vector, dtype="<f4").data.cast("B")
-    fields = (record.digest, record.expires, entry.num_tokens, TRUNCATED if entry.is_truncated else 0)
-    crc = zlib.crc32(vector, zlib.crc32(_CHECKED_HEAD.pack(*fields)))
-    return b"".join((HEAD.pack(*fields, crc), vector))
+    kind = entry.kind.encode()
+    if len(kind) > KIND_BYTES:
+        raise ValueError(f"the kind of output {entry.kind!r} has a name of over {KIND_BYTES} bytes")
+    flags = TRUNCATED if entry.is_truncated else 0
+    fields = (record.digest, record.expires, entry.num_tokens, flags, kind, len(entry.payload))
+    crc = zlib.crc32(entry.payload, zlib.crc32(_CHECKED_HEAD.pack(*fields)))
+    return HEAD.pack(*fields, crc) + entry.payload
 
 
 def decode_record(data: bytes) -> Record | None:
-    """The record; None where the bytes are not a whole one."""
-    if len(data) <= HEAD.size or len(data) % 4:
+    """The record at the beginning of the bytes; None where there is not a whole one."""
+    if len(data) <= HEAD.size:
         return None
-    digest, expires, num_tokens, flags, crc = HEAD.unpack_from(data)
-    view = memoryview(data)
-    if zlib.crc32(view[HEAD.size :], zlib.crc32(view[:_CHECKED])) != crc:
+    digest, expires, num_tokens, flags, kind, length, crc = HEAD.unpack_from(data)
+    payload = data[HEAD.size : HEAD.size + length]
+    if len(payload) < length or zlib.crc32(payload, zlib.crc32(memoryview(data)[:_CHECKED])) != crc:
         return None
-    vector = np.frombuffer(data, dtype="<f4", offset=HEAD.size)
-    return Record(digest, expires, Entry(vector, num_tokens, bool(flags & TRUNCATED)))
+    try:
+        name = kind.rstrip(b"\0").decode()
+    except UnicodeDecodeError:
+        return None
+    return Record(digest, expires, Entry(name, payload, num_tokens, bool(flags & TRUNCATED)))

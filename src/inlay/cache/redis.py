@@ -29,11 +29,11 @@ from inlay.types import Entry
 log = get_logger("cache")
 T = TypeVar("T")
 
-PREFIX, SIGNED_PREFIX = b"inlay:1:", b"inlay:1s:"  # of every key, with the version of the record
+PREFIX, SIGNED_PREFIX = b"inlay:2:", b"inlay:2s:"  # of every key, with the version of the record
 CHUNK = 256  # keys of one command
 CONNECTIONS = 16
 READ_BYTES = 1 << 20
-SLOWEST_RATE = 20_000  # vectors a second: for so many keys the deadline grows by a second
+SLOWEST_RATE = 20_000  # entries a second: for so many keys the deadline grows by a second
 MAX_QUEUED_BYTES = 64 << 20
 FLUSH_SECONDS = 2.0  # for what is queued when the tier closes
 
@@ -86,7 +86,7 @@ class RedisTier:
     async def put_many(self, entries: Mapping[bytes, Entry]) -> None:
         """Queue entries; those that find the queue full, or the breaker open, are dropped and counted."""
         for key, entry in entries.items():
-            size = entry.vector.nbytes
+            size = len(entry.payload)
             if self._breaker.is_open or self._queued_bytes + size > MAX_QUEUED_BYTES:
                 self._dropped += 1
                 continue
@@ -141,7 +141,7 @@ class RedisTier:
         """One pipeline after the other until nothing waits."""
         while self._queue:
             chunk = [self._queue.popleft() for _ in range(min(CHUNK, len(self._queue)))]
-            self._queued_bytes -= sum(entry.vector.nbytes for _, entry in chunk)
+            self._queued_bytes -= sum(len(entry.payload) for _, entry in chunk)
             pipeline = self._client.pipeline(transaction=False)
             for key, entry in chunk:
                 pipeline.set(self._prefix + key, self._encode(Record(key, NEVER, entry)), px=self._ttl_ms)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Protocol
@@ -23,6 +23,9 @@ log = get_logger("cache")
 FILL_SECONDS = 10.0  # for one write; a tier that takes longer is one that does not answer
 CLOSE_SECONDS = 5.0
 MOST_BEHIND = 64  # refills under way
+
+
+IsGood = Callable[[Entry], bool]  # can an entry be what was asked for
 
 
 class Tier(Protocol):
@@ -72,16 +75,16 @@ class Cache:
         self._breakers = [Breaker(tier.name, partial(_probe, tier)) for tier in tiers]
         self._behind: set[asyncio.Task[None]] = set()
 
-    async def get_many(self, keys: Iterable[bytes], width: int | None = None) -> dict[bytes, Entry]:
-        """All entries that any tier holds; with a `width`, vectors of another are misses and errors of the tier."""
+    async def get_many(self, keys: Iterable[bytes], is_good: IsGood | None = None) -> dict[bytes, Entry]:
+        """All entries that any tier holds; those that are not good are misses and errors of the tier."""
         found: dict[bytes, Entry] = {}
         wanted = list(keys)
         for depth, tier in enumerate(self.tiers):
             if not wanted:
                 break
             here = await self._ask(depth, tier, wanted)
-            if width is not None:
-                here = self._of_width(depth, here, width)
+            if is_good is not None:
+                here = self._good_of(depth, here, is_good)
             if here:
                 for above in range(depth):
                     await self._refill(above, here)
@@ -119,14 +122,15 @@ class Cache:
             listed.append((name, {**asdict(stats), **both}))
         return listed
 
-    def _of_width(self, depth: int, here: dict[bytes, Entry], width: int) -> dict[bytes, Entry]:
+    def _good_of(self, depth: int, here: dict[bytes, Entry], is_good: IsGood) -> dict[bytes, Entry]:
         """A shared store is not ours alone: what cannot be the model's goes no further."""
-        good = {key: entry for key, entry in here.items() if len(entry.vector) == width}
-        if len(good) < len(here):
-            self.stats[depth].hits -= len(here) - len(good)
-            error = ValueError(f"{len(here) - len(good)} entries are not of {width} components")
-            self._note(depth, "read", error, "cache tier has entries of another width")
-        return good
+        bad = [key for key, entry in here.items() if not is_good(entry)]
+        if not bad:
+            return here
+        self.stats[depth].hits -= len(bad)
+        error = ValueError(f"{len(bad)} entries are not of the kind or length that the model gives")
+        self._note(depth, "read", error, "cache tier has entries of another kind or length")
+        return {key: entry for key, entry in here.items() if key not in bad}
 
     async def _ask(self, depth: int, tier: Tier, keys: list[bytes]) -> dict[bytes, Entry]:
         stats, breaker = self.stats[depth], self._breakers[depth]

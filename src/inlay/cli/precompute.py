@@ -36,7 +36,7 @@ def precompute(
 
     The status is 1 when rows failed: DIR/failed.jsonl lists them, and the others are there.
     """
-    from inlay.corpus.manifest import Order
+    from inlay.corpus.recipe import Recipe
     from inlay.precompute.ingestion import Columns
     from inlay.precompute.run import precompute as run
 
@@ -49,7 +49,7 @@ def precompute(
             advance, tell = stack.enter_context(_progress(source))
             rows = read_rows(source, settings.input_format, settings.text, advance)
             embedding = stack.enter_context(open_source(settings, settings.model))
-            order = Order(
+            recipe = Recipe(
                 model=_lasting_name(settings, embedding),
                 fingerprint=embedding.spec.fingerprint,
                 width=embedding.spec.width,
@@ -60,7 +60,7 @@ def precompute(
                 truncate=settings.truncate,
             )
             name = source if source == STDIN else str(Path(source).resolve())
-            outcome = run(output, rows, name, columns, embedding, order, is_append=append, tell=tell)
+            outcome = run(output, rows, name, columns, embedding, recipe, is_append=append, tell=tell)
     except OSError as error:
         raise ConfigError(f"{error.filename or output}: {error.strerror or error}") from error
     except KeyboardInterrupt:

@@ -16,7 +16,7 @@ from inlay.errors import ConfigError, CorpusMismatch, InlayError
 from inlay.models.prompts import QUERY
 
 if TYPE_CHECKING:
-    from inlay.corpus.manifest import Order
+    from inlay.corpus.recipe import Recipe
     from inlay.corpus.search.searcher import Hit
     from inlay.types import FloatArray
 
@@ -50,20 +50,20 @@ def search(
     from inlay.corpus.search.searcher import Searcher
 
     searcher = Searcher(directory)
-    order = searcher.corpus.order
+    recipe = searcher.corpus.recipe
     wanted = _parse_filters(filters or [])
     if database is not None and wanted:
         raise ConfigError("--filter is for the corpus's own files: leave out --in, or ask the database itself")
-    with open_source(settings, model if settings.server else model or order.model) as source:
-        if source.spec.fingerprint != order.fingerprint:
+    with open_source(settings, model if settings.server else model or recipe.model) as source:
+        if source.spec.fingerprint != recipe.fingerprint:
             raise CorpusMismatch(
-                f"{directory} was made with {order.model} (fingerprint {order.fingerprint}); this is "
+                f"{directory} was made with {recipe.model} (fingerprint {recipe.fingerprint}); this is "
                 f"{source.spec.name} in {source.spec.dtype} (fingerprint {source.spec.fingerprint}): vectors of "
                 "different models cannot be compared. Name its model with --model and its --dtype, or precompute the "
                 "corpus anew"
             )
-        asked = _query_order(order, prompt, instruction)
-        (answer,) = source.embed_entries([query], asked)
+        asked = _query_recipe(recipe, prompt, instruction)
+        (answer,) = source.embed_texts([query], asked)
     if isinstance(answer, InlayError):
         raise ConfigError(f"the query {answer.message}")
     if database is None:
@@ -73,10 +73,10 @@ def search(
     _show(hits, as_json=as_json)
 
 
-def _query_order(order: Order, prompt: str, instruction: str | None) -> Order:
+def _query_recipe(recipe: Recipe, prompt: str, instruction: str | None) -> Recipe:
     from msgspec.structs import replace
 
-    return replace(order, prompt=None if instruction else prompt, instruction=instruction)
+    return replace(recipe, prompt=None if instruction else prompt, instruction=instruction)
 
 
 def _search_database(url: str, searcher: Any, query: FloatArray, top_k: int) -> list[Hit]:  # noqa: ANN401

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from inlay.corpus.files.part import Part
+from inlay.corpus.files.part import Part, TextVector
 from inlay.corpus.manifest import read_manifest
-from inlay.types import Entry
 
 
 class Corpus:
@@ -22,7 +21,7 @@ class Corpus:
     def __init__(self, directory: Path) -> None:
         self.path = directory
         self.manifest = read_manifest(directory)
-        self.order = self.manifest.order
+        self.recipe = self.manifest.recipe
         self.parts: list[Part] = []
         first_row = 0
         for info in self.manifest.parts:
@@ -35,7 +34,7 @@ class Corpus:
         """Are the vectors what the model gave, bit for bit?"""
         return all(part.vectors.dtype.itemsize == 4 for part in self.parts)
 
-    def find(self, digest: bytes, flags: int = 0) -> tuple[int, Entry | None] | None:
+    def find(self, digest: bytes, flags: int = 0) -> tuple[int, TextVector | None] | None:
         """The row that has a digest, and what it holds (None: it is broken); None where no row has it.
 
         With `fixed.NO_WAIT` as `flags`, `BlockingIOError` for what is not in memory.
@@ -46,10 +45,10 @@ class Corpus:
                 return part.first_row + found[0], found[1]
         return None
 
-    def entry(self, row: int) -> Entry | None:
+    def vector_of(self, row: int) -> TextVector | None:
         """A row as it is stored; None when its bytes are not what they were."""
         part = self.part_of(row)
-        return part.entry(row - part.first_row)
+        return part.vector_of(row - part.first_row)
 
     def record(self, row: int) -> dict[str, Any] | None:
         """Id, text and kept columns of a row; None when its bytes are not what they were."""

@@ -12,31 +12,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from inlay.corpus.recipe import Recipe
 from inlay.errors import ConfigError
-from inlay.types import EmbedOptions, Truncate
 
 MANIFEST = "manifest.json"
-FORMAT = 2  # raised with the version of the cache key
-FLOAT16 = "f16"
-
-
-class Order(Struct, frozen=True, forbid_unknown_fields=True):
-    """What decides the vectors of a corpus; the same for all its parts."""
-
-    model: str  # as it was given: demo, a hub id or a directory
-    fingerprint: str
-    width: int
-    max_tokens: int
-    dtype: str  # f32: canonical vectors, bit for bit; f16: unit vectors, for search alone
-    prompt: str | None = None
-    instruction: str | None = None
-    truncate: Truncate = Truncate.NONE
-
-    @property
-    def options(self) -> EmbedOptions:
-        return EmbedOptions(
-            prompt_name=self.prompt, instruction=self.instruction, truncate=self.truncate, normalize=False
-        )
+FORMAT = 3  # raised with the version of the cache key
 
 
 class PartInfo(Struct, frozen=True):
@@ -55,7 +35,7 @@ class Manifest(Struct, frozen=True):
     """The whole corpus."""
 
     format: int
-    order: Order
+    recipe: Recipe
     created: str
     parts: list[PartInfo]
 

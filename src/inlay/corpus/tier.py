@@ -14,7 +14,7 @@ from pathlib import Path
 from inlay.corpus.corpus import Corpus
 from inlay.corpus.files.row_file import NO_WAIT
 from inlay.errors import ConfigError
-from inlay.types import Entry
+from inlay.types import DENSE, Entry
 
 FEW = 64  # look-ups that the event loop does itself where no disk is waited for: they take a fraction of a thread
 
@@ -45,10 +45,10 @@ class CorpusTier:
         found: dict[bytes, Entry] = {}
         for key in keys:
             match self._corpus.find(key, flags):
-                case _, Entry() as entry:
-                    found[key] = entry
                 case _, None:
                     self._errors += 1
+                case _, (vector, num_tokens, is_truncated):
+                    found[key] = Entry(DENSE, vector.tobytes(), num_tokens, is_truncated)
         return found
 
     def numbers(self) -> Mapping[str, float]:

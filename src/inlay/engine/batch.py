@@ -2,11 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 import numpy as np
 
-from inlay.types import Batch, Sequence
+from inlay.types import Deliver, IntArray, Priority, Work
+
+NO_IDS: IntArray = np.empty(0, dtype=np.int64)
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """One piece of work in this engine, from its arrival to its answer."""
+
+    work: Work
+    deliver: Deliver
+    arrived: float  # time.monotonic()
+    priority: Priority
+    ids: IntArray = field(default_factory=lambda: NO_IDS)  # [L]; filled by the intake
+    is_truncated: bool = False  # filled by the intake
+    is_cancelled: bool = False  # nobody waits for it any more
+    queue_seconds: float = 0.0  # filled by the loop
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Sequences packed end to end, without padding."""
+
+    sequences: list[Sequence]
+    rows: list[int]  # the place in the batch of each sequence; those with equal ids share one
+    ids: IntArray  # [T]
+    positions: IntArray  # [T], restarting at 0 with each sequence
+    offsets: IntArray  # [B + 1], where each place begins; the last is T
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.ids)
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of output that any of its sequences wants."""
+        return list(dict.fromkeys(kind for sequence in self.sequences for kind in sequence.work.outputs))
 
 
 def pack(sequences: list[Sequence]) -> Batch:
@@ -18,7 +59,7 @@ def pack(sequences: list[Sequence]) -> Batch:
     lengths = [len(ids) for ids in unique]
     return Batch(
         sequences=ordered,
-        rows=np.array(rows, dtype=np.int64),
+        rows=rows,
         ids=np.concatenate(unique),
         positions=np.concatenate([np.arange(length, dtype=np.int64) for length in lengths]),
         offsets=np.array([0, *accumulate(lengths)], dtype=np.int64),

@@ -17,7 +17,7 @@ import torch
 
 from inlay.config import Settings
 from inlay.engine.allocator import give_back_freed_memory, keep_freed_memory
-from inlay.engine.batch import pack
+from inlay.engine.batch import Batch, Sequence, pack
 from inlay.engine.device import AUTO, INT8, Choice, choose
 from inlay.engine.intake import Intake
 from inlay.engine.loop import BatchRunner, DeviceLoop
@@ -27,11 +27,12 @@ from inlay.engine.sample import PROBE, SAMPLE
 from inlay.engine.scheduler import Scheduler
 from inlay.engine.stats import EngineStats
 from inlay.engine.tokenizer import Tokenizer
+from inlay.engine.unanswered import Unanswered
 from inlay.errors import ModelError
 from inlay.models.stored_int8 import read_report
 from inlay.ops.native import kernels_name
 from inlay.telemetry.logs import get_logger
-from inlay.types import Batch, Item, ModelSpec, Sequence, Truncate
+from inlay.types import ModelSpec, Priority, Truncate, Work
 
 log = get_logger("engine")
 
@@ -43,6 +44,7 @@ class Engine:
     """All that a worker serves with."""
 
     runner: BatchRunner
+    unanswered: Unanswered
     intake: Intake
     queue: SequenceQueue
     loop: DeviceLoop
@@ -106,13 +108,15 @@ def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engi
         seconds=round(time.monotonic() - began, 2),
     )
     scheduler = Scheduler(max_batch_tokens, settings.max_batch_sequences, settings.max_queue_tokens)
-    queue = SequenceQueue(scheduler, stats)
+    unanswered = Unanswered()
+    queue = SequenceQueue(scheduler, unanswered, stats)
     intake = Intake(tokenizer, spec.vocab_rows, num_threads, settings.max_queue_tokens)
     return Engine(
         runner=runner,
+        unanswered=unanswered,
         intake=intake,
         queue=queue,
-        loop=DeviceLoop(runner, queue, probe, stats, lambda: _tidy_memory(intake)),
+        loop=DeviceLoop(runner, queue, unanswered, probe, stats, lambda: _tidy_memory(intake)),
     )
 
 
@@ -140,8 +144,8 @@ def _kernels(choice: Choice) -> str:
 def _probe(runner: Runner, tokenizer: Tokenizer, choice: Choice) -> Batch:
     """Run a first batch: it warms the kernels up, and shows a dtype that overflows before a client does."""
     batch = pack(_sequences(PROBE, tokenizer, runner.spec))
-    vectors = runner.collect(runner.launch(batch))
-    if not np.isfinite(vectors).all():
+    payloads = runner.collect(runner.launch(batch))
+    if any(None in given for given in payloads.values()):
         if choice.dtype_name == "float32":
             raise ModelError(
                 f"the vectors of {runner.spec.name!r} are not finite: its weights are damaged; fetch it again"
@@ -155,12 +159,10 @@ def _probe(runner: Runner, tokenizer: Tokenizer, choice: Choice) -> Batch:
 
 def _sequences(texts: list[str], tokenizer: Tokenizer, spec: ModelSpec) -> list[Sequence]:
     """Texts with ids that the model has rows for."""
-    return [
-        Sequence(
-            Item(index, text, Truncate.END, spec.max_tokens),
-            tokenizer.cut(np.minimum(ids, spec.vocab_rows - 1), spec.max_tokens, Truncate.END),
-            arrived=time.monotonic(),
-            done=lambda items: None,
-        )
-        for index, (text, ids) in enumerate(zip(texts, tokenizer.encode_many(texts), strict=True))
-    ]
+    sequences = []
+    for number, (text, ids) in enumerate(zip(texts, tokenizer.encode_many(texts), strict=True)):
+        work = Work(number, text, Truncate.END, spec.max_tokens, outputs=spec.outputs)
+        sequence = Sequence(work, lambda answers: None, time.monotonic(), Priority.NORMAL)
+        sequence.ids = tokenizer.cut(np.minimum(ids, spec.vocab_rows - 1), spec.max_tokens, Truncate.END)
+        sequences.append(sequence)
+    return sequences

@@ -1,9 +1,8 @@
-"""The device loop: takes batches from the queue, runs them, hands every item back.
+"""The device loop: takes batches from the queue, runs them, has every sequence answered.
 
-No path loses an item: what was taken is written down until it is answered, a failed batch is retried one by one so
-that only the guilty fails, and out of memory halves it, and the batches after it. While a batch runs on an
-asynchronous device, the next one is packed and sent. After a failure that no retry explains, a batch that ran before
-is run again: if it fails too, the device is broken.
+A failed batch is retried one by one so that only the guilty fails, and out of memory halves it, and the batches after
+it. While a batch runs on an asynchronous device, the next one is packed and sent. After a failure that no retry
+explains, a batch that ran before is run again: if it fails too, the device is broken.
 """
 
 from __future__ import annotations
@@ -11,24 +10,25 @@ from __future__ import annotations
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-
-from inlay.engine.answers import answer_unwanted, fail_all, hand_back_all, is_unwanted
-from inlay.engine.batch import pack
+from inlay.engine.batch import Batch, Sequence, pack
 from inlay.engine.queue import SequenceQueue
 from inlay.engine.stats import EngineStats
+from inlay.engine.unanswered import Unanswered, failed
 from inlay.errors import DeviceLost, EngineError, InlayError, NonFiniteVector, OutOfMemory, ShuttingDown
 from inlay.telemetry.logs import get_logger
-from inlay.types import Batch, FloatArray, ModelSpec, Sequence
+from inlay.types import Answer, Failure, ModelSpec
 
 log = get_logger("engine")
 
 IDLE_BEAT_SECONDS = 1.0
 STOPPED = "the server shut down before this long input was done: try another one"
+
+
+Payloads = Mapping[str, list[bytes | None]]  # by kind, of each place of a batch; None where it is not finite
 
 
 class BatchRunner(Protocol):
@@ -50,7 +50,7 @@ class BatchRunner(Protocol):
 
     def launch_in_pieces(self, batch: Batch) -> Generator[None, None, Any]: ...
 
-    def collect(self, launched: Any) -> FloatArray: ...  # noqa: ANN401
+    def collect(self, launched: Any) -> Payloads: ...  # noqa: ANN401
 
 
 @dataclass(slots=True)
@@ -81,6 +81,7 @@ class DeviceLoop:
         self,
         runner: BatchRunner,
         queue: SequenceQueue,
+        unanswered: Unanswered,
         probe: Batch,
         stats: EngineStats,
         rest: Callable[[], None] = lambda: None,
@@ -90,16 +91,16 @@ class DeviceLoop:
         self.loss: DeviceLost | None = None  # after which nothing runs any more
         self._runner = runner
         self._queue = queue
+        self._unanswered = unanswered
         self._probe = probe
         self._stats = stats
         self._rest = rest
-        self._unanswered: dict[int, Sequence] = {}  # taken from the queue and not handed back, by identity
         self._flying: InFlight | None = None
         self._longs: deque[LongRun] = deque()  # the first one runs; others only after a batch of several failed
         self._last_end = 0.0
 
     def run(self) -> None:
-        """Serve until the queue is closed. An exception out of here is a bug; see `fail_in_flight`."""
+        """Serve until the queue is closed. After an exception out of here, a bug, some work has no answer yet."""
         while (sequences := self._take()) is not None:
             launched = self._launch(sequences) if sequences else None
             flying, self._flying = self._flying, launched
@@ -112,37 +113,25 @@ class DeviceLoop:
                 self._advance(self._longs[0])
         if self._flying is not None:
             self._land(self._flying)
-        self.fail_in_flight(ShuttingDown(STOPPED, retry_after=1.0))
-
-    def fail_in_flight(self, error: InlayError) -> None:
-        """Answer all that was taken and not answered yet."""
-        left = list(self._unanswered.values())
-        self._unanswered.clear()
-        fail_all(left, error)
+        for long in self._longs:
+            self._unanswered.fail_many(long.batch.sequences, ShuttingDown(STOPPED, retry_after=1.0))
 
     def _take(self) -> list[Sequence] | None:
         self.beat = time.monotonic()
         is_idle = self._flying is None and not self._longs
         wait_seconds = IDLE_BEAT_SECONDS if is_idle else 0
         sequences = self._queue.take(wait_seconds, self._runner.cost, is_between=bool(self._longs))
-        self._unanswered.update((id(sequence), sequence) for sequence in sequences or ())
         if is_idle and not sequences:
             self._rest()
         return sequences
 
-    def _settle(self, sequences: list[Sequence]) -> None:
-        """They have been answered."""
-        for sequence in sequences:
-            self._unanswered.pop(id(sequence), None)
-
     def _advance(self, long: LongRun) -> None:
         """Run the next piece of the long input; answer it after the last, or when nobody waits any more."""
         sequences = long.batch.sequences
-        if all(is_unwanted(sequence) for sequence in sequences):
+        if all(sequence.is_cancelled for sequence in sequences):
             self._longs.popleft()
             self._stats.dropped_sequences += len(sequences)
-            answer_unwanted(sequences)
-            self._settle(sequences)
+            self._unanswered.drop_many(sequences)
             return
         failure: Exception | None = None
         try:
@@ -157,26 +146,26 @@ class DeviceLoop:
             self._recover(sequences, failure)
 
     def _launch(self, sequences: list[Sequence]) -> InFlight | None:
-        """Send a batch to the device; None when it failed there and then (its items are answered), or is long."""
+        """Send a batch to the device; None when it failed there and then (and is answered), or is long."""
         began = time.monotonic()
         for sequence in sequences:
-            sequence.item.queue_seconds = began - sequence.arrived
+            sequence.queue_seconds = began - sequence.arrived
         try:
             batch = pack(sequences)
             if self._runner.is_divisible(batch):
                 self._longs.append(LongRun(batch, self._runner.launch_in_pieces(batch), began))
                 return None
             return InFlight(batch, self._runner.launch(batch), began)
-        except Exception as error:  # noqa: BLE001 - a failed batch is its items' answer, not the loop's end
+        except Exception as error:  # noqa: BLE001 - a failed batch is its sequences' answer, not the loop's end
             failure = error
         self._recover(sequences, failure)
         return None
 
     def _land(self, flying: InFlight) -> None:
-        """Wait for a batch and hand its items back."""
+        """Wait for a batch and have its sequences answered."""
         sequences = flying.batch.sequences
         try:
-            vectors = self._runner.collect(flying.launched)
+            payloads = self._runner.collect(flying.launched)
             failure: Exception | None = None
         except Exception as error:  # noqa: BLE001 - as in _launch
             failure = error
@@ -189,22 +178,26 @@ class DeviceLoop:
         self._last_end = self.beat
         self._stats.record(len(sequences), flying.batch.num_tokens, busy_seconds)
         self._queue.note_success()
-        self._fill(sequences, vectors[flying.batch.rows], self.beat - flying.began)
-        hand_back_all(sequences)
-        self._settle(sequences)
+        seconds = self.beat - flying.began
+        rows = zip(sequences, flying.batch.rows, strict=True)
+        self._unanswered.answer_many([self._answer(sequence, row, payloads, seconds) for sequence, row in rows])
 
-    def _fill(self, sequences: list[Sequence], vectors: FloatArray, seconds: float) -> None:
-        finite: list[bool] = np.isfinite(vectors).all(axis=1).tolist()  # type: ignore[assignment]
-        vectors.flags.writeable = False
-        for sequence, vector, is_finite in zip(sequences, vectors, finite, strict=True):
-            sequence.item.model_seconds = seconds
-            if is_finite:
-                sequence.item.vector = vector
-                continue
+    def _answer(self, sequence: Sequence, row: int, payloads: Payloads, seconds: float) -> Answer:
+        work = sequence.work
+        outputs = {kind: payload for kind in work.outputs if (payload := payloads[kind][row]) is not None}
+        if len(outputs) < len(work.outputs):
             self._stats.failed_sequences += 1
-            sequence.item.error = NonFiniteVector(
-                f"gives a vector that is not finite in {self._runner.spec.dtype}: serve the model with --dtype float32"
-            )
+            dtype = self._runner.spec.dtype
+            message = f"gives a vector that is not finite in {dtype}: serve the model with --dtype float32"
+            return failed(sequence, Failure.of(NonFiniteVector(message)))
+        return Answer(
+            work.id,
+            outputs,
+            num_tokens=sequence.num_tokens,
+            is_truncated=sequence.is_truncated,
+            queue_seconds=sequence.queue_seconds,
+            model_seconds=seconds,
+        )
 
     def _recover(self, sequences: list[Sequence], error: Exception) -> None:
         """Run a failed batch again in parts: halves when memory ran out, else one by one."""
@@ -239,8 +232,7 @@ class DeviceLoop:
     def _give_up(self, sequences: list[Sequence], error: Exception) -> None:
         """What fails has one content, or the device has gone."""
         self._stats.failed_sequences += len(sequences)
-        fail_all(sequences, _told(error))
-        self._settle(sequences)
+        self._unanswered.fail_many(sequences, _told(error))
         if isinstance(error, DeviceLost):
             self.loss = error
         if isinstance(error, InlayError | MemoryError):

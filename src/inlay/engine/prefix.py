@@ -16,9 +16,10 @@ from itertools import accumulate, pairwise
 import numpy as np
 import torch
 
-from inlay.models.lookback import Gather, LayerKeyValues, SharedPrefixes
+from inlay.engine.batch import Batch
+from inlay.models.past import Gather, LayerKeyValues, SharedPrefixes
 from inlay.ops.layout import Layout
-from inlay.types import Batch, IntArray
+from inlay.types import IntArray
 
 SHORTEST = 16  # tokens
 STORE_BYTES = 64 << 20
@@ -49,8 +50,8 @@ class SharedBatch:
     ids: IntArray  # [T]
     positions: IntArray  # [T]
     offsets: IntArray  # [segments + 1]: new prefixes and sequences
-    pooled: IntArray  # [B], the last row of each sequence
-    lookback: SharedPrefixes
+    wanted: IntArray  # [B], the last row of each sequence
+    past: SharedPrefixes
     new: list[Prefix]
 
 
@@ -124,11 +125,11 @@ class PrefixStore:
                 [np.arange(first, first + len(ids)) for first, ids in zip(firsts, segments, strict=True)]
             ),
             offsets=offsets,
-            pooled=offsets[len(new) + 1 :] - 1,
-            lookback=SharedPrefixes(
+            wanted=offsets[len(new) + 1 :] - 1,
+            past=SharedPrefixes(
                 kept=[prefix.layers for prefix in kept],
                 every=self._gather(own),
-                pooled=self._gather(own[len(new) :]),
+                wanted=self._gather(own[len(new) :]),
                 new=[
                     (slice(int(offsets[number]), int(offsets[number + 1])), prefix.layers)
                     for number, prefix in enumerate(new)

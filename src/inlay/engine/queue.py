@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from threading import Condition
 
-from inlay.engine.answers import answer_unwanted, is_unwanted
+from inlay.engine.batch import Sequence
 from inlay.engine.scheduler import Cost, Scheduler, all_tokens
 from inlay.engine.stats import EngineStats
+from inlay.engine.unanswered import Unanswered
 from inlay.errors import InlayError, Overloaded, TooLarge
-from inlay.types import Item, Sequence
 
 SHORTEST_RETRY, LONGEST_RETRY = 0.05, 120.0  # seconds
 UNKNOWN_RATE = 1000.0  # tokens per second, before the first batch
@@ -22,8 +22,9 @@ UNKNOWN_RATE = 1000.0  # tokens per second, before the first batch
 class SequenceQueue:
     """A closable, bounded queue. `close` wakes the taker, and from then on nothing comes in."""
 
-    def __init__(self, scheduler: Scheduler, stats: EngineStats) -> None:
+    def __init__(self, scheduler: Scheduler, unanswered: Unanswered, stats: EngineStats) -> None:
         self._scheduler = scheduler
+        self._unanswered = unanswered
         self._stats = stats
         self._changed = Condition()
         self._closed_with: InlayError | None = None
@@ -52,8 +53,8 @@ class SequenceQueue:
 
     def put_many(self, sequences: list[Sequence]) -> InlayError | None:
         """Queue all sequences of a request, or none and say why."""
-        unwanted = [sequence for sequence in sequences if is_unwanted(sequence)]
-        wanted = [sequence for sequence in sequences if not is_unwanted(sequence)] if unwanted else sequences
+        unwanted = [sequence for sequence in sequences if sequence.is_cancelled]
+        wanted = [sequence for sequence in sequences if not sequence.is_cancelled] if unwanted else sequences
         num_tokens = sum(sequence.num_tokens for sequence in wanted)
         with self._changed:
             refusal = self.refusal(num_tokens)
@@ -61,19 +62,19 @@ class SequenceQueue:
                 self._scheduler.add_many(wanted)
                 self._changed.notify()
         if refusal is None:
-            self._answer(unwanted)
+            self._drop(unwanted)
         return refusal
 
-    def cancel_many(self, items: Iterable[Item]) -> None:
+    def cancel_many(self, sequences: Iterable[Sequence]) -> None:
         """Nobody waits for these any more: those that are still here go, and make room at once."""
         with self._changed:
-            dropped = self._scheduler.drop_many(items)
-        self._answer(dropped)
+            dropped = self._scheduler.drop_many(sequences)
+        self._drop(dropped)
 
-    def promote_many(self, items: Iterable[Item]) -> None:
+    def promote_many(self, sequences: Iterable[Sequence]) -> None:
         """The priority of these has risen."""
         with self._changed:
-            self._scheduler.promote_many(items)
+            self._scheduler.promote_many(sequences)
 
     def note_out_of_memory(self, num_tokens: int) -> int:
         """A batch of so many tokens did not fit: the most that a batch has from now on."""
@@ -93,18 +94,19 @@ class SequenceQueue:
                 self._changed.wait(wait_seconds)
             if self._closed_with is not None:
                 return None
-            batch, dropped = self._scheduler.next_batch(is_unwanted, cost, is_between=is_between)
-        self._answer(dropped)
+            batch, dropped = self._scheduler.next_batch(cost, is_between=is_between)
+        self._drop(dropped)
         return batch
 
-    def close(self, error: InlayError) -> list[Sequence]:
-        """Take nothing more; the sequences that were waiting are the caller's to answer with `error`."""
+    def close(self, error: InlayError) -> None:
+        """Take nothing more; what was waiting is answered with `error`."""
         with self._changed:
             self._closed_with = error
             self._changed.notify_all()
-            return self._scheduler.drop_all()
+            waiting = self._scheduler.drop_all()
+        self._unanswered.fail_many(waiting, error)
 
-    def _answer(self, dropped: list[Sequence]) -> None:
-        if dropped:
-            self._stats.dropped_sequences += len(dropped)
-            answer_unwanted(dropped)
+    def _drop(self, sequences: list[Sequence]) -> None:
+        if sequences:
+            self._stats.dropped_sequences += len(sequences)
+            self._unanswered.drop_many(sequences)

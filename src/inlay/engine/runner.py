@@ -1,6 +1,6 @@
 """Runs packed batches on one device: the only place where a model, a device and a dtype meet.
 
-In: a spec and a `Batch`. Out: canonical vectors [B, width] in float32, in the batch's order. `launch` may
+In: a spec and a `Batch`. Out: the canonical payloads of each place of the batch, by kind of output. `launch` may
 return before the device is done (CUDA); `collect` waits. Knows nothing of queues, caches or HTTP.
 """
 
@@ -9,35 +9,45 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from inlay.config import INT8_COSINE
 from inlay.engine.allocator import give_back_freed_memory
-from inlay.engine.batch import pack
+from inlay.engine.batch import Batch, Sequence, pack
 from inlay.engine.device import Choice
-from inlay.engine.pooling import mean_of_rows, pooled_rows
-from inlay.engine.prefix import PrefixStore, SharedBatch
+from inlay.engine.pieces import PieceDriver
+from inlay.engine.planning import Planner, can_look_back
 from inlay.engine.transfer import Launched, arrived, send_back, to_device
 from inlay.errors import DeviceLost, ModelChanged, ModelError, OutOfMemory
 from inlay.file_guard import FileGuard
+from inlay.models.building import build_model
 from inlay.models.fingerprint import fingerprint
-from inlay.models.forward import ForwardPass, Packed
+from inlay.models.forward import Decoder
 from inlay.models.quantise import QuantisationReport, quantise
-from inlay.models.registry import forward_class
-from inlay.models.stored_int8 import StoredReport, expect_int8, make_stored, read_report, write_int8
-from inlay.models.weights import load_weights, weight_files
+from inlay.models.registry import make_head
+from inlay.models.stored_int8 import make_stored, read_report, write_int8
+from inlay.models.weights import weight_files
 from inlay.ops.layout import Layout
 from inlay.ops.native import kernels_name, load_kernels
-from inlay.types import Batch, FloatArray, IntArray, ModelSpec, Pooling, Sequence
+from inlay.types import ModelSpec
 
 LONGEST_WHOLE = 2048  # tokens; longer inputs run in pieces
 # What torch's allocators say on devices where running out is a plain RuntimeError.
 _ALLOCATION = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A batch on its way: what each head gave for it."""
+
+    layout: Layout
+    given: dict[str, Launched]  # by kind of output
 
 
 class Runner:
@@ -54,39 +64,41 @@ class Runner:
         self.is_asynchronous = choice.device.type == "cuda"
         self.report: QuantisationReport | None = None
         self.spec = replace(spec, dtype=choice.dtype_name)
-        self._prefixes: PrefixStore | None = None
         self._stored = read_report(spec.path)
+        if self._stored is not None and not choice.is_int8:
+            raise ModelError(f"{spec.path} is an int8 checkpoint: serve it with --dtype int8, or serve the original")
         files = weight_files(spec.path)
         self._guard = FileGuard(files if self.device.type == "cpu" else [])  # elsewhere nothing stays mapped
-        self._model = _build(spec, choice, files, self._stored)
-        made_of: list[str] = []
-        arithmetic = f"{choice.dtype} {kernels_name()}"  # roundings to bytes fall otherwise with other kernels
-        if self._stored is not None:
-            self._model.prepare(partial(make_stored, dtype=choice.dtype, zero_points=self._stored.zero_points))
-            made_of = [arithmetic, *self._stored.kept, str(sorted(self._stored.zero_points.items()))]
-        elif choice.is_int8:
-            sequences = sample()
-            self.report = self._quantise(sequences, choice.dtype, least_cosine)
-            made_of = [arithmetic, *(sequence.ids.tobytes().hex() for sequence in sequences), *self.report.kept]
-        else:
-            self._model.prepare()
-        if self._can_look_back:
-            self._prefixes = PrefixStore(self._model.key_value_bytes(choice.dtype), self.device)
+        self._model = build_model(spec, files, choice.dtype, choice.device, self._stored)
+        self._heads = {kind: make_head(kind, spec) for kind in spec.outputs}
+        self._planner = Planner(spec, self._model, choice.dtype, choice.device)
+        self._pieces: PieceDriver | None = None
+        if isinstance(self._model, Decoder) and can_look_back(spec, self._model, choice.device):
+            self._pieces = PieceDriver(self._model)  # before the weights are products
+        made_of = self._prepare(choice, sample, least_cosine)
         self.spec = replace(self.spec, fingerprint=fingerprint(spec, files, choice.dtype_name, made_of))
         self._check_files()
 
-    @property
-    def _can_look_back(self) -> bool:
-        """Can rows run apart from those before them? Not where those make the vector too, and not yet on a GPU."""
-        return self.device.type == "cpu" and self._model.IS_CAUSAL and self.spec.pooling is Pooling.LAST
+    def _prepare(self, choice: Choice, sample: Callable[[], list[Sequence]], least_cosine: float) -> list[str]:
+        """Make the products; what decides the vectors of int8 beside its name."""
+        arithmetic = f"{choice.dtype} {kernels_name()}"  # roundings to bytes fall otherwise with other kernels
+        if self._stored is not None:
+            self._model.prepare(partial(make_stored, dtype=choice.dtype, zero_points=self._stored.zero_points))
+            return [arithmetic, *self._stored.kept, str(sorted(self._stored.zero_points.items()))]
+        if choice.is_int8:
+            sequences = sample()
+            self.report = self._quantise(sequences, choice.dtype, least_cosine)
+            return [arithmetic, *(sequence.ids.tobytes().hex() for sequence in sequences), *self.report.kept]
+        self._model.prepare()
+        return []
 
     @torch.inference_mode()
     def _quantise(self, sample: list[Sequence], dtype: torch.dtype, least_cosine: float) -> QuantisationReport:
         def run(texts: Iterable[int]) -> Tensor:
             batch = pack([sample[text] for text in texts])
-            vectors = torch.from_numpy(self.collect(self.launch(batch))[batch.rows])
-            places = {id(sequence): place for place, sequence in enumerate(batch.sequences)}
-            return vectors[[places[id(sample[text])] for text in texts]]
+            payloads = self.collect(self.launch(batch))[self.spec.outputs[0]]
+            found = {id(sequence): payloads[row] for sequence, row in zip(batch.sequences, batch.rows, strict=True)}
+            return torch.stack([_vector(found[id(sample[text])], self.spec.width) for text in texts])
 
         return quantise(self._model, run, len(sample), dtype, least_cosine)
 
@@ -98,66 +110,58 @@ class Runner:
 
     def cost(self, sequence: Sequence) -> int:
         """Tokens of a sequence that would run: less what a kept prefix has."""
-        kept = 0 if self._prefixes is None else self._prefixes.kept_length(sequence.ids)
-        return sequence.num_tokens - kept
+        return self._planner.cost(sequence)
 
     @torch.inference_mode()
-    def launch(self, batch: Batch) -> Launched:
-        """Start a batch; on a CPU it is also done when this returns. [B, width]."""
+    def launch(self, batch: Batch) -> Launch:
+        """Start a batch; on a CPU it is also done when this returns."""
         self._check_files()
         with self._naming_out_of_memory():
-            if self._prefixes is not None and (shared := self._prefixes.share(batch)) is not None:
-                return send_back(self._run_shared(shared, self._prefixes))
+            heads = {kind: self._heads[kind] for kind in batch.kinds}
             layout = Layout.of(batch.offsets, self.device)
-            pooled = pooled_rows(layout, self.spec.pooling)
-            sees_all = self.spec.pooling is Pooling.LAST or not self._model.IS_CAUSAL
-            packed = Packed(self._to_device(batch.positions), layout, pooled if sees_all else None)
-            hidden: Tensor = self._model(self._to_device(batch.ids), packed)
-            if pooled is None:
-                return send_back(mean_of_rows(hidden, layout))
-            return send_back(hidden if sees_all else hidden[pooled])
+            needs_all_rows = any(head.needs_all_rows for head in heads.values())
+            planned = self._planner.plan(batch, layout, needs_all_rows=needs_all_rows)
+            hidden: Tensor = self._model(planned.plan)
+            self._planner.keep(planned)
+            given = {
+                kind: send_back(head(hidden if head.needs_all_rows else planned.pooled_rows(hidden), layout))
+                for kind, head in heads.items()
+            }
+            return Launch(layout, given)
 
     def is_divisible(self, batch: Batch) -> bool:
         """Is it one long input that can run in pieces?"""
-        return self._can_look_back and len(batch.offsets) == 2 and batch.num_tokens > LONGEST_WHOLE
+        is_long = len(batch.offsets) == 2 and batch.num_tokens > LONGEST_WHOLE
+        return (
+            self._pieces is not None and is_long and not any(self._heads[kind].needs_all_rows for kind in batch.kinds)
+        )
 
     @torch.inference_mode()
-    def launch_in_pieces(self, batch: Batch) -> Generator[None, None, Tensor]:
+    def launch_in_pieces(self, batch: Batch) -> Generator[None, None, Launch]:
         """Run a divisible batch; between pieces others may run. Gives what `launch` would."""
+        if self._pieces is None:
+            raise RuntimeError("this model runs no input in pieces")
         try:
             with self._naming_out_of_memory():
-                ids, positions = self._to_device(batch.ids), self._to_device(batch.positions)
-                pieces = self._model.forward_in_pieces(ids, positions)
+                pieces = self._pieces.run(to_device(batch.ids, self.device), to_device(batch.positions, self.device))
                 while True:
                     self._check_files()
                     try:
                         next(pieces)
                     except StopIteration as finished:
+                        layout = Layout.of(batch.offsets, self.device)
                         hidden: Tensor = finished.value
-                        return hidden
+                        return Launch(layout, {kind: self._heads[kind](hidden, layout) for kind in batch.kinds})
                     yield
         finally:
-            self._give_back_memory()
+            _give_back_memory()
 
-    def _give_back_memory(self) -> None:
-        """What only a long input needs: its length is in what the threads keep."""
-        if (kernels := load_kernels()) is not None:
-            kernels.release_memory()
-        give_back_freed_memory()
-
-    def _run_shared(self, shared: SharedBatch, prefixes: PrefixStore) -> Tensor:
-        layout, pooled = Layout.of(shared.offsets, self.device), self._to_device(shared.pooled)
-        packed = Packed(self._to_device(shared.positions), layout, pooled, shared.lookback)
-        hidden: Tensor = self._model(self._to_device(shared.ids), packed)
-        prefixes.keep(shared.new)
-        return hidden
-
-    def collect(self, launched: Launched) -> FloatArray:
-        """Wait for a batch. [B, width]; a row with infinities or NaN is the caller's to refuse."""
+    def collect(self, launched: Launch) -> dict[str, list[bytes | None]]:
+        """Wait for a batch: by kind, the payload of each of its places; None for one that is not finite."""
         with self._naming_out_of_memory():
-            vectors = arrived(launched)
+            arrays = {kind: arrived(given) for kind, given in launched.given.items()}
         self._check_files()  # what was read in the meantime was what was loaded
-        return vectors
+        return {kind: self._heads[kind].payloads(array, launched.layout) for kind, array in arrays.items()}
 
     def _check_files(self) -> None:
         if (file := self._guard.changed()) is not None:
@@ -185,21 +189,16 @@ class Runner:
                 retry_after=1.0,
             ) from None
 
-    def _to_device(self, array: IntArray) -> Tensor:
-        return to_device(array, self.device)
+
+def _vector(payload: bytes | None, width: int) -> Tensor:
+    """What int8 is measured on."""
+    if payload is None:
+        return torch.full((width,), torch.nan)
+    return torch.from_numpy(np.frombuffer(payload, dtype=np.float32).copy())
 
 
-def _build(spec: ModelSpec, choice: Choice, files: list[Path], stored: StoredReport | None = None) -> ForwardPass:
-    if stored is not None and not choice.is_int8:
-        raise ModelError(f"{spec.path} is an int8 checkpoint: serve it with --dtype int8, or serve the original")
-    with torch.device("meta"):
-        try:
-            model = forward_class(spec.family)(spec.config, choice.dtype)
-            if stored is not None:
-                expect_int8(model, stored)
-        except KeyError as error:
-            raise ModelError(f"{spec.path / 'config.json'} has no {error.args[0]!r}") from error
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ModelError(f"{spec.path / 'config.json'} does not describe a model: {error}") from error
-    load_weights(model, files, choice.device)
-    return model.eval()
+def _give_back_memory() -> None:
+    """What only a long input needs: its length is in what the threads keep."""
+    if (kernels := load_kernels()) is not None:
+        kernels.release_memory()
+    give_back_freed_memory()

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
 
-from inlay.types import Item, Priority, Sequence
+from inlay.engine.batch import Sequence
+from inlay.types import Priority
 
 OLDEST_EVERY = 8  # batches
 BETWEEN_SHARE = 8  # between the pieces of a long input, a batch has an eighth of the usual tokens
@@ -52,15 +53,15 @@ class Scheduler:
         self.batch_tokens = max_batch_tokens  # fewer for a while after the device ran out of memory
         self.queued_tokens = 0
         self._heap: list[_Waiting] = []
-        self._arrivals: deque[Item] = deque()  # also some that have gone
-        self._by_item: dict[Item, _Waiting] = {}
+        self._arrivals: deque[Sequence] = deque()  # also some that have gone
+        self._waiting: dict[Sequence, _Waiting] = {}
         self._num_batches = 0
         self._num_good = 0  # batches since memory ran out
         self._virtual_time = 0.0
         self._numbers = count()
 
     def __len__(self) -> int:
-        return len(self._by_item)
+        return len(self._waiting)
 
     def has_room(self, num_tokens: int) -> bool:
         return self.queued_tokens + num_tokens <= self.max_queue_tokens
@@ -69,16 +70,14 @@ class Scheduler:
         """Queue the sequences of one request; the caller has asked `has_room`."""
         tag = self._virtual_time
         for sequence in sorted(sequences, key=all_tokens):
-            tag += sequence.num_tokens * WEIGHTS[sequence.item.priority]
+            tag += sequence.num_tokens * WEIGHTS[sequence.priority]
             waiting = _Waiting(tag, next(self._numbers), sequence)
             heapq.heappush(self._heap, waiting)
-            self._arrivals.append(sequence.item)
-            self._by_item[sequence.item] = waiting
+            self._arrivals.append(sequence)
+            self._waiting[sequence] = waiting
             self.queued_tokens += sequence.num_tokens
 
-    def next_batch(
-        self, is_unwanted: Callable[[Sequence], bool], cost: Cost = all_tokens, *, is_between: bool = False
-    ) -> tuple[list[Sequence], list[Sequence]]:
+    def next_batch(self, cost: Cost = all_tokens, *, is_between: bool = False) -> tuple[list[Sequence], list[Sequence]]:
         """The sequences to run now, and those dropped on the way because nobody wants them any more.
 
         A sequence longer than the budget runs alone. Between the pieces of a long input a batch is small, so that both
@@ -93,7 +92,7 @@ class Scheduler:
             head = self._head(is_oldest=not batch and not passed and self._is_turn_of_oldest(is_between))
             if head is None:
                 break
-            if is_unwanted(head.sequence):
+            if head.sequence.is_cancelled:
                 dropped.append(self._remove(head))
                 continue
             tokens = cost(head.sequence)
@@ -109,24 +108,24 @@ class Scheduler:
         self._num_batches += bool(batch)
         return batch, dropped
 
-    def drop_many(self, items: Iterable[Item]) -> list[Sequence]:
-        """Make room: take out those of the items that wait here."""
-        found = [self._by_item[item] for item in items if item in self._by_item]
+    def drop_many(self, sequences: Iterable[Sequence]) -> list[Sequence]:
+        """Make room: take out those that wait here."""
+        found = [self._waiting[sequence] for sequence in sequences if sequence in self._waiting]
         return [self._remove(waiting) for waiting in found]
 
     def drop_all(self) -> list[Sequence]:
-        return self.drop_many(list(self._by_item))
+        return self.drop_many(list(self._waiting))
 
-    def promote_many(self, items: Iterable[Item]) -> None:
+    def promote_many(self, sequences: Iterable[Sequence]) -> None:
         """Their priority has risen: they go on as if they came now, where that is sooner."""
-        for item in items:
-            waiting = self._by_item.get(item)
+        for sequence in sequences:
+            waiting = self._waiting.get(sequence)
             if waiting is None:
                 continue
-            tag = self._virtual_time + waiting.sequence.num_tokens * WEIGHTS[item.priority]
+            tag = self._virtual_time + sequence.num_tokens * WEIGHTS[sequence.priority]
             if tag < waiting.tag:
                 waiting.is_gone = True
-                self._by_item[item] = promoted = _Waiting(tag, waiting.number, waiting.sequence)
+                self._waiting[sequence] = promoted = _Waiting(tag, waiting.number, sequence)
                 heapq.heappush(self._heap, promoted)
                 self._tidy()
 
@@ -165,16 +164,16 @@ class Scheduler:
         """The next in turn: by tag, or by arrival."""
         while self._heap and self._heap[0].is_gone:
             heapq.heappop(self._heap)
-        if not self._by_item:
+        if not self._waiting:
             self._virtual_time = 0.0
         if not self._heap:
             return None
         return self._oldest() if is_oldest else self._heap[0]
 
     def _oldest(self) -> _Waiting | None:
-        while self._arrivals and self._arrivals[0] not in self._by_item:
+        while self._arrivals and self._arrivals[0] not in self._waiting:
             self._arrivals.popleft()
-        return self._by_item[self._arrivals[0]] if self._arrivals else None
+        return self._waiting[self._arrivals[0]] if self._arrivals else None
 
     def _take(self, waiting: _Waiting) -> Sequence:
         """Out of the queue, to run. Whoever comes later is tagged behind it, but not behind one that still waits."""
@@ -183,16 +182,16 @@ class Scheduler:
 
     def _remove(self, waiting: _Waiting) -> Sequence:
         waiting.is_gone = True
-        del self._by_item[waiting.sequence.item]
+        del self._waiting[waiting.sequence]
         self.queued_tokens -= waiting.sequence.num_tokens
         self._tidy()
         return waiting.sequence
 
     def _tidy(self) -> None:
         """Forget those that have gone before they are many more than those that wait."""
-        most = 2 * len(self._by_item) + MOST_PASSED_OVER
+        most = 2 * len(self._waiting) + MOST_PASSED_OVER
         if len(self._heap) > most:
             self._heap = [waiting for waiting in self._heap if not waiting.is_gone]
             heapq.heapify(self._heap)
         if len(self._arrivals) > most:
-            self._arrivals = deque(item for item in self._arrivals if item in self._by_item)
+            self._arrivals = deque(sequence for sequence in self._arrivals if sequence in self._waiting)

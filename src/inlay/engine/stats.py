@@ -1,25 +1,14 @@
-"""Counters of one worker, read by the metrics. Written by its device thread; torn reads do no harm."""
+"""Counters of one worker. Written by its device thread, read by the metrics."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from inlay.types import WorkerStats
 
-SMOOTHING = 0.2  # weight of the newest batch in the drain rate
+SMOOTHING = 0.2  # weight of the newest batch in the rate
 
 
-@dataclass(slots=True)
-class EngineStats:
-    """Totals since start, and the present drain rate."""
-
-    batches: int = 0
-    sequences: int = 0
-    tokens: int = 0
-    busy_seconds: float = 0.0
-    failed_sequences: int = 0
-    dropped_sequences: int = 0
-    retried_batches: int = 0
-    out_of_memory: int = 0
-    tokens_per_second: float = 0.0
+class EngineStats(WorkerStats):
+    """Totals since start, and the present rate."""
 
     def record(self, num_sequences: int, num_tokens: int, seconds: float) -> None:
         """Add a batch that ran."""

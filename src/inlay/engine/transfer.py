@@ -1,24 +1,26 @@
-"""Brings arrays to a device and vectors back, without waiting for what the device still has to do.
+"""Brings arrays to a device and outputs back, without waiting for what the device still has to do.
 
 In: numpy arrays, or a device's tensor. Out: tensors on the device, or numpy arrays. On a GPU both ways go through
-pinned memory behind the work that is queued: whoever wants vectors waits for their own copy, not for the batch after.
+pinned memory behind the work that is queued: whoever wants outputs waits for their own copy, not for the batch after.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from inlay.types import FloatArray, IntArray
+from inlay.types import IntArray
 
 
 @dataclass(frozen=True, slots=True)
 class Arriving:
-    """Vectors on their way from a GPU: there when the event has happened."""
+    """Outputs on their way from a GPU: there when the event has happened."""
 
-    host: Tensor  # [B, width], pinned
+    host: Tensor  # pinned
     event: torch.cuda.Event
 
 
@@ -32,21 +34,21 @@ def to_device(array: IntArray, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def send_back(vectors: Tensor) -> Launched:
+def send_back(output: Tensor) -> Launched:
     """Start the way back; on a CPU there is none."""
-    if vectors.device.type != "cuda":
-        return vectors
-    host = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
-    host.copy_(vectors, non_blocking=True)
+    if output.device.type != "cuda":
+        return output
+    host = torch.empty(output.shape, dtype=output.dtype, pin_memory=True)
+    host.copy_(output, non_blocking=True)
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record()
     return Arriving(host, event)
 
 
-def arrived(launched: Launched) -> FloatArray:
-    """Wait for vectors, and for nothing that was launched after them."""
+def arrived(launched: Launched) -> npt.NDArray[Any]:
+    """Wait for outputs, and for nothing that was launched after them."""
     if isinstance(launched, Arriving):
         launched.event.synchronize()
         launched = launched.host
-    vectors: FloatArray = launched.cpu().numpy()
-    return vectors
+    array: npt.NDArray[Any] = launched.cpu().numpy()
+    return array

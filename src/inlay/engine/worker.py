@@ -1,6 +1,6 @@
 """A model on a thread of this process: the `Worker` that the front half talks to.
 
-In: items. Out: the same items with a vector or an error, through the caller's `done`. The engine is made
+In: work. Out: answers, through the caller's `deliver`. The engine is made
 on the device thread, so that one thread owns the device from the beginning; until then requests are told
 that the model is loading. Knows nothing of HTTP, caches or devices.
 """
@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable
 from threading import Event, Thread
 
-from inlay.engine.answers import fail_all, hand_back
+from inlay.engine.batch import Sequence
+from inlay.engine.intake import Failures
 from inlay.engine.loading import Engine
 from inlay.engine.stats import EngineStats
+from inlay.engine.unanswered import failed, hand_over
 from inlay.errors import EngineError, InlayError, NotReady, ShuttingDown, WorkerDead
 from inlay.telemetry.logs import get_logger
-from inlay.types import Done, Item, ModelSpec, Sequence
+from inlay.types import Answer, Deliver, Failure, ModelSpec, Priority, Work
 
 log = get_logger("engine")
 
@@ -57,27 +59,30 @@ class DeviceWorker:
         if self._failure is not None:
             raise self._failure
 
-    def embed(self, items: list[Item], done: Done) -> None:
-        """Take all items or none; see `Worker.embed`."""
+    def submit_many(self, works: list[Work], deliver: Deliver) -> None:
+        """Take all work or none; see `Worker.submit_many`."""
         name = self._spec.name
+        engine = self._engine
         if self._failure is not None:
-            _refuse(items, WorkerDead(f"model {name!r} is not served: {self._failure.message}"), done)
-        elif self._engine is None:
-            _refuse(items, NotReady(f"model {name!r} is still loading: try again", retry_after=1.0), done)
-        elif refusal := self._engine.queue.refusal(1) or self._engine.intake.refusal(items):
-            _refuse(items, refusal, done)
+            _refuse(works, WorkerDead(f"model {name!r} is not served: {self._failure.message}"), deliver)
+        elif engine is None:
+            _refuse(works, NotReady(f"model {name!r} is still loading: try again", retry_after=1.0), deliver)
+        elif refusal := engine.queue.refusal(1) or engine.intake.refusal(works):
+            _refuse(works, refusal, deliver)
         else:
-            self._engine.intake.submit(items, done, self._admit)
+            engine.intake.submit(
+                engine.unanswered.open_many(works, deliver), lambda ready, failures: _admit(engine, ready, failures)
+            )
 
-    def cancel_many(self, items: list[Item]) -> None:
+    def cancel_many(self, ids: list[int]) -> None:
         """See `Worker.cancel_many`."""
         if self._engine is not None:
-            self._engine.queue.cancel_many(items)
+            self._engine.queue.cancel_many(self._engine.unanswered.cancel_many(ids))
 
-    def promote_many(self, items: list[Item]) -> None:
+    def promote_many(self, ids: list[int], priority: Priority) -> None:
         """See `Worker.promote_many`."""
         if self._engine is not None:
-            self._engine.queue.promote_many(items)
+            self._engine.queue.promote_many(self._engine.unanswered.promote_many(ids, priority))
 
     def health(self) -> str | None:
         """None while all is well, else the reason why not."""
@@ -103,22 +108,13 @@ class DeviceWorker:
         if self._engine is None:
             return True
         error = ShuttingDown("the server is shutting down: try another one", retry_after=1.0)
-        fail_all(self._engine.queue.close(error), error)
+        self._engine.queue.close(error)
         self._thread.join(None if end is None else max(end - time.monotonic(), 0))
-        if not self._thread.is_alive():
-            self._engine.intake.close()
-        return not self._thread.is_alive()
-
-    def _admit(self, items: list[Item], sequences: list[Sequence], done: Done) -> None:
-        """Called by the intake, on its threads, with a whole request."""
-        if self._engine is None:
-            raise WorkerDead("items were tokenised before the model was loaded")
-        failed = [item for item in items if item.error is not None]
-        refusal = self._engine.queue.put_many(sequences)
-        if failed:
-            hand_back(done, failed)
-        if refusal is not None:
-            fail_all(sequences, refusal)
+        if self._thread.is_alive():
+            return False
+        self._engine.intake.close()
+        self._engine.unanswered.fail_all(error)
+        return True
 
     def _run(self) -> None:
         try:
@@ -140,11 +136,22 @@ class DeviceWorker:
             log.exception("the device loop has died", model=self._spec.name)
             dead = WorkerDead(f"the device loop has died ({type(error).__name__}): restart the server")
             self._failure = dead
-            engine.loop.fail_in_flight(dead)
-            fail_all(engine.queue.close(dead), dead)
+            engine.queue.close(dead)
+            engine.unanswered.fail_all(dead)
 
 
-def _refuse(items: list[Item], error: InlayError, done: Done) -> None:
-    for item in items:
-        item.error = error
-    hand_back(done, items)
+def _admit(engine: Engine, ready: list[Sequence], failures: Failures) -> None:
+    """Called by the intake, on its threads, with a whole request: queue it, and answer what cannot run."""
+    try:
+        engine.unanswered.answer_many([failed(sequence, Failure.of(error)) for sequence, error in failures])
+        refusal = engine.queue.put_many(ready)
+    except Exception as error:
+        log.exception("a tokenised request could not be queued")
+        refusal = EngineError(f"could not be queued ({type(error).__name__})")
+    if refusal is not None:
+        engine.unanswered.fail_many(ready, refusal)
+
+
+def _refuse(works: list[Work], error: InlayError, deliver: Deliver) -> None:
+    failure = Failure.of(error)
+    hand_over(deliver, [Answer(work.id, failure=failure) for work in works])

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self, TypedDict, Unpack
 
 from inlay.errors import InlayError, InvalidInput
-from inlay.library.runtime import Core, EngineArguments, RowResults
+from inlay.library.runtime import EngineArguments, RowResults, Runtime
 from inlay.types import EmbedOptions, FloatArray, ModelSpec, Truncate
 
 
@@ -39,34 +39,34 @@ class Embedder:
     """
 
     def __init__(self, model: str = "demo", **arguments: Unpack[EngineArguments]) -> None:
-        self._core = Core(model, arguments)
+        self._runtime = Runtime(model, arguments)
         try:
-            self._core.worker.wait_loaded()
+            self._runtime.worker.wait_loaded()
         except InlayError:
-            self._core.close()
+            self._runtime.close()
             raise
-        weakref.finalize(self, self._core.let_go)  # one that is forgotten lets its model go all the same
+        weakref.finalize(self, self._runtime.let_go)  # one that is forgotten lets its model go all the same
 
     @property
     def spec(self) -> ModelSpec:
         """What is served: width, max tokens, prompts, dtype, fingerprint."""
-        return self._core.worker.spec
+        return self._runtime.worker.spec
 
     def embed(self, texts: str | Sequence[str], **arguments: Unpack[EmbedArguments]) -> FloatArray:
         """Vectors as float32 [n, d], of unit length unless the model says otherwise; [d] for a lone string.
 
         Raises the error of the first text that has no vector, by its place (`input[3] has 600 tokens, …`).
         """
-        vectors = self._core.wait_for(self._core.embed(_texts_of(texts), _options_of(self.spec, arguments)))
+        vectors = self._runtime.wait_for(self._runtime.embed(_texts_of(texts), _options_of(self.spec, arguments)))
         return vectors[0] if isinstance(texts, str) else vectors
 
     def embed_rows(self, texts: Sequence[str], **arguments: Unpack[EmbedArguments]) -> RowResults:
         """Like `embed`, but a bad text costs only itself: it is listed with its error."""
-        return self._core.wait_for(self._core.embed_rows(_texts_of(texts), _options_of(self.spec, arguments)))
+        return self._runtime.wait_for(self._runtime.embed_rows(_texts_of(texts), _options_of(self.spec, arguments)))
 
     def close(self) -> None:
         """Let the model go. Further calls raise `ShuttingDown`."""
-        self._core.close()
+        self._runtime.close()
 
     def __enter__(self) -> Self:
         return self
@@ -84,32 +84,32 @@ class AsyncEmbedder:
     """
 
     def __init__(self, model: str = "demo", **arguments: Unpack[EngineArguments]) -> None:
-        self._core = Core(model, arguments)
-        weakref.finalize(self, self._core.let_go)
+        self._runtime = Runtime(model, arguments)
+        weakref.finalize(self, self._runtime.let_go)
 
     @property
     def spec(self) -> ModelSpec:
         """What is served; dtype and fingerprint once the model is loaded."""
-        return self._core.worker.spec
+        return self._runtime.worker.spec
 
     async def embed(self, texts: str | Sequence[str], **arguments: Unpack[EmbedArguments]) -> FloatArray:
         """See `Embedder.embed`."""
-        work = self._core.embed(_texts_of(texts), _options_of(self.spec, arguments))
-        vectors = await asyncio.wrap_future(self._core.submit(work))
+        work = self._runtime.embed(_texts_of(texts), _options_of(self.spec, arguments))
+        vectors = await asyncio.wrap_future(self._runtime.submit(work))
         return vectors[0] if isinstance(texts, str) else vectors
 
     async def embed_rows(self, texts: Sequence[str], **arguments: Unpack[EmbedArguments]) -> RowResults:
         """See `Embedder.embed_rows`."""
-        work = self._core.embed_rows(_texts_of(texts), _options_of(self.spec, arguments))
-        return await asyncio.wrap_future(self._core.submit(work))
+        work = self._runtime.embed_rows(_texts_of(texts), _options_of(self.spec, arguments))
+        return await asyncio.wrap_future(self._runtime.submit(work))
 
     async def close(self) -> None:
         """Let the model go."""
-        await asyncio.to_thread(self._core.close)
+        await asyncio.to_thread(self._runtime.close)
 
     async def __aenter__(self) -> Self:
         try:
-            await asyncio.to_thread(self._core.worker.wait_loaded)
+            await asyncio.to_thread(self._runtime.worker.wait_loaded)
         except BaseException:
             await self.close()
             raise

@@ -59,7 +59,7 @@ class EngineArguments(TypedDict, total=False):
     tokenizer_threads: int | None
 
 
-class Core:
+class Runtime:
     """A service for one model, on an event loop in a thread."""
 
     def __init__(self, model: str, arguments: EngineArguments) -> None:
@@ -184,7 +184,7 @@ class Core:
             part = texts[start : start + SLICE]
             request = EmbedRequest(model=None, inputs=part, options=options)
             result, failed = await self._service.embed_each(request, is_patient=is_patient)
-        errors = {start + item.index: item.error for item in failed if item.error is not None}
+        errors = {start + given.index: given.error for given in failed if given.error is not None}
         if errors and not is_patient:
             row, error = next(iter(errors.items()))
             raise error.for_input(row)

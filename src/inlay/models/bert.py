@@ -12,52 +12,41 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from inlay.models.forward import ForwardPass, LayerNorm, Linear, Packed, Part, Table, require, require_divisor
+from inlay.models.forward import ForwardPass, require, require_divisor
+from inlay.models.parts import Activation, LayerNorm, Linear, Projection, Table
+from inlay.models.plan import Plan
 from inlay.models.registry import family_of
-from inlay.ops.activation import ACTIVATIONS, activate, finished
-from inlay.ops.attention import attention
-from inlay.ops.convert import converted
-from inlay.ops.rows import FULL, Form, Rows
+from inlay.models.stream import Stream
+from inlay.ops.activation import ACTIVATIONS
+from inlay.ops.rows import Rows
 
 
-class Layer(Part):
-    def __init__(self, config: Mapping[str, Any], dtype: torch.dtype) -> None:
+class Layer(nn.Module):
+    def __init__(self, config: Mapping[str, Any], dtype: torch.dtype, number: int) -> None:
         super().__init__()
         width, inner, eps = config["hidden_size"], config["intermediate_size"], config["layer_norm_eps"]
-        self.dtype = dtype
+        self.number = number
         self.heads = config["num_attention_heads"]
-        self.function = config.get("hidden_act", "gelu")
         self.query = Linear(width, width, dtype, has_bias=True)
         self.key = Linear(width, width, dtype, has_bias=True)
         self.value = Linear(width, width, dtype, has_bias=True)
-        self.mixed = Linear(width, width, dtype, has_bias=True)
-        self.mixed_norm = LayerNorm(width, eps)
-        self.up = Linear(width, inner, dtype, has_bias=True)
-        self.down = Linear(inner, width, dtype, has_bias=True)
-        self.down_norm = LayerNorm(width, eps)
+        self.mixed_dense = Linear(width, width, dtype, has_bias=True)
+        self.up_dense = Linear(width, inner, dtype, has_bias=True)
+        self.down_dense = Linear(inner, width, dtype, has_bias=True)
+        self.qkv = Projection(self.query, self.key, self.value)
+        self.mixed, self.up, self.down = map(Projection, (self.mixed_dense, self.up_dense, self.down_dense))
+        self.activation = Activation(config.get("hidden_act", "gelu"), feeds=self.down)
+        self.mixed_norm = LayerNorm(width, eps, feeds=self.up)
+        self.down_norm = LayerNorm(width, eps)  # feeds the next layer
 
-    def shares(self) -> Mapping[str, tuple[Linear, ...]]:
-        qkv = (self.query, self.key, self.value)
-        return {"qkv": qkv, "mixed": (self.mixed,), "up": (self.up,), "down": (self.down,)}
-
-    @property
-    def takes(self) -> Form:
-        return self.products["qkv"].takes
-
-    def forward(
-        self, hidden: Tensor, x: Rows, packed: Packed, following: Form, *, is_last: bool
-    ) -> tuple[Tensor, Rows]:
-        """hidden [T, width], and the same as the first product takes it → the same for the layer that follows."""
-        mixed, up, down = self.products["mixed"], self.products["up"], self.products["down"]
-        qkv = finished(self.products["qkv"](x), self.dtype)
+    def forward(self, x: Rows, stream: Stream, plan: Plan) -> Rows:
+        """x: the stream as the first product takes it → the same for what comes next."""
+        qkv = self.qkv.plain(x)
         q, k, v = qkv.view(len(qkv), 3, self.heads, -1).unbind(1)
-        queries = packed.layout
-        if is_last:
-            q, hidden, queries = packed.only_pooled(q), packed.only_pooled(hidden), packed.queries()
-        seen = attention(q, k, v, queries, packed.layout, is_causal=False).flatten(1)
-        x = self.mixed_norm(hidden, mixed(converted(seen, mixed.takes)), up.takes)
-        inner = activate(up(x), self.function, down.takes)
-        return hidden, self.down_norm(hidden, down(inner), following)
+        stream.add(self.mixed(plan.attend(self.number, q, k, v)))
+        stream.add(self.down(self.activation(self.up(self.mixed_norm(stream)))))
+        normed: Rows = self.down_norm(stream)
+        return normed
 
 
 class Bert(ForwardPass):
@@ -70,10 +59,10 @@ class Bert(ForwardPass):
         "embeddings.": "",
         "encoder.layer.": "layers.",
         "attention.self.": "",
-        "attention.output.dense.": "mixed.",
+        "attention.output.dense.": "mixed_dense.",
         "attention.output.LayerNorm.": "mixed_norm.",
-        "intermediate.dense.": "up.",
-        "output.dense.": "down.",
+        "intermediate.dense.": "up_dense.",
+        "output.dense.": "down_dense.",
         "output.LayerNorm.": "down_norm.",
         ".gamma": ".weight",
         ".beta": ".bias",
@@ -91,16 +80,19 @@ class Bert(ForwardPass):
         self.position_table = Table(config["max_position_embeddings"], width, dtype)
         self.token_type_table = Table(config["type_vocab_size"], width, dtype)
         self.embeddings_norm = LayerNorm(width, config["layer_norm_eps"])
-        self.layers = nn.ModuleList(Layer(config, dtype) for _ in range(config["num_hidden_layers"]))
+        layers = [Layer(config, dtype, number) for number in range(config["num_hidden_layers"])]
+        for norm, layer in zip([self.embeddings_norm, *(layer.down_norm for layer in layers)], layers, strict=False):
+            norm.feeds = layer.qkv
+        self.layers = nn.ModuleList(layers)
 
-    def forward(self, ids: Tensor, packed: Packed) -> Tensor:
-        hidden: Tensor = self.word_table(ids) + self.position_table(packed.positions + self.first_position)
+    def forward(self, plan: Plan) -> Tensor:
+        hidden: Tensor = self.word_table(plan.ids) + self.position_table(plan.positions + self.first_position)
         hidden += self.token_type_table.weight[0].float()  # [T, width]
-        following = [*(layer.takes for layer in self.layers), FULL]
-        x = self.embeddings_norm(hidden, None, following[0])
-        for layer, to in zip(self.layers, following[1:], strict=True):
-            hidden, x = layer(hidden, x, packed, to, is_last=layer is self.layers[-1])
-        return hidden
+        stream = plan.stream(hidden)
+        x = self.embeddings_norm(stream)
+        for layer in self.layers:
+            x = layer(x, stream, plan)
+        return stream.hidden
 
 
 def first_position_of(config: Mapping[str, Any]) -> int:

@@ -18,10 +18,10 @@ from torch.nn.functional import cosine_similarity
 
 from inlay.errors import ModelError
 from inlay.models.forward import ForwardPass
-from inlay.ops.convert import converted
+from inlay.ops.convert import rows_in
 from inlay.ops.int8 import form_for, make_int8_product
 from inlay.ops.linear import PlainProduct, Product, Weights, make_product
-from inlay.ops.rows import Form, Incoming, Rows, computed
+from inlay.ops.rows import Form, Rows
 
 Run = Callable[[Sequence[int]], Tensor]  # sample texts by their places → their vectors [B, width]
 
@@ -72,8 +72,8 @@ def quantise(
                     "less with --int8-cosine"
                 )
             cosines = Cosines.between(run(texts), reference)
-    for part in model.parts():
-        part.products = {name: settled(product) for name, product in part.products.items()}
+    for name, _, projection in model.projections():
+        projection.product = candidates[name].chosen
     errors = {name: round(candidate.error, 5) for name, candidate in candidates.items()}
     return QuantisationReport(cosines.mean, cosines.worst, _kept(candidates), errors)
 
@@ -126,7 +126,7 @@ class Candidate:
         self._dtype = dtype
         self._int8: Product | None = None
 
-    def __call__(self, x: Rows) -> Incoming:
+    def __call__(self, x: Rows) -> Rows:
         return self._measure(x) if self.chosen is None else self.chosen(x)
 
     def choose(self) -> None:
@@ -151,12 +151,7 @@ class Candidate:
         y = PlainProduct(self._weights.joined(), self._weights.bias())(x)
         self._int8 = make_int8_product(self._weights, self._dtype, form_for(x.values, self._weights))
         expected = y.values.float()
-        missed = computed(self._int8(converted(x.values, self._int8.takes))).full() - expected
+        missed = self._int8(rows_in(x.values, self._int8.takes)).full() - expected
         sizes = expected.norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
         self.error = float((missed.norm(dim=1) / sizes).max())
         return y
-
-
-def settled(product: Product) -> Product:
-    """What a candidate has become; other products as they are."""
-    return product.chosen if isinstance(product, Candidate) and product.chosen is not None else product

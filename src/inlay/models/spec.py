@@ -78,6 +78,7 @@ def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
         vocab_rows=int(config["vocab_size"]),
         max_tokens=max_tokens,
         pooling=_read_pooling(path, modules, family),
+        outputs=family.outputs,
         normalize=NORMALIZE in modules if modules else True,
         prompts=prompts,
         default_prompt=default_prompt,

@@ -8,7 +8,7 @@ float dtype is stored in it.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,14 +18,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from inlay.errors import ModelError
-from inlay.models.forward import ForwardPass, Linear, Part
+from inlay.models.forward import ForwardPass
+from inlay.models.parts import Projection, multipliers_name
 from inlay.models.quantise import QuantisationReport
 from inlay.models.weights import SINGLE, read_tensors, weight_files
 from inlay.ops.int8 import QuantisedWeight, make_stored_int8_product
 from inlay.ops.linear import Product, Weights, make_product
 
 REPORT = "inlay_int8.json"
-VERSION = 2
+VERSION = 3
 WEIGHT_SUFFIXES = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.onnx", "*.pt", "*.h5", "*.msgpack", ".git*")
 
 
@@ -62,15 +63,15 @@ def read_report(path: Path) -> StoredReport | None:
 
 def expect_int8(model: ForwardPass, report: StoredReport) -> None:
     """Give a model without memory the parameters that an int8 checkpoint fills."""
-    names = {name for name, *_ in _shares(model)}
+    names = {name for name, *_ in model.projections()}
     if set(report.zero_points) != names - set(report.kept) or not names >= set(report.kept):
         raise ModelError(f"the products in {REPORT} are not those of the model: make it again with inlay quantize")
-    for name, part, share, linears in _shares(model):
+    for name, module, projection in model.projections():
         if name in report.kept:
             continue
-        width_in = linears[0].weight.shape[1]
-        part.register_parameter(f"{share}_multipliers", _parameter(torch.empty(width_in)))
-        for linear in linears:
+        width_in = projection.linears[0].weight.shape[1]
+        module.register_parameter(multipliers_name(name.rpartition(".")[2]), _parameter(torch.empty(width_in)))
+        for linear in projection.linears:
             linear.register_parameter("weight_scale", _parameter(torch.empty(linear.weight.shape[0])))
             linear.weight = _parameter(torch.empty(linear.weight.shape, dtype=torch.int8))
 
@@ -88,14 +89,13 @@ def write_int8(model: ForwardPass, source: Path, target: Path, report: Quantisat
         raise ModelError(f"{target} is not empty: give a new directory")
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*WEIGHT_SUFFIXES), dirs_exist_ok=True)
     multipliers, zero_points = {}, {}
-    owners: dict[str, Product] = {}
-    modules = {module: path for path, module in model.named_modules()}
-    for name, part, share, linears in _shares(model):
-        product = part.products[share]
-        if product.takes.is_bytes:
-            multipliers[f"{name}_multipliers"] = product.takes.multipliers
-            zero_points[name] = product.takes.zero_point
-            owners.update({f"{modules[linear]}.weight": product for linear in linears})
+    owners: dict[str, Projection] = {}
+    paths = {module: path for path, module in model.named_modules()}
+    for name, _, projection in model.projections():
+        if projection.takes.is_bytes:
+            multipliers[multipliers_name(name)] = projection.takes.multipliers
+            zero_points[name] = projection.takes.zero_point
+            owners.update({f"{paths[linear]}.weight": projection for linear in projection.linears})
     stored: dict[str, Tensor] = {name: tensor for name, tensor in multipliers.items() if tensor is not None}
     for tensor_name, tensor in read_tensors(weight_files(source)):
         attribute = model.attribute_name(tensor_name)
@@ -120,14 +120,6 @@ def write_int8(model: ForwardPass, source: Path, target: Path, report: Quantisat
     )
     (target / REPORT).write_bytes(msgspec.json.format(msgspec.json.encode(about)))  # last: without it nothing loads
     return sum(tensor.nbytes for tensor in stored.values())
-
-
-def _shares(model: ForwardPass) -> Iterator[tuple[str, Part, str, tuple[Linear, ...]]]:
-    """Each product's full name, its part, its name there, and its linears."""
-    for path, module in model.named_modules():
-        if isinstance(module, Part):
-            for share, linears in module.shares().items():
-                yield f"{path}.{share}", module, share, linears
 
 
 def _parameter(tensor: Tensor) -> nn.Parameter:

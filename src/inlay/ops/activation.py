@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import torch
 from torch import Tensor
 from torch.nn.functional import gelu, relu, silu
 
 from inlay.ops.native import kernels_for
-from inlay.ops.rows import Form, Incoming, Rows, computed
+from inlay.ops.rows import Form, Rows
 
 _TANH_GELU = partial(gelu, approximate="tanh")
 NONE = "none"
@@ -24,24 +23,17 @@ ACTIVATIONS: dict[str, tuple[int, Callable[[Tensor], Tensor]]] = {
 }
 
 
-def activate(x: Incoming, function: str, to: Form) -> Rows:
+def activate(x: Rows, function: str, to: Form) -> Rows:
     """function(x) for each value; `none` only applies what x still wants."""
     number, reference = ACTIVATIONS[function]
     if (kernels := kernels_for(x, to.dtype)) is not None:
         return kernels.activate(x, number, to)
-    return Rows.of(reference(computed(x).full()), to)
+    return Rows.of(reference(x.full()), to)
 
 
-def finished(x: Incoming, dtype: torch.dtype) -> Tensor:
-    """x with all that it still wants, in a dtype."""
-    if isinstance(x, Rows) and x.scales is None and x.bias is None and x.values.dtype == dtype:
-        return x.values
-    return activate(x, NONE, Form(dtype)).values
-
-
-def silu_product(x: Incoming, to: Form) -> Rows:
+def silu_product(x: Rows, to: Form) -> Rows:
     """x [T, 2 · width] → silu(first half) · second half (Shazeer 2020)."""
     if x.bias is None and (kernels := kernels_for(x, to.dtype)) is not None:
         return kernels.silu_product(x, to)
-    gate, up = computed(x).full().chunk(2, dim=-1)
+    gate, up = x.full().chunk(2, dim=-1)
     return Rows.of(silu(gate) * up, to)

@@ -11,7 +11,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from inlay.ops.rows import Form, Incoming, Rows
+from inlay.ops.rows import Form, Rows
 
 FLOAT32, BFLOAT16, BYTES = 0, 1, 2
 WORD = 4  # bytes
@@ -58,19 +58,16 @@ def address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def incoming(x: Incoming | None) -> Input | None:
+def incoming(x: Rows | None) -> Input | None:
     """Rows as a kernel takes them."""
     if x is None:
         return None
-    if isinstance(x, Rows):
-        row = (x.values.data_ptr(), x.values.stride(0), address(x.scales), x.shape[1])
+    row = (x.values.data_ptr(), x.values.stride(0), address(x.scales), x.values.shape[1])
+    if x.panels is None:
         return Input(*row, x.shape[1], None, None, None, CODES[x.values.dtype])
     panels = x.panels
     weight = (panels.words.data_ptr(), address(panels.starts), address(panels.channels))
-    width = x.x.shape[1]
-    return Input(
-        x.x.data_ptr(), x.x.stride(0), address(x.scales), width, panels.width_out, *weight, CODES[panels.dtype]
-    )
+    return Input(*row, panels.width_out, *weight, CODES[panels.dtype])
 
 
 def outgoing(out: Rows, to: Form) -> tuple[int | None, ...]:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inlay.ops.convert import converted
+from inlay.ops.convert import rows_in
 from inlay.ops.linear import PanelProduct, Product, Weights
 from inlay.ops.native import kernels_for
 from inlay.ops.processor import has_vnni
@@ -37,7 +37,7 @@ class QuantisedWeight:
     @classmethod
     def of(cls, weight: Tensor, takes: Form = BYTES) -> QuantisedWeight:
         """Symmetric, by the largest magnitude of each channel."""
-        rows = converted(weight, Form(torch.uint8, None if takes.multipliers is None else 1 / takes.multipliers))
+        rows = rows_in(weight, Form(torch.uint8, None if takes.multipliers is None else 1 / takes.multipliers))
         if rows.scales is None:
             raise ValueError(f"a weight of {weight.dtype} is quantised already")
         return cls((rows.values ^ ZERO_POINT).view(torch.int8), rows.scales, takes)
@@ -90,8 +90,8 @@ def make_quantised_product(weight: QuantisedWeight, bias: Tensor | None, out: to
     words = kernels.pack(weight.values)
     padding = (0, words.shape[0] * words.shape[2] - width_out)
     starts = F.pad(-weight.takes.zero_point * weight.values.sum(dim=1, dtype=torch.int32), padding)
-    panels = Panels(words, width_out, torch.uint8, starts, F.pad(weight.scales, padding))
-    return PanelProduct(kernels, panels, bias, out, weight.takes)
+    panels = Panels(words, width_out, torch.uint8, out, kernels.multiply, starts, F.pad(weight.scales, padding))
+    return PanelProduct(panels, bias, weight.takes)
 
 
 def make_int8_product(weights: Weights, out: torch.dtype, takes: Form = BYTES) -> Product:

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inlay.ops.native import Kernels, kernels_for
+from inlay.ops.native import kernels_for
 from inlay.ops.processor import has_avx512
-from inlay.ops.rows import Form, Incoming, Panels, Pending, Rows
+from inlay.ops.rows import Form, Panels, Rows
 
 SMALLEST_GEMM = 16  # rows; measured: from here on MKL's float32 results are bitwise the same for any number
 
@@ -30,7 +30,7 @@ class Product(Protocol):
         """What x must be in."""
         ...
 
-    def __call__(self, x: Rows) -> Incoming: ...
+    def __call__(self, x: Rows) -> Rows: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,8 @@ def make_product(weights: Weights) -> Product:
     weight, bias = weights.joined(), weights.bias()
     kernels = kernels_for(weight)
     if kernels is not None and kernels.knows_product(weight.dtype, weight.shape[1]):
-        return PanelProduct(kernels, Panels(kernels.pack(weight), len(weight), weight.dtype), bias, weight.dtype)
+        panels = Panels(kernels.pack(weight), len(weight), weight.dtype, weight.dtype, kernels.multiply)
+        return PanelProduct(panels, bias)
     if can_pack(weight):
         return PackedProduct(weight, bias)
     return PlainProduct(weight, bias)
@@ -73,17 +74,13 @@ def can_pack(weight: Tensor) -> bool:
 class PanelProduct:
     """The compiled one, with the weight in panels."""
 
-    def __init__(
-        self, kernels: Kernels, panels: Panels, bias: Tensor | None, out: torch.dtype, takes: Form | None = None
-    ) -> None:
+    def __init__(self, panels: Panels, bias: Tensor | None, takes: Form | None = None) -> None:
         self.takes = takes or Form(panels.dtype)
-        self._kernels = kernels
         self._panels = panels
         self._bias = None if bias is None else bias.float()
-        self._out = out
 
-    def __call__(self, x: Rows) -> Pending:
-        return Pending(x.values, self._panels, x.scales, self._bias, self._out, self._kernels.multiply)
+    def __call__(self, x: Rows) -> Rows:
+        return Rows(x.values, x.scales, self._bias, x.zero_point, self._panels)
 
 
 class PackedProduct:

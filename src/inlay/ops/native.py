@@ -32,7 +32,7 @@ from inlay.ops.addresses import (
     spaced_rows,
 )
 from inlay.ops.processor import has_amx, has_avx2, has_avx512, has_avx512_bf16, has_vnni
-from inlay.ops.rows import Form, Incoming, Pending, Rows
+from inlay.ops.rows import Form, Rows
 
 OUT_OF_MEMORY = 1  # a kernel's status; 0 is success
 WITH_HALVES = "avx512_bf16"  # the build that multiplies bytes and bfloat16
@@ -76,7 +76,7 @@ class Kernels:
         if status:
             raise RuntimeError(f"the kernel {function} failed")
 
-    def add_rms_norm(self, hidden: Tensor, delta: Incoming | None, weight: Tensor, eps: float, to: Form) -> Rows:
+    def add_rms_norm(self, hidden: Tensor, delta: Rows | None, weight: Tensor, eps: float, to: Form) -> Rows:
         out = empty_rows((len(hidden), hidden.shape[1]), to)
         self._call(
             "add_rms_norm",
@@ -91,7 +91,7 @@ class Kernels:
         return out
 
     def add_layer_norm(
-        self, hidden: Tensor, delta: Incoming | None, weight: Tensor, bias: Tensor, eps: float, to: Form
+        self, hidden: Tensor, delta: Rows | None, weight: Tensor, bias: Tensor, eps: float, to: Form
     ) -> Rows:
         out = Rows(hidden) if to.dtype == hidden.dtype else empty_rows((len(hidden), hidden.shape[1]), to)
         parameters = (address(delta.bias if delta else None), weight.data_ptr(), bias.data_ptr(), eps)
@@ -103,27 +103,27 @@ class Kernels:
         self._call("convert", *x.shape, incoming(Rows(x)), *outgoing(out, to))
         return out
 
-    def silu_product(self, x: Incoming, to: Form) -> Rows:
+    def silu_product(self, x: Rows, to: Form) -> Rows:
         rows, width = x.shape
         out = empty_rows((rows, width // 2), to)
         self._call("silu_product", rows, width // 2, incoming(x), *outgoing(out, to))
         return out
 
-    def activate(self, x: Incoming, function: int, to: Form) -> Rows:
+    def activate(self, x: Rows, function: int, to: Form) -> Rows:
         out = empty_rows(x.shape, to)
         self._call("activate", *x.shape, incoming(x), address(x.bias), function, *outgoing(out, to))
         return out
 
     def rotate_heads(
         self,
-        qkv: Incoming,
+        qkv: Rows,
         heads: tuple[int, int, int],
         weights: tuple[Tensor, Tensor],
         eps: float,
         tables: tuple[Tensor, Tensor],
         positions: Tensor,
     ) -> Tensor:
-        out = torch.empty(qkv.shape, dtype=qkv.dtype) if isinstance(qkv, Pending) else qkv.values
+        out = qkv.values if qkv.panels is None else torch.empty(qkv.shape, dtype=qkv.dtype)
         addresses = (table.data_ptr() for table in (*tables, positions, out))
         parameters = (*(weight.data_ptr() for weight in weights), eps, *addresses, CODES[out.dtype])
         self._call("rotate_heads", len(positions), *heads, incoming(qkv), *parameters)
@@ -150,9 +150,9 @@ class Kernels:
         self._call("pack", width_out, words, weight.data_ptr(), panels.data_ptr())
         return panels
 
-    def multiply(self, pending: Pending) -> Tensor:
-        out = torch.empty(pending.shape)
-        self._call("multiply", len(out), incoming(pending), out.data_ptr())
+    def multiply(self, x: Rows) -> Tensor:
+        out = torch.empty(x.shape)
+        self._call("multiply", len(out), incoming(x), out.data_ptr())
         return out
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, offsets: tuple[Tensor, Tensor], *, is_causal: bool) -> Tensor:
@@ -170,9 +170,9 @@ class Kernels:
         return out.view(rows, heads, width)
 
 
-def kernels_for(x: Tensor | Incoming, *dtypes: torch.dtype) -> Kernels | None:
+def kernels_for(x: Tensor | Rows, *dtypes: torch.dtype) -> Kernels | None:
     """The kernels, if they know this tensor's device and dtype, and the other dtypes of the op."""
-    tensor = x.x if isinstance(x, Pending) else x.values if isinstance(x, Rows) else x
+    tensor = x.values if isinstance(x, Rows) else x
     is_known = tensor.device.type == "cpu" and all(dtype in CODES for dtype in (tensor.dtype, *dtypes))
     return load_kernels() if is_known else None
 

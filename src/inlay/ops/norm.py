@@ -7,27 +7,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inlay.ops.native import kernels_for
-from inlay.ops.rows import Form, Incoming, Pending, Rows, computed
+from inlay.ops.rows import Form, Rows
 
 
-def add_rms_norm(hidden: Tensor, delta: Incoming | None, weight: Tensor, eps: float, to: Form) -> Rows:
+def add_rms_norm(hidden: Tensor, delta: Rows | None, weight: Tensor, eps: float, to: Form) -> Rows:
     """hidden [T, width] += delta, in place; then x / √(mean(x²) + eps) · weight (Zhang & Sennrich 2019)."""
     if (kernels := kernels_for(hidden, to.dtype, *_dtypes_of(delta))) is not None:
         return kernels.add_rms_norm(hidden, delta, weight, eps, to)
     if delta is not None:
-        hidden += computed(delta).full()
+        hidden += delta.full()
     return Rows.of(F.rms_norm(hidden, weight.shape, weight, eps), to)
 
 
-def add_layer_norm(hidden: Tensor, delta: Incoming | None, weight: Tensor, bias: Tensor, eps: float, to: Form) -> Rows:
+def add_layer_norm(hidden: Tensor, delta: Rows | None, weight: Tensor, bias: Tensor, eps: float, to: Form) -> Rows:
     """hidden [T, width] = norm(hidden + delta), in place: (x − mean) / √(var + eps) · weight + bias."""
     if (kernels := kernels_for(hidden, to.dtype, *_dtypes_of(delta))) is not None:
         return kernels.add_layer_norm(hidden, delta, weight, bias, eps, to)
     if delta is not None:
-        hidden += computed(delta).full()
+        hidden += delta.full()
     hidden.copy_(F.layer_norm(hidden, weight.shape, weight, bias, eps))
     return Rows.of(hidden, to)
 
 
-def _dtypes_of(delta: Incoming | None) -> tuple[torch.dtype, ...]:
-    return () if delta is None or isinstance(delta, Pending) else (delta.values.dtype,)
+def _dtypes_of(delta: Rows | None) -> tuple[torch.dtype, ...]:
+    return () if delta is None or delta.panels is not None else (delta.values.dtype,)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inlay.ops.native import kernels_for
-from inlay.ops.rows import Incoming, Pending, computed
+from inlay.ops.rows import Rows
 
 
 class RotaryTable:
@@ -36,11 +36,11 @@ class RotaryTable:
 
 
 def rotate_heads(
-    qkv: Incoming,
+    qkv: Rows,
     heads: tuple[int, int, int],
     weights: tuple[Tensor, Tensor],
     eps: float,
-    tables: tuple[Tensor, Tensor],
+    rotary: RotaryTable,
     positions: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values of qkv [T, (heads + 2 · kv_heads) · head_dim]; qkv may be overwritten.
@@ -49,18 +49,17 @@ def rotate_heads(
     then rotated by their positions [T]. Out: [T, heads, head_dim] and twice [T, kv_heads, head_dim].
     """
     num_heads, kv_heads, head_dim = heads
+    tables = rotary.on(positions.device)
     parts = [num_heads, kv_heads, kv_heads]
     shape = (len(positions), -1, head_dim)
     if qkv.bias is None and (kernels := kernels_for(qkv)) is not None:
         rotated = kernels.rotate_heads(qkv, heads, weights, eps, tables, positions)
         q, k, v = torch.split(rotated.view(shape), parts, dim=1)
         return q, k, v
-    rows = computed(qkv)
-    q, k, v = torch.split(rows.full().view(shape), parts, dim=1)
+    q, k, v = torch.split(qkv.full().view(shape), parts, dim=1)
     cos, sin = (table[positions][:, None] for table in tables)  # [T, 1, head_dim / 2]
     turned = (_rotate(F.rms_norm(x, (head_dim,), w, eps), cos, sin) for x, w in zip((q, k), weights, strict=True))
-    dtype = qkv.dtype if isinstance(qkv, Pending) else qkv.values.dtype
-    q, k, v = (x.to(dtype) for x in (*turned, v))
+    q, k, v = (x.to(qkv.dtype) for x in (*turned, v))
     return q, k, v
 
 

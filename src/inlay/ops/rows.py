@@ -1,8 +1,8 @@
-"""Activations between two products, in the form that the next one takes.
+"""Activations between two products: one lazy noun, in the form that the next product takes.
 
-In float32 or bfloat16 they are plain. Before an int8 product they are bytes with one scale a row; after it they
-are sums that still want that scale and the product's bias, which the next op applies on its way. Rows of a product
-of ours are `Pending`: the op that takes them computes them where it needs them, while they are in the cache.
+`Rows` are a tensor, or a tensor times a weight, which the op that takes them computes where it needs it, while it is
+in the cache. In float32 or bfloat16 they are plain. Before an int8 product they are bytes with one scale a row; after
+it they are sums that still want that scale and the product's bias, which the next op applies on its way.
 """
 
 from __future__ import annotations
@@ -51,27 +51,54 @@ def extents(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True, slots=True)
+class Panels:
+    """A weight as the compiled product wants it: words of 32 bits along `in`, a panel of outputs at a time."""
+
+    words: Tensor  # [panels, in / step, outputs of a panel] int32
+    width_out: int
+    dtype: torch.dtype  # of what it multiplies
+    out: torch.dtype  # what results are rounded to where they are not used at once
+    multiply: Callable[[Rows], Tensor]  # [rows, width_out] in float32, where no op computes them on its way
+    starts: Tensor | None = None  # [all panels' outputs] int32, for bytes: −zero point · sum of the weights
+    channels: Tensor | None = None  # [all panels' outputs] float32, for bytes: scales
+
+
+@dataclass(frozen=True, slots=True)
 class Rows:
-    """Values [rows, width]; each stands for value · scale + bias, and a byte for byte − zero point."""
+    """Values [rows, width]; each stands for value · scale + bias, and a byte for byte − zero point.
+
+    With `panels` they are values [rows, in] times that weight, still to be computed.
+    """
 
     values: Tensor
     scales: Tensor | None = None  # [rows]
     bias: Tensor | None = None  # [width]
     zero_point: int = ZERO_POINT
+    panels: Panels | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
         rows, width = self.values.shape
-        return rows, width
+        return rows, width if self.panels is None else self.panels.width_out
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the values are in, or will be when they are computed."""
+        return self.values.dtype if self.panels is None else self.panels.out
+
+    def computed(self) -> Rows:
+        """The same with the values there: the bits that an op would have computed on its way."""
+        return self if self.panels is None else Rows(self.panels.multiply(self), self.scales, self.bias)
 
     def full(self) -> Tensor:
         """What they stand for, in float32."""
-        x = self.values.float()
-        if self.values.dtype == torch.uint8:
-            x = x - self.zero_point
-        if self.scales is not None:
-            x = x * self.scales[:, None]
-        return x if self.bias is None else x + self.bias.float()
+        there = self.computed()
+        x = there.values.float()
+        if there.values.dtype == torch.uint8:
+            x = x - there.zero_point
+        if there.scales is not None:
+            x = x * there.scales[:, None]
+        return x if there.bias is None else x + there.bias.float()
 
     @classmethod
     def of(cls, x: Tensor, to: Form) -> Rows:
@@ -83,42 +110,3 @@ class Rows:
         inverse = torch.where(scales > 0, 1 / scales, 0.0)
         values = (x * inverse[:, None]).round() + to.zero_point
         return cls(values.clamp(0, LARGEST_BYTE).to(torch.uint8), scales, zero_point=to.zero_point)
-
-
-@dataclass(frozen=True, slots=True)
-class Panels:
-    """A weight as the compiled product wants it: words of 32 bits along `in`, a panel of outputs at a time."""
-
-    words: Tensor  # [panels, in / step, outputs of a panel] int32
-    width_out: int
-    dtype: torch.dtype  # of what it multiplies
-    starts: Tensor | None = None  # [all panels' outputs] int32, for bytes: −zero point · sum of the weights
-    channels: Tensor | None = None  # [all panels' outputs] float32, for bytes: scales
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """Rows [rows, width_out] of a product that is still to be computed, and then want what `Rows` may want."""
-
-    x: Tensor  # [rows, in]
-    panels: Panels
-    scales: Tensor | None  # [rows]
-    bias: Tensor | None  # [width_out]
-    dtype: torch.dtype  # what they are rounded to when they are finished
-    compute: Callable[[Pending], Tensor]  # [rows, width_out], in float32
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return len(self.x), self.panels.width_out
-
-    def computed(self) -> Rows:
-        """The same bits that an op would have computed on its way."""
-        return Rows(self.compute(self), self.scales, self.bias)
-
-
-Incoming = Rows | Pending
-
-
-def computed(x: Incoming) -> Rows:
-    """Rows that are there."""
-    return x.computed() if isinstance(x, Pending) else x

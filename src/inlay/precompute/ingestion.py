@@ -19,17 +19,18 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from inlay.corpus.corpus import Corpus
-from inlay.corpus.files.part_writer import NewRow, PartBuilder
-from inlay.corpus.manifest import Order
+from inlay.corpus.files.part import TextVector
+from inlay.corpus.files.part_writer import NewRow, PartWriter
+from inlay.corpus.recipe import Recipe
 from inlay.errors import ConfigError, InlayError
 from inlay.precompute.input_rows import Row
-from inlay.serving.items import make_items
-from inlay.types import EmbedRequest, Entry, ModelSpec
+from inlay.serving.items import make_inputs
+from inlay.types import EmbedRequest, ModelSpec
 
 BLOCK = 512  # rows embedded at a time
 CHECKPOINT_SECONDS = 2.0
 
-Answer = Entry | InlayError
+Embedded = TextVector | InlayError
 
 
 class Source(Protocol):
@@ -38,7 +39,7 @@ class Source(Protocol):
     @property
     def spec(self) -> ModelSpec: ...
 
-    def embed_entries(self, texts: list[str], order: Order) -> list[Answer]:
+    def embed_texts(self, texts: list[str], recipe: Recipe) -> list[Embedded]:
         """For each text its canonical vector with its tokens, or the reason why there is none."""
         ...
 
@@ -65,7 +66,7 @@ class _Block(NamedTuple):
     """Rows that are written together, and how far the input has been read with them."""
 
     candidates: list[_Candidate]
-    answers: Future[dict[tuple[bytes, ...], Answer]]
+    answers: Future[dict[tuple[bytes, ...], Embedded]]
     rows_read: int
     rows_hash: str
 
@@ -88,18 +89,18 @@ class Ingestion:
 
     def __init__(
         self,
-        builder: PartBuilder,
+        writer: PartWriter,
         older: Corpus | None,
         columns: Columns,
         source: Source,
         tell: Callable[[int], None],
     ) -> None:
-        self._builder = builder
+        self._writer = writer
         self._older = older
         self._first_row = 0 if older is None else older.num_rows
         self._columns = columns
         self._source = source
-        self._order = builder.progress.order
+        self._recipe = writer.progress.recipe
         self._tell = tell
         self._hash = hashlib.sha256()
         self._known = _Known()
@@ -118,7 +119,7 @@ class Ingestion:
                 self._write(block)
                 is_last = not following.candidates
                 if is_last or time.monotonic() - saved > CHECKPOINT_SECONDS:
-                    self._builder.checkpoint(block.rows_read, block.rows_hash)
+                    self._writer.checkpoint(block.rows_read, block.rows_hash)
                     saved = time.monotonic()
                 self._tell(len(block.candidates))
                 block = following
@@ -142,17 +143,17 @@ class Ingestion:
                 if record is None:
                     raise ConfigError(f"row {part.first_row + row} of the corpus is broken: make the corpus anew")
                 yield record["id"], part.digest(row)
-        yield from self._builder.rows_before()
+        yield from self._writer.rows_before()
 
     def _skip(self, rows: Iterator[Row]) -> None:
         """Pass over what the checkpoint has, and make sure that it is the same input."""
-        progress = self._builder.progress
+        progress = self._writer.progress
         for row in islice(rows, progress.rows_read):
             self._count(row)
         if self._rows_read != progress.rows_read or self._hash.hexdigest() != progress.rows_hash:
             raise ConfigError(
-                f"the input is not the one that {self._builder.path} was begun with: give that one, or remove "
-                f"{self._builder.path} to start anew"
+                f"the input is not the one that {self._writer.path} was begun with: give that one, or remove "
+                f"{self._writer.path} to start anew"
             )
         self._tell(self._rows_read)
 
@@ -174,9 +175,9 @@ class Ingestion:
             return _Candidate(row, row.place, problem=row.problem or no_id)
         candidate = _Candidate(row, id_, problem=row.problem)
         if candidate.problem is None:
-            (item,) = make_items(self._source.spec, EmbedRequest(None, [row.text], self._order.options))
-            candidate.keys = (item.key,) if item.cut_key is None else (item.key, item.cut_key)
-            candidate.problem = None if item.error is None else item.error.message
+            (given,) = make_inputs(self._source.spec, EmbedRequest(None, [row.text], self._recipe.options))
+            candidate.keys = tuple(key for pair in given.keys.values() for key in pair if key is not None)
+            candidate.problem = None if given.error is None else given.error.message
         return candidate
 
     def _new_texts(self, candidates: list[_Candidate]) -> dict[tuple[bytes, ...], str]:
@@ -193,15 +194,15 @@ class Ingestion:
         known.under_way |= new.keys()
         return new
 
-    def _embed(self, texts: dict[tuple[bytes, ...], str]) -> dict[tuple[bytes, ...], Answer]:
+    def _embed(self, texts: dict[tuple[bytes, ...], str]) -> dict[tuple[bytes, ...], Embedded]:
         if not texts:
             return {}
-        answers = self._source.embed_entries(list(texts.values()), self._order)
+        answers = self._source.embed_texts(list(texts.values()), self._recipe)
         return dict(zip(texts, answers, strict=True))
 
     def _write(self, block: _Block) -> None:
         """Append the rows of a block in their order."""
-        entries: dict[tuple[bytes, ...], Entry] = {}
+        entries: dict[tuple[bytes, ...], TextVector] = {}
         for keys, answer in block.answers.result().items():
             self._known.under_way.discard(keys)
             if isinstance(answer, InlayError):
@@ -215,9 +216,9 @@ class Ingestion:
             if problem is None:
                 problem = self._append(candidate, entries)
             if problem is not None:
-                self._builder.fail({"row": candidate.row.number, "id": candidate.id, "problem": problem})
+                self._writer.fail({"row": candidate.row.number, "id": candidate.id, "problem": problem})
 
-    def _append(self, candidate: _Candidate, entries: dict[tuple[bytes, ...], Entry]) -> str | None:
+    def _append(self, candidate: _Candidate, entries: dict[tuple[bytes, ...], TextVector]) -> str | None:
         """The row, or why it cannot be; one that is in the corpus already is passed over."""
         known, keys, row = self._known, candidate.keys, candidate.row
         if candidate.id in known.ids:
@@ -225,16 +226,16 @@ class Ingestion:
             return None if is_same else f"has the id {candidate.id!r} of another text: ids must be unique"
         entry = entries.get(keys) or self._entry_of(known.row_of(keys))
         digest = keys[-1] if entry.is_truncated else keys[0]
-        known.rows.setdefault(digest, self._first_row + self._builder.num_rows)
+        known.rows.setdefault(digest, self._first_row + self._writer.num_rows)
         known.ids[candidate.id] = digest
-        self._builder.append(NewRow(digest, entry, {**_kept(row, self._columns), "id": candidate.id, "text": row.text}))
+        self._writer.append(NewRow(digest, entry, {**_kept(row, self._columns), "id": candidate.id, "text": row.text}))
         return None
 
-    def _entry_of(self, row: int | None) -> Entry:
+    def _entry_of(self, row: int | None) -> TextVector:
         """The vector of a text that the corpus has already."""
         if row is not None and row >= self._first_row:
-            return self._builder.entry(row - self._first_row)
-        entry = None if self._older is None or row is None else self._older.entry(row)
+            return self._writer.vector_of(row - self._first_row)
+        entry = None if self._older is None or row is None else self._older.vector_of(row)
         if entry is None:
             raise ConfigError(f"row {row} of the corpus is broken: make the corpus anew")
         return entry

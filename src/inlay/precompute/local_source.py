@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from inlay.types import Entry
+from inlay.corpus.files.part import TextVector
 
 if TYPE_CHECKING:
-    from inlay.corpus.manifest import Order
+    from inlay.corpus.recipe import Recipe
     from inlay.library.embedder import Embedder
-    from inlay.precompute.ingestion import Answer
+    from inlay.precompute.ingestion import Embedded
     from inlay.types import ModelSpec
 
 
@@ -23,13 +23,13 @@ class LocalSource:
     def spec(self) -> ModelSpec:
         return self._embedder.spec
 
-    def embed_entries(self, texts: list[str], order: Order) -> list[Answer]:
+    def embed_texts(self, texts: list[str], recipe: Recipe) -> list[Embedded]:
         """For each text its canonical vector with its tokens, or the reason why there is none."""
         results = self._embedder.embed_rows(
-            texts, prompt=order.prompt, instruction=order.instruction, truncate=order.truncate, normalize=False
+            texts, prompt=recipe.prompt, instruction=recipe.instruction, truncate=recipe.truncate, normalize=False
         )
-        answers: list[Answer | None] = [results.errors.get(index) for index in range(len(texts))]
+        answers: list[Embedded | None] = [results.errors.get(index) for index in range(len(texts))]
         cut = set(results.truncated)
         for row, vector, num_tokens in zip(results.rows, results.vectors, results.num_tokens, strict=True):
-            answers[row] = Entry(vector, num_tokens, row in cut)
+            answers[row] = TextVector(vector, num_tokens, row in cut)
         return [answer for answer in answers if answer is not None]

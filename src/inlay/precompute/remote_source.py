@@ -17,10 +17,11 @@ import httpx
 import numpy as np
 import pybase64
 
-from inlay.corpus.manifest import Order
+from inlay.corpus.files.part import TextVector
+from inlay.corpus.recipe import Recipe
 from inlay.errors import ConfigError, InvalidInput, Refused
-from inlay.precompute.ingestion import Answer
-from inlay.types import Entry, ModelSpec, Pooling
+from inlay.precompute.ingestion import Embedded
+from inlay.types import ModelSpec, Pooling
 
 MAX_REQUEST_CHARACTERS = 1 << 20
 TIMEOUT = 600.0  # seconds, for one request
@@ -40,26 +41,26 @@ class RemoteSource:
         self._most_texts = MOST_TEXTS  # of one request; fewer when the server takes fewer
         self.spec = self._read_spec(model)
 
-    def embed_entries(self, texts: list[str], order: Order) -> list[Answer]:
+    def embed_texts(self, texts: list[str], recipe: Recipe) -> list[Embedded]:
         """For each text its canonical vector with its tokens, or the reason why there is none."""
-        answers: list[Answer] = []
+        answers: list[Embedded] = []
         while len(answers) < len(texts):
-            answers += self._embed_some(_first_of(texts[len(answers) : len(answers) + self._most_texts]), order)
+            answers += self._embed_some(_first_of(texts[len(answers) : len(answers) + self._most_texts]), recipe)
         return answers
 
     def close(self) -> None:
         self._client.close()
 
-    def _embed_some(self, texts: list[str], order: Order) -> list[Answer]:
-        answers: dict[int, Answer] = {}
+    def _embed_some(self, texts: list[str], recipe: Recipe) -> list[Embedded]:
+        answers: dict[int, Embedded] = {}
         while places := [place for place in range(len(texts)) if place not in answers]:
-            reply = self._ask([texts[place] for place in places], order)
+            reply = self._ask([texts[place] for place in places], recipe)
             if reply.status_code == 200:
                 body = reply.json()
-                if body.get("fingerprint") != order.fingerprint:
+                if body.get("fingerprint") != recipe.fingerprint:
                     raise ConfigError(
                         f"{self._url} now serves another model (fingerprint {body.get('fingerprint')}, the corpus has "
-                        f"{order.fingerprint}): have it serve the old one, and the same command goes on"
+                        f"{recipe.fingerprint}): have it serve the old one, and the same command goes on"
                     )
                 answers |= dict(zip(places, map(_entry_of, body["data"]), strict=True))
                 continue
@@ -69,14 +70,14 @@ class RemoteSource:
                 half = (len(places) + 1) // 2  # it may be too much at a time
                 self._most_texts = min(self._most_texts, half)
                 for some in (places[:half], places[half:]):
-                    answers |= dict(zip(some, self._embed_some([texts[place] for place in some], order), strict=True))
+                    answers |= dict(zip(some, self._embed_some([texts[place] for place in some], recipe), strict=True))
                 continue
             if found is None:
                 raise ConfigError(f"{self._url} refused: {message}")
             answers[places[int(found[1])]] = InvalidInput(message.removeprefix(found[0]).strip())
         return [answers[place] for place in range(len(texts))]
 
-    def _ask(self, texts: list[str], order: Order) -> httpx.Response:
+    def _ask(self, texts: list[str], recipe: Recipe) -> httpx.Response:
         body = {
             "model": self.spec.name,
             "input": texts,
@@ -84,9 +85,9 @@ class RemoteSource:
             "normalize": False,
             "include_tokens": True,
             "priority": "low",
-            "prompt_name": order.prompt,
-            "instruction": order.instruction,
-            "truncate": order.truncate,
+            "prompt_name": recipe.prompt,
+            "instruction": recipe.instruction,
+            "truncate": recipe.truncate,
         }
         return self._request("POST", "/v1/embeddings", body)
 
@@ -170,9 +171,9 @@ def _first_of(texts: list[str]) -> list[str]:
     return texts
 
 
-def _entry_of(row: dict[str, Any]) -> Entry:
+def _entry_of(row: dict[str, Any]) -> TextVector:
     vector = np.frombuffer(pybase64.b64decode(row["embedding"]), dtype="<f4")
-    return Entry(vector, row["num_tokens"], row["is_truncated"])
+    return TextVector(vector, row["num_tokens"], row["is_truncated"])
 
 
 def _error_of(reply: httpx.Response) -> tuple[str, str | None]:

@@ -1,6 +1,6 @@
 """Precomputes a corpus, or adds a part to one: rows in, files and a manifest out.
 
-In: rows, an embedder (in this process or a server) and an order. Out: the manifest, replaced atomically once
+In: rows, an embedder (in this process or a server) and a recipe. Out: the manifest, replaced atomically once
 the new part is whole. One process at a time writes to a directory.
 """
 
@@ -17,8 +17,9 @@ from typing import Any
 
 from inlay.corpus.corpus import Corpus
 from inlay.corpus.files.part import FAILED
-from inlay.corpus.files.part_writer import PartBuilder, settle
-from inlay.corpus.manifest import FORMAT, MANIFEST, Manifest, Order, read_manifest, write_atomically
+from inlay.corpus.files.part_writer import PartWriter, settle
+from inlay.corpus.manifest import FORMAT, MANIFEST, Manifest, read_manifest, write_atomically
+from inlay.corpus.recipe import Recipe
 from inlay.errors import ConfigError
 from inlay.precompute.ingestion import Columns, Ingestion, Source, hash_rows
 from inlay.precompute.input_rows import STDIN, Row
@@ -42,7 +43,7 @@ def precompute(
     input_name: str,
     columns: Columns,
     source: Source,
-    order: Order,
+    recipe: Recipe,
     *,
     is_append: bool,
     tell: Callable[[int], None] = lambda number: None,
@@ -56,36 +57,36 @@ def precompute(
     directory.mkdir(parents=True, exist_ok=True)
     with _locked(directory):
         about = {"input": input_name, "columns": [columns.text, columns.id, list(columns.keep)], "parts_before": 0}
-        if not is_append and (whole := _made_by(directory, order, about)) is not None:
+        if not is_append and (whole := _made_by(directory, recipe, about)) is not None:
             return _as_it_is(directory, whole, hash_rows(rows, columns))
-        before = _corpus_before(directory, order, is_append=is_append)
+        before = _corpus_before(directory, recipe, is_append=is_append)
         parts = [] if before is None else before.manifest.parts
         about["parts_before"] = len(parts)
-        builder = PartBuilder(directory, f"part-{len(parts) + 1:04d}", order, about)
+        writer = PartWriter(directory, f"part-{len(parts) + 1:04d}", recipe, about)
         try:
-            Ingestion(builder, before, columns, source, tell).run(rows)
+            Ingestion(writer, before, columns, source, tell).run(rows)
         finally:
-            builder.close()
-        report = _publish_report(directory, builder)
-        if builder.num_rows == 0:
-            shutil.rmtree(builder.path)
+            writer.close()
+        report = _publish_report(directory, writer)
+        if writer.num_rows == 0:
+            shutil.rmtree(writer.path)
             if before is None:
                 raise ConfigError(f"no row has a vector, so there is no corpus: {report or 'the input'} tells why")
-            return Outcome(before.manifest, 0, builder.progress.num_failed, report)
-        info = builder.publish()
+            return Outcome(before.manifest, 0, writer.progress.num_failed, report)
+        info = writer.publish()
         created = datetime.now(UTC).isoformat(timespec="seconds") if before is None else before.manifest.created
-        manifest = Manifest(FORMAT, order, created, [*parts, info])
+        manifest = Manifest(FORMAT, recipe, created, [*parts, info])
         write_atomically(directory / MANIFEST, manifest)
-        builder.settle()
+        writer.settle()
         return Outcome(manifest, info.num_rows, info.num_failed, report)
 
 
-def _made_by(directory: Path, order: Order, about: dict[str, Any]) -> Manifest | None:
+def _made_by(directory: Path, recipe: Recipe, about: dict[str, Any]) -> Manifest | None:
     """The manifest of a corpus that this very command has made before; a pipe is another input each time."""
     if not (directory / MANIFEST).exists() or about["input"] == STDIN:
         return None
     manifest = read_manifest(directory)
-    return manifest if manifest.order == order and manifest.parts[0].source == about else None
+    return manifest if manifest.recipe == recipe and manifest.parts[0].source == about else None
 
 
 def _as_it_is(directory: Path, whole: Manifest, rows_hash: str) -> Outcome:
@@ -100,7 +101,7 @@ def _as_it_is(directory: Path, whole: Manifest, rows_hash: str) -> Outcome:
     return Outcome(whole, 0, made.num_failed, report if made.num_failed and report.exists() else None)
 
 
-def _corpus_before(directory: Path, order: Order, *, is_append: bool) -> Corpus | None:
+def _corpus_before(directory: Path, recipe: Recipe, *, is_append: bool) -> Corpus | None:
     if not (directory / MANIFEST).exists():
         if is_append:
             raise ConfigError(f"{directory} is not a corpus yet: leave out --append to make it")
@@ -111,8 +112,8 @@ def _corpus_before(directory: Path, order: Order, *, is_append: bool) -> Corpus 
             f"{directory} is a whole corpus of {manifest.num_rows} rows: there is nothing to go on with. Add rows "
             "with --append, or name another directory"
         )
-    if manifest.order != order:
-        names = [name for name in Order.__struct_fields__ if getattr(order, name) != getattr(manifest.order, name)]
+    if manifest.recipe != recipe:
+        names = [name for name in Recipe.__struct_fields__ if getattr(recipe, name) != getattr(manifest.recipe, name)]
         raise ConfigError(
             f"{directory} was made with another {', '.join(names)}: vectors of two kinds cannot be compared. Use "
             "the same, or another directory"
@@ -122,13 +123,13 @@ def _corpus_before(directory: Path, order: Order, *, is_append: bool) -> Corpus 
     return Corpus(directory)
 
 
-def _publish_report(directory: Path, builder: PartBuilder) -> Path | None:
+def _publish_report(directory: Path, writer: PartWriter) -> Path | None:
     """The list of failed rows of this run, beside the manifest; none when none failed."""
     report = directory / FAILED
-    if builder.progress.num_failed == 0:
+    if writer.progress.num_failed == 0:
         report.unlink(missing_ok=True)
         return None
-    shutil.copyfile(builder.path / FAILED, report)
+    shutil.copyfile(writer.path / FAILED, report)
     return report
 
 

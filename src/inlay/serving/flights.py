@@ -1,72 +1,154 @@
-"""One computation for each key, however many requests want it.
+"""Has computed what no cache holds: one computation a key, whoever asks, and its result into the cache.
 
-The first request for a key leads; the others join. A flight belongs to nobody: when its leader goes, it
-flies on for the others, and only when the last one has left is its item cancelled. Lives on one event loop.
+In: inputs that wait for outputs. Out: the same inputs, answered. Work goes to the worker, its answers come back to
+the event loop, wake those who wait, and are written to the cache behind their replies. Lives on one event loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
 
-from inlay.types import Item
+from inlay.cache.tiers import Cache
+from inlay.errors import EngineError
+from inlay.serving.flight_table import Flight, FlightTable
+from inlay.serving.items import Input, take_answer
+from inlay.serving.waiting import Gathering
+from inlay.telemetry.logs import get_logger
+from inlay.types import Answer, EmbedRequest, Entry, Failure, Work, Worker
 
-Listener = Callable[["Flight"], None]
-
-
-@dataclass(slots=True, eq=False)
-class Flight:
-    """A computation under way. Its item is shared: requests copy from it."""
-
-    item: Item
-    is_stored: bool  # will the result go to the cache
-    listeners: list[Listener] = field(default_factory=list)
-    is_landed: bool = False
+log = get_logger("service")
 
 
-class FlightTable:
-    """The flights under way, by key."""
+class Flights:
+    """All computations of a service that are under way."""
 
-    def __init__(self) -> None:
-        self._by_key: dict[bytes, Flight] = {}
-        self._by_item: dict[Item, Flight] = {}
+    def __init__(self, cache: Cache) -> None:
+        self.table = FlightTable()
+        self._cache = cache
+        self._ids = count()
+        self._writes: set[asyncio.Task[None]] = set()
 
-    def __len__(self) -> int:
-        return len(self._by_item)
+    async def compute_many(self, worker: Worker, inputs: list[Input], request: EmbedRequest, is_patient: bool) -> None:
+        """Fill what inputs miss; the impatient stop waiting at the first that fails."""
+        waiting = inputs
+        while waiting:
+            waiting = await self._compute(worker, waiting, request, is_patient)
 
-    def find(self, key: bytes) -> Flight | None:
-        return self._by_key.get(key)
+    async def finish(self) -> None:
+        """Wait for results on their way to the cache."""
+        await asyncio.gather(*self._writes)
 
-    def lead(self, item: Item, *, is_stored: bool) -> Flight:
-        """A new flight for an item whose key nobody computes yet."""
-        flight = Flight(item, is_stored)
-        self._by_key[item.work_key] = self._by_item[item] = flight
-        return flight
+    async def _compute(
+        self, worker: Worker, inputs: list[Input], request: EmbedRequest, is_patient: bool
+    ) -> list[Input]:
+        """Gives back what has to be asked for again: another request led it and was refused as a whole."""
+        flights, led = self._join(worker, inputs, request)
+        flying = {flight: None for flight in flights.values() if flight.answer is None}  # each once
+        gathering = Gathering(flying, led, is_patient=is_patient)
+        try:
+            if led:
+                self._submit(worker, led)
+            await gathering.wait(request)
+        finally:
+            if left := [flight.work.id for flight in flying if self.table.leave(flight, gathering)]:
+                worker.cancel_many(left)
+        again: dict[Input, None] = {}
+        for given in inputs:
+            for flight in [flights[given.keys[kind].of_work] for kind in given.missing()]:
+                if gathering.is_foreign_refusal(flight):
+                    again[given] = None
+                elif flight.answer is not None:  # the others are not waited for any more, and may yet be cancelled
+                    take_answer(given, flight.answer, flight.error)
+        return [] if gathering.has_failed else list(again)
 
-    def leave(self, flight: Flight, listener: Listener) -> bool:
-        """A request waits no longer. The last one out cancels the item and frees the key: was it the last?"""
-        if flight.is_landed:
-            return False
-        flight.listeners.remove(listener)
-        if flight.listeners:
-            return False
-        flight.item.is_cancelled = True
-        self.forget(flight)
-        return True
+    def _join(
+        self, worker: Worker, inputs: list[Input], request: EmbedRequest
+    ) -> tuple[dict[bytes, Flight], list[Flight]]:
+        """A flight for each key, and those that are new. One under way hurries with who joins it."""
+        options = request.options
+        flights: dict[bytes, Flight] = {}
+        led: list[Flight] = []
+        promoted: list[Flight] = []
+        for given in inputs:
+            new = []
+            for kind in given.missing():
+                key = given.keys[kind].of_work
+                flight = flights.get(key) or self.table.find(key)
+                if flight is None:
+                    new.append(kind)
+                    continue
+                flights[key] = flight
+                flight.is_stored |= options.write_cache
+                if flight.answer is None and options.priority.is_above(flight.priority):
+                    flight.priority = options.priority
+                    promoted.append(flight)
+            if new:
+                flight = self._lead(worker, given, new, request)
+                flights.update((given.keys[kind].of_work, flight) for kind in new)
+                led.append(flight)
+        if promoted:
+            worker.promote_many([flight.work.id for flight in promoted], options.priority)
+        return flights, led
 
-    def land(self, item: Item) -> Flight | None:
-        """The item is back from the worker: tell those who wait. None when it was not in flight.
+    def _lead(self, worker: Worker, given: Input, kinds: list[str], request: EmbedRequest) -> Flight:
+        options = request.options
+        work = Work(
+            next(self._ids),
+            given.content,
+            options.truncate,
+            worker.spec.max_tokens,
+            given.prefix,
+            options.priority,
+            tuple(kinds),
+        )
+        return self.table.lead(work, {kind: given.keys[kind] for kind in kinds}, is_stored=options.write_cache)
 
-        A landed flight can still be found, until the cache has its result and `forget` is called.
-        """
-        flight = self._by_item.pop(item, None)
-        if flight is not None:
-            flight.is_landed = True
-            for listener in flight.listeners:
-                listener(flight)
-        return flight
+    def _submit(self, worker: Worker, led: list[Flight]) -> None:
+        works = [flight.work for flight in led]
+        try:
+            worker.submit_many(works, _Receiver(asyncio.get_running_loop(), self))
+        except Exception as error:
+            log.exception("a worker failed to take work", model=worker.spec.name)
+            failure = Failure.of(EngineError(f"was not taken by the worker ({type(error).__name__}): the log has more"))
+            self.land_many([Answer(work.id, failure=failure) for work in works])
 
-    def forget(self, flight: Flight) -> None:
-        """The next request for the key asks the cache, or leads a flight of its own."""
-        if self._by_key.get(flight.item.work_key) is flight:
-            del self._by_key[flight.item.work_key]
+    def land_many(self, answers: Iterable[Answer]) -> None:
+        """Answers are back from a worker: wake those who wait, then write to the cache behind their replies."""
+        stored: list[Flight] = []
+        for answer in answers:
+            flight = self.table.land(answer)
+            if flight is None:
+                continue
+            if flight.is_stored and self._cache.tiers and answer.failure is None:
+                stored.append(flight)
+            else:
+                self.table.forget(flight)
+        if stored:
+            write = asyncio.get_running_loop().create_task(self._store(stored))
+            self._writes.add(write)
+            write.add_done_callback(self._writes.discard)
+
+    async def _store(self, flights: list[Flight]) -> None:
+        """Write to the cache; until that is done, whoever wants the same joins the landed flight."""
+        entries: dict[bytes, Entry] = {}
+        for flight in flights:
+            entries |= flight.entries()
+        await self._cache.put_many(entries)
+        for flight in flights:
+            self.table.forget(flight)
+
+
+@dataclass(frozen=True, slots=True)
+class _Receiver:
+    """Brings answers from a worker's thread to the service's event loop, one wake-up for each batch."""
+
+    loop: asyncio.AbstractEventLoop
+    flights: Flights
+
+    def __call__(self, answers: list[Answer]) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self.loop.call_soon_threadsafe(self.flights.land_many, answers)

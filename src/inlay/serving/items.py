@@ -1,24 +1,55 @@
-"""Items of a request, and the result of items: the two ends of the service's story.
+"""Inputs of a request, and the result of inputs: the two ends of the service's story.
 
-In: an `EmbedRequest` and the spec of its model. Out: items with their final text and key, or their error;
-later, from items with vectors, an `EmbedResult`. Pure functions, no torch.
+In: an `EmbedRequest` and the spec of its model. Out: inputs with their final text and keys, or their error;
+later, from inputs with all their outputs, an `EmbedResult`. Pure functions, no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from inlay.cache.key import cache_keys
-from inlay.errors import InvalidInput
+from inlay.cache.key import CacheKeys, cache_keys
+from inlay.errors import InlayError, InvalidInput
 from inlay.models.prompts import prefix_of
+from inlay.models.registry import OUTPUTS
 from inlay.serving.shaping import shape_vectors
-from inlay.types import EmbedOptions, EmbedRequest, EmbedResult, Entry, Item, ModelSpec
+from inlay.types import DENSE, Answer, EmbedOptions, EmbedRequest, EmbedResult, Entry, FloatArray, ModelSpec
 
 
-def check_dimensions(spec: ModelSpec, options: EmbedOptions) -> None:
-    """Refuse a cut that the model's vectors were not made for."""
+@dataclass(slots=True, eq=False)
+class Input:
+    """One text, or list of ids, of a request."""
+
+    index: int  # place in the request; results are written here and nowhere else
+    content: str | list[int]  # the final text, prompt included, or token ids
+    prefix: str = ""  # the prompt, with which the content begins
+    keys: dict[str, CacheKeys] = field(default_factory=dict)  # by kind of output
+    payloads: dict[str, bytes] = field(default_factory=dict)  # by kind, the canonical outputs that are there
+    num_tokens: int = 0  # filled with a payload
+    is_truncated: bool = False  # filled with a payload
+    is_cached: bool = False  # did all payloads come from a cache
+    queue_seconds: float = 0.0
+    model_seconds: float = 0.0
+    error: InlayError | None = None  # filled by whoever failed
+
+    @property
+    def is_answered(self) -> bool:
+        """Has it all that was asked for?"""
+        return len(self.payloads) == len(self.keys) and self.error is None
+
+    def missing(self) -> list[str]:
+        """The kinds of output that it waits for."""
+        return [kind for kind in self.keys if kind not in self.payloads]
+
+
+def check_options(spec: ModelSpec, options: EmbedOptions) -> None:
+    """Refuse outputs that the model does not give, and a cut that its vectors were not made for."""
+    for kind in options.outputs:
+        if kind not in spec.outputs:
+            raise InvalidInput(f"model {spec.name!r} gives no {kind!r} output: it gives {', '.join(spec.outputs)}")
     dimensions = options.dimensions
     if dimensions is None or dimensions == spec.width:
         return
@@ -38,64 +69,95 @@ def check_dimensions(spec: ModelSpec, options: EmbedOptions) -> None:
         )
 
 
-def make_items(spec: ModelSpec, request: EmbedRequest) -> list[Item]:
-    """An item for each input, prompt in front; one that cannot have a key carries its error."""
+def make_inputs(spec: ModelSpec, request: EmbedRequest) -> list[Input]:
+    """An `Input` for each input, prompt in front; one that cannot have a key carries its error."""
     options = request.options
     prefix = prefix_of(spec, options)
-    items = []
+    inputs = []
     for index, content in enumerate(request.inputs):
-        item = Item(index, content, options.truncate, spec.max_tokens, prefix, priority=options.priority)
+        given = Input(index, content, prefix)
         try:
             if not content:
                 raise InvalidInput("is empty: send a text, or leave it out")
             if prefix and not isinstance(content, str):
                 raise InvalidInput("has token ids, before which no prompt can be put: send texts, or no prompt")
-            if isinstance(content, str):
-                item.content = prefix + content
-            item.key, item.cut_key = cache_keys(spec.fingerprint, item.content, options.truncate, spec.max_tokens)
+            final = given.content = prefix + content if isinstance(content, str) else content
+            for kind in options.outputs:
+                given.keys[kind] = cache_keys(spec.fingerprint, kind, final, options.truncate, spec.max_tokens)
         except InvalidInput as error:
-            item.error = error
+            given.error = error
         except UnicodeEncodeError:
-            item.error = InvalidInput("is not valid Unicode (a lone surrogate): send well-formed text")
+            given.error = InvalidInput("is not valid Unicode (a lone surrogate): send well-formed text")
         except OverflowError:
-            item.error = InvalidInput(f"has a token id out of range (0 to {spec.vocab_rows - 1})")
-        items.append(item)
-    return items
+            given.error = InvalidInput(f"has a token id out of range (0 to {spec.vocab_rows - 1})")
+        inputs.append(given)
+    return inputs
 
 
-def take_entry(item: Item, found: Mapping[bytes, Entry]) -> bool:
-    """Give an item the entry that answers it, if there is one among those that were found."""
-    entry = found.get(item.key)
-    if entry is None or entry.num_tokens > item.max_tokens:  # a server with a higher limit may have kept it
-        entry = None if item.cut_key is None else found.get(item.cut_key)
-    if entry is None:
-        return False
-    item.vector, item.num_tokens, item.is_truncated = entry.vector, entry.num_tokens, entry.is_truncated
-    item.is_cached = True
-    return True
+def keys_of(inputs: list[Input]) -> list[bytes]:
+    """All keys under which a cache may have what the inputs wait for, each once."""
+    keys = [pair.whole for given in inputs for pair in given.keys.values()]
+    keys += [pair.cut for given in inputs for pair in given.keys.values() if pair.cut is not None]
+    return list(dict.fromkeys(keys))
 
 
-def copy_answer(source: Item, target: Item) -> None:
-    """What came back for a shared computation, for one of those who share it."""
-    target.vector, target.error = source.vector, source.error
-    target.num_tokens, target.is_truncated = source.num_tokens, source.is_truncated
-    target.queue_seconds, target.model_seconds = source.queue_seconds, source.model_seconds
+def is_entry_of(spec: ModelSpec) -> Callable[[Entry], bool]:
+    """Can an entry be one of this model's outputs? A shared store is not ours alone."""
+    lengths = {kind: OUTPUTS[kind].is_length for kind in spec.outputs}
+
+    def is_good(entry: Entry) -> bool:
+        is_length = lengths.get(entry.kind)
+        return is_length is not None and is_length(len(entry.payload), spec)
+
+    return is_good
 
 
-def make_result(spec: ModelSpec, options: EmbedOptions, items: list[Item]) -> EmbedResult:
-    """The vectors of items that all have one, shaped as the options ask, with usage and times."""
-    normalize = spec.normalize if options.normalize is None else options.normalize
-    is_cut = options.dimensions is not None and options.dimensions < spec.width
-    rows = [item.vector for item in items if item.vector is not None]
-    canonical = np.array(rows, dtype=np.float32).reshape(len(rows), spec.width)
+def take_entries(given: Input, found: Mapping[bytes, Entry], max_tokens: int) -> bool:
+    """Give an input the entries that answer it, of those that were found; true when it waits for nothing more."""
+    for kind, keys in given.keys.items():
+        entry = found.get(keys.whole)
+        if entry is None or entry.num_tokens > max_tokens:  # a server with a higher limit may have kept it
+            entry = None if keys.cut is None else found.get(keys.cut)
+        if entry is None or entry.kind != kind:
+            continue
+        given.payloads[kind] = entry.payload
+        given.num_tokens, given.is_truncated = entry.num_tokens, entry.is_truncated
+    given.is_cached = len(given.payloads) == len(given.keys)
+    return given.is_cached
+
+
+def take_answer(given: Input, answer: Answer, error: InlayError | None) -> None:
+    """Give an input what came back for a computation that it shares."""
+    if error is not None:
+        given.error = error
+        return
+    given.payloads |= {kind: payload for kind, payload in answer.outputs.items() if kind in given.keys}
+    given.num_tokens, given.is_truncated = answer.num_tokens, answer.is_truncated
+    given.queue_seconds, given.model_seconds = answer.queue_seconds, answer.model_seconds
+
+
+def make_result(spec: ModelSpec, options: EmbedOptions, inputs: list[Input]) -> EmbedResult:
+    """The outputs of inputs that all have them, shaped as the options ask, with usage and times."""
+    others = [kind for kind in options.outputs if kind != DENSE]
     return EmbedResult(
         model=spec.name,
         fingerprint=spec.fingerprint,
-        vectors=shape_vectors(canonical, options.dimensions, normalize=normalize or is_cut),
-        item_tokens=[item.num_tokens for item in items],
-        cached_tokens=sum(item.num_tokens for item in items if item.is_cached),
-        num_hits=sum(item.is_cached for item in items),
-        truncated=[item.index for item in items if item.is_truncated],
-        queue_seconds=max((item.queue_seconds for item in items), default=0.0),
-        model_seconds=max((item.model_seconds for item in items), default=0.0),
+        vectors=_vectors_of(spec, options, inputs),
+        item_tokens=[given.num_tokens for given in inputs],
+        cached_tokens=sum(given.num_tokens for given in inputs if given.is_cached),
+        num_hits=sum(given.is_cached for given in inputs),
+        truncated=[given.index for given in inputs if given.is_truncated],
+        queue_seconds=max((given.queue_seconds for given in inputs), default=0.0),
+        model_seconds=max((given.model_seconds for given in inputs), default=0.0),
+        payloads={kind: [given.payloads[kind] for given in inputs] for kind in others},
     )
+
+
+def _vectors_of(spec: ModelSpec, options: EmbedOptions, inputs: list[Input]) -> FloatArray:
+    if DENSE not in options.outputs:
+        return np.empty((len(inputs), 0), dtype=np.float32)
+    normalize = spec.normalize if options.normalize is None else options.normalize
+    is_cut = options.dimensions is not None and options.dimensions < spec.width
+    canonical = np.frombuffer(b"".join([given.payloads[DENSE] for given in inputs]), dtype="<f4")
+    canonical = canonical.reshape(len(inputs), spec.width)
+    return shape_vectors(canonical, options.dimensions, normalize=normalize or is_cut)

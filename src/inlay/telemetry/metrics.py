@@ -14,36 +14,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from inlay.types import EmbedResult
+from inlay.types import EmbedResult, Worker, WorkerStats
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-
-
-class EngineCounters(Protocol):
-    """What is read of a worker's counters."""
-
-    batches: int
-    sequences: int
-    tokens: int
-    busy_seconds: float
-    failed_sequences: int
-    dropped_sequences: int
-    retried_batches: int
-    out_of_memory: int
-    tokens_per_second: float
-
-
-class Engine(Protocol):
-    """What is read of a worker."""
-
-    @property
-    def stats(self) -> EngineCounters: ...
-
-    @property
-    def queued_tokens(self) -> int: ...
-
-    @property
-    def is_ready(self) -> bool: ...
 
 
 class Tiers(Protocol):
@@ -55,7 +28,7 @@ class Tiers(Protocol):
 class Metrics:
     """Everything that /metrics shows."""
 
-    def __init__(self, engines: Mapping[str, Engine], cache: Tiers) -> None:
+    def __init__(self, workers: Mapping[str, Worker], cache: Tiers) -> None:
         self.registry = CollectorRegistry()
         own: dict[str, Any] = {"registry": self.registry, "namespace": "inlay"}
         # Plain numbers, read when scraped: prometheus' own counters cost a microsecond each time.
@@ -77,7 +50,7 @@ class Metrics:
                 ("inlay_input_tokens", "Tokens of the inputs", ("model", "source"), self._tokens),
             )
         )
-        self.registry.register(_EngineCollector(engines))
+        self.registry.register(_WorkerCollector(workers))
         self.registry.register(_CacheCollector(cache))
 
     def count_request(self, route: str, status: int, seconds: float) -> None:
@@ -90,8 +63,8 @@ class Metrics:
         if result.num_hits:
             self._inputs[result.model, "cache"] += result.num_hits
             self._tokens[result.model, "cache"] += result.cached_tokens
-        if result.num_hits < len(result.vectors):
-            self._inputs[result.model, "model"] += len(result.vectors) - result.num_hits
+        if result.num_hits < result.num_inputs:
+            self._inputs[result.model, "model"] += result.num_inputs - result.num_hits
             self._tokens[result.model, "model"] += result.num_tokens - result.cached_tokens
         if result.truncated:
             self._truncated.labels(result.model).inc(len(result.truncated))
@@ -118,34 +91,25 @@ class _Counts(Collector):
             yield family
 
 
-class _EngineCollector(Collector):
-    COUNTERS = (
-        "batches",
-        "sequences",
-        "tokens",
-        "busy_seconds",
-        "failed_sequences",
-        "dropped_sequences",
-        "retried_batches",
-        "out_of_memory",
-    )
+class _WorkerCollector(Collector):
+    COUNTERS = tuple(name for name in WorkerStats.__struct_fields__ if name != "tokens_per_second")
 
-    def __init__(self, engines: Mapping[str, Engine]) -> None:
-        self._engines = engines
+    def __init__(self, workers: Mapping[str, Worker]) -> None:
+        self._workers = workers
 
     def collect(self) -> Iterator[Metric]:
         for name in self.COUNTERS:
             family = CounterMetricFamily(f"inlay_engine_{name}", f"Engine: {name} since start", labels=["model"])
-            for model, engine in self._engines.items():
-                family.add_metric([model], getattr(engine.stats, name))
+            for model, worker in self._workers.items():
+                family.add_metric([model], getattr(worker.stats, name))
             yield family
         rate = GaugeMetricFamily("inlay_engine_tokens_per_second", "Recent rate of the device", labels=["model"])
         queued = GaugeMetricFamily("inlay_engine_queued_tokens", "Tokens waiting for the device", labels=["model"])
         ready = GaugeMetricFamily("inlay_engine_ready", "1 when the model is loaded", labels=["model"])
-        for model, engine in self._engines.items():
-            rate.add_metric([model], engine.stats.tokens_per_second)
-            queued.add_metric([model], engine.queued_tokens)
-            ready.add_metric([model], float(engine.is_ready))
+        for model, worker in self._workers.items():
+            rate.add_metric([model], worker.stats.tokens_per_second)
+            queued.add_metric([model], worker.queued_tokens)
+            ready.add_metric([model], float(worker.is_ready))
         yield from (rate, queued, ready)
 
 

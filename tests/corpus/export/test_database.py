@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from corpus.sources import ORDER, FakeSource, make_corpus, vector_of, write_rows
+from corpus.sources import RECIPE, FakeSource, make_corpus, vector_of, write_rows
 
 from inlay.corpus.corpus import Corpus
 from inlay.corpus.export.database import export, open_database
@@ -63,8 +63,8 @@ def test_exporting_again_adds_what_is_new(corpus: Corpus, tmp_path: Path, kind: 
 def test_a_collection_of_another_model_is_refused(corpus: Corpus, tmp_path: Path, kind: str) -> None:
     with open_database(url_of(kind, tmp_path)) as database:
         export(corpus, database, lambda number: None)
-    other = msgspec.structs.replace(ORDER, fingerprint="another")
-    make_corpus(tmp_path / "d", tmp_path / "a.jsonl", FakeSource(), order=other)
+    other = msgspec.structs.replace(RECIPE, fingerprint="another")
+    make_corpus(tmp_path / "d", tmp_path / "a.jsonl", FakeSource(), recipe=other)
     with pytest.raises(ConfigError, match="another model"), open_database(url_of(kind, tmp_path)) as database:
         export(Corpus(tmp_path / "d"), database, lambda number: None)
 

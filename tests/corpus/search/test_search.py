@@ -9,14 +9,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from corpus.sources import ORDER, make_corpus, vector_of, write_rows
+from corpus.sources import RECIPE, make_corpus, vector_of, write_rows
 from fakes import WIDTH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inlay.corpus.files.part import Part
 from inlay.corpus.search import index as index_module
-from inlay.corpus.search.batcher import SearchDesk
+from inlay.corpus.search.batcher import SearchBatcher
 from inlay.corpus.search.exact import search
 from inlay.corpus.search.index import build_index, recall_of
 from inlay.corpus.search.searcher import Searcher
@@ -218,7 +218,7 @@ def test_searches_that_meet_get_what_they_would_get_alone(corpus: Path) -> None:
     searcher = Searcher(corpus)
 
     async def story() -> None:
-        desk = SearchDesk(searcher)
+        batcher = SearchBatcher(searcher)
         together = 0
         run = searcher.search_many
 
@@ -232,14 +232,14 @@ def test_searches_that_meet_get_what_they_would_get_alone(corpus: Path) -> None:
         async def ask(number: int) -> None:
             wanted = {"lang": "en"} if number % 5 == 0 else None
             top_k = 1 + number % 4
-            hits = await desk.search(vector_of(f"t{number}"), top_k, wanted)
+            hits = await batcher.search(vector_of(f"t{number}"), top_k, wanted)
             (alone,) = run(vector_of(f"t{number}")[None], top_k, wanted)
             assert [hit.row for hit in hits] == [hit.row for hit in alone]
 
         await asyncio.gather(*(ask(number) for number in range(200)))
         assert together > 10
         with pytest.raises(InvalidInput, match="filter has no field"):
-            await desk.search(vector_of("t1"), 1, {"size": 1})
+            await batcher.search(vector_of("t1"), 1, {"size": 1})
 
     asyncio.run(story())
 
@@ -247,7 +247,7 @@ def test_searches_that_meet_get_what_they_would_get_alone(corpus: Path) -> None:
 def test_f16_finds_nearly_the_same(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "a.jsonl", [{"id": n, "text": f"t{n}"} for n in range(3000)])
     make_corpus(tmp_path / "exact", file)
-    make_corpus(tmp_path / "rounded", file, order=msgspec.structs.replace(ORDER, dtype="f16"))
+    make_corpus(tmp_path / "rounded", file, recipe=msgspec.structs.replace(RECIPE, dtype="f16"))
     queries = np.stack([vector_of(f"q{n}") for n in range(20)])
     found = [search(Searcher(tmp_path / name).corpus.parts, queries, 10) for name in ("rounded", "exact")]
     for one, truth in zip(*found, strict=True):

@@ -1,7 +1,7 @@
-"""A segment: a file with room for so many records of one stride, filled by one process and read by many.
+"""A segment: a file with so many slots of one size for records, filled by one process and read by many.
 
-    header   64 bytes   magic · version · width
-    records             see `cache.record`
+    header   64 bytes   magic · version · room
+    slots               each a record (see `cache.record`), with room for so many bytes of payload
 
 Its size is set when it is made (the file is sparse), so that bounds can be kept by sizes. Read with pread
 and not through a map: a file that someone cuts short would kill a process that has it mapped. Knows nothing
@@ -17,29 +17,34 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
 
-from inlay.cache.record import DIGEST_BYTES, HEAD, Record, decode_record, encode_record, stride_of
+from inlay.cache.record import DIGEST_BYTES, HEAD, Record, decode_record, encode_record
 
-MAGIC, VERSION = b"INLAYSEG", 1
+MAGIC, VERSION = b"INLAYSEG", 2
 HEADER = struct.Struct("<8sII48x")
-WIDEST = 1 << 20  # components; more is no header of ours
+MOST_ROOM = 1 << 28  # bytes; more is no header of ours
+
+
+def stride_of(room: int) -> int:
+    """Bytes of a slot."""
+    return HEAD.size + room
 
 
 class Segment:
     """One open file; `write` is for the process that made it."""
 
-    def __init__(self, path: Path, width: int) -> None:
+    def __init__(self, path: Path, room: int) -> None:
         self.path = path
-        self.width = width
-        self.stride = stride_of(width)
+        self.room = room
+        self.stride = stride_of(room)
         self._file = path.open("r+b", buffering=0)
 
     @classmethod
-    def create(cls, path: Path, width: int, num_slots: int) -> Segment:
+    def create(cls, path: Path, room: int, num_slots: int) -> Segment:
         """A new segment with empty slots; FileExistsError if there is one of the name."""
         with path.open("xb") as file:
-            file.write(HEADER.pack(MAGIC, VERSION, width))
-            file.truncate(HEADER.size + num_slots * stride_of(width))
-        return cls(path, width)
+            file.write(HEADER.pack(MAGIC, VERSION, room))
+            file.truncate(HEADER.size + num_slots * stride_of(room))
+        return cls(path, room)
 
     @classmethod
     def open(cls, path: Path) -> Segment:
@@ -48,10 +53,10 @@ class Segment:
             header = file.read(HEADER.size)
         if len(header) < HEADER.size:
             raise ValueError(f"{path} is too short to be a segment")
-        magic, version, width = HEADER.unpack(header)
-        if magic != MAGIC or version != VERSION or not 0 < width < WIDEST:
+        magic, version, room = HEADER.unpack(header)
+        if magic != MAGIC or version != VERSION or not 0 < room < MOST_ROOM:
             raise ValueError(f"{path} is not a segment of version {VERSION}")
-        return cls(path, width)
+        return cls(path, room)
 
     @property
     def num_slots(self) -> int:
@@ -60,7 +65,7 @@ class Segment:
 
     def write(self, first_slot: int, records: list[Record]) -> None:
         """Fill slots. After an error (a full disk) what was not written whole does not read as a record."""
-        data = memoryview(b"".join(encode_record(record) for record in records))
+        data = memoryview(b"".join(encode_record(record).ljust(self.stride, b"\0") for record in records))
         offset = HEADER.size + first_slot * self.stride
         while data:
             written = os.pwrite(self._file.fileno(), data, offset)
@@ -69,7 +74,7 @@ class Segment:
     def read(self, slot: int) -> Record | None:
         """The record in a slot; None where there is none, or not a whole one."""
         data = os.pread(self._file.fileno(), self.stride, HEADER.size + slot * self.stride)
-        return decode_record(data) if len(data) == self.stride else None
+        return decode_record(data)
 
     def read_digest(self, slot: int) -> bytes:
         """The digest in a slot, unproved; zeros where nothing was written."""

@@ -108,7 +108,7 @@ _ENVIRONMENTS: dict[tuple[int, Path], _Environment] = {}  # with the process: a 
 _LOCK = Lock()
 
 
-class Places:
+class SegmentIndex:
     """The index in a directory. Its writes are serialised over all processes."""
 
     def __init__(self, path: Path, max_bytes: int) -> None:

@@ -1,8 +1,8 @@
 """Fills segments for one process, and drops the oldest when the bound in bytes is reached.
 
-In: records by width. Out: records in segments, and their places in the index. A segment is filled under a lock that
-ends with the process; one whose process has ended is taken over. A full one is written out to the disk on a thread of
-its own. Lives on one thread.
+In: records by the room that they get. Out: records in segments, and their places in the index. A segment is filled
+under a lock that ends with the process; one whose process has ended is taken over. A full one is written out to the
+disk on a thread of its own. Lives on one thread.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from inlay.cache.disk.segment import HEADER, Segment
-from inlay.cache.disk.segment_index import Place, Places
+from inlay.cache.disk.segment import HEADER, Segment, stride_of
+from inlay.cache.disk.segment_index import Place, SegmentIndex
 from inlay.cache.disk.segments import Segments
-from inlay.cache.record import Record, stride_of
+from inlay.cache.record import Record
 from inlay.telemetry.logs import get_logger
 
 log = get_logger("cache")
@@ -28,21 +28,21 @@ LARGEST_SEGMENT = 1 << 30
 class SegmentWriter:
     """At most `max_bytes` of segments in a directory."""
 
-    def __init__(self, path: Path, max_bytes: int, places: Places) -> None:
+    def __init__(self, path: Path, max_bytes: int, places: SegmentIndex) -> None:
         self.evictions = 0
         self._max_bytes = max_bytes
         self._places = places
         self._segments = Segments(path)
-        self._active: dict[int, tuple[int, Segment, int]] = {}  # width → number, segment being filled, its next slot
+        self._active: dict[int, tuple[int, Segment, int]] = {}  # room → number, segment being filled, its next slot
         self._dropped: deque[tuple[int, Segment, int]] = deque()  # number, file, next slot to take out of the index
         self._syncing = ThreadPoolExecutor(1, thread_name_prefix="inlay-disk-sync")
 
-    def write_many(self, widths: Mapping[int, list[Record]]) -> None:
+    def write_many(self, rooms: Mapping[int, list[Record]]) -> None:
         """Keep records; OSError when the disk is full."""
-        for width, records in widths.items():
+        for room, records in rooms.items():
             left = records
-            while left and self._num_slots(width) > 0:
-                left = self._write_some(width, left)
+            while left and self._num_slots(room) > 0:
+                left = self._write_some(room, left)
         self._forget_some()
         self._segments.sweep()
 
@@ -62,34 +62,34 @@ class SegmentWriter:
         self._dropped.clear()
         self._segments.close()
 
-    def _write_some(self, width: int, records: list[Record]) -> list[Record]:
+    def _write_some(self, room: int, records: list[Record]) -> list[Record]:
         """Write as many as the active segment takes, and give back the rest."""
-        number, segment, slot = self._active_segment(width)
-        room = segment.num_slots - slot
-        now, later = records[:room], records[room:]
+        number, segment, slot = self._active_segment(room)
+        num_free = segment.num_slots - slot
+        now, later = records[:num_free], records[num_free:]
         segment.write(slot, now)
-        self._active[width] = (number, segment, slot + len(now))
+        self._active[room] = (number, segment, slot + len(now))
         self._places.put_many((record.digest, Place(number, at)) for at, record in enumerate(now, start=slot))
-        if len(now) == room:
-            del self._active[width]
+        if len(now) == num_free:
+            del self._active[room]
             self._syncing.submit(_sync_and_close, segment)
         return later
 
-    def _active_segment(self, width: int) -> tuple[int, Segment, int]:
+    def _active_segment(self, room: int) -> tuple[int, Segment, int]:
         """The segment that this process is filling, and its first empty slot."""
-        active = self._active.get(width)
+        active = self._active.get(room)
         if active is None or not active[1].exists():
             if active is not None:
-                del self._active[width]
+                del self._active[room]
                 active[1].close()
-            active = self._active[width] = self._adopt_segment(width) or self._new_segment(width)
+            active = self._active[room] = self._adopt_segment(room) or self._new_segment(room)
         return active
 
-    def _adopt_segment(self, width: int) -> tuple[int, Segment, int] | None:
+    def _adopt_segment(self, room: int) -> tuple[int, Segment, int] | None:
         """A segment with room that nobody fills any more: its process has ended."""
         for number, _ in reversed(self._segments.listed()):
             segment = self._segments.open(number)
-            if segment is None or segment.width != width or not segment.has_room():
+            if segment is None or segment.room != room or not segment.has_room():
                 continue
             # Asked again under the lock: its owner may have filled it, or somebody dropped it, just before.
             if segment.try_lock() and segment.exists() and segment.has_room():
@@ -98,19 +98,19 @@ class SegmentWriter:
             segment.unlock()
         return None
 
-    def _new_segment(self, width: int) -> tuple[int, Segment, int]:
-        num_slots = self._num_slots(width)
-        self._make_room(HEADER.size + num_slots * stride_of(width))
+    def _new_segment(self, room: int) -> tuple[int, Segment, int]:
+        num_slots = self._num_slots(room)
+        self._make_room(HEADER.size + num_slots * stride_of(room))
         while True:
             number = self._places.take_number(self._segments.newest)
-            segment = Segment.create(self._segments.file(number), width, num_slots)
+            segment = Segment.create(self._segments.file(number), room, num_slots)
             if segment.try_lock():
                 return number, segment, 0
             segment.close()  # another process found it before it was locked, and fills it now
 
-    def _num_slots(self, width: int) -> int:
+    def _num_slots(self, room: int) -> int:
         """Of a new segment: a sixteenth of the bound, or one record; none where not even that fits."""
-        stride = stride_of(width)
+        stride = stride_of(room)
         most = (self._max_bytes - HEADER.size) // stride
         return min(most, max(1, min(LARGEST_SEGMENT, self._max_bytes // SEGMENTS_IN_BOUND) // stride))
 
@@ -126,9 +126,9 @@ class SegmentWriter:
 
     def _drop_segment(self, number: int) -> None:
         """Take a file away; its entries point nowhere, which is a miss, and leave the index little by little."""
-        for width, active in list(self._active.items()):
+        for room, active in list(self._active.items()):
             if active[0] == number:
-                del self._active[width]
+                del self._active[room]
                 active[1].close()
         segment = self._segments.open(number)
         if segment is not None:

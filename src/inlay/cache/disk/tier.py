@@ -1,4 +1,4 @@
-"""The disk tier: segment files with the vectors, and an LMDB index from digest to segment and slot.
+"""The disk tier: segment files with the payloads, and an LMDB index from digest to segment and slot.
 
 In and out: entries by key. Data is written first and the index second, so an index entry never points at
 what is not there yet; whatever it points at is checked by digest and checksum when it is read, so a torn
@@ -18,10 +18,10 @@ from pathlib import Path
 
 import lmdb
 
-from inlay.cache.disk.segment_index import DAMAGE, Place, Places
+from inlay.cache.disk.segment_index import DAMAGE, Place, SegmentIndex
 from inlay.cache.disk.segment_writer import SegmentWriter
 from inlay.cache.disk.segments import Segments
-from inlay.cache.record import NEVER, Record
+from inlay.cache.record import NEVER, Record, room_of
 from inlay.telemetry.logs import get_logger
 from inlay.types import Entry
 
@@ -43,7 +43,7 @@ class DiskTier:
         self.max_bytes = max_bytes
         self.ttl = ttl
         self.errors = 0
-        self._places = Places(path / INDEX, max_bytes)
+        self._places = SegmentIndex(path / INDEX, max_bytes)
         self._segments = Segments(path)  # for look-ups
         self._writer = SegmentWriter(path, max_bytes, self._places)
         self._is_mending = False
@@ -81,7 +81,7 @@ class DiskTier:
         return self._places.is_lost
 
     def settle(self) -> None:
-        """The index is as it was left; see `Places.settle`."""
+        """The index is as it was left; see `SegmentIndex.settle`."""
         self._places.settle()
         self._count()
 
@@ -113,14 +113,14 @@ class DiskTier:
     def write_many(self, entries: Mapping[bytes, Entry]) -> None:
         """The same as `put_many`, on the calling thread."""
         expires = NEVER if self.ttl is None else time.time() + self.ttl
-        widths: dict[int, list[Record]] = {}
+        rooms: dict[int, list[Record]] = {}
         for key, entry in entries.items():
-            widths.setdefault(len(entry.vector), []).append(Record(key, expires, entry))
+            rooms.setdefault(room_of(len(entry.payload)), []).append(Record(key, expires, entry))
         try:
-            self._writer.write_many(widths)
+            self._writer.write_many(rooms)
         except DAMAGE:
             self.mend()
-            self._writer.write_many(widths)
+            self._writer.write_many(rooms)
         self._count()
 
     def mend(self) -> None:

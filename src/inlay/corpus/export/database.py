@@ -54,19 +54,19 @@ class Database(Protocol):
 def export(corpus: Corpus, database: Database, tell: Callable[[int], None]) -> None:
     """Write all rows; `ConfigError` when the collection has another model's."""
     check_fingerprint(corpus, database)
-    database.create(corpus.order.width)
+    database.create(corpus.recipe.width)
     for points in _points(corpus):
-        database.write(points, corpus.order.fingerprint)
+        database.write(points, corpus.recipe.fingerprint)
         tell(len(points))
 
 
 def check_fingerprint(corpus: Corpus, database: Database) -> None:
     """`ConfigError` when the collection has vectors of another model than the corpus."""
     there = database.fingerprint()
-    if there not in (None, corpus.order.fingerprint):
+    if there not in (None, corpus.recipe.fingerprint):
         raise ConfigError(
             f"the collection has vectors of another model (fingerprint {there}, the corpus has "
-            f"{corpus.order.fingerprint}): name another collection"
+            f"{corpus.recipe.fingerprint}): name another collection"
         )
 
 
@@ -121,7 +121,7 @@ def _place_of(parts: SplitResult) -> tuple[str, str]:
 def _points(corpus: Corpus) -> Iterator[list[Point]]:
     for start in range(0, corpus.num_rows, POINTS):
         rows = range(start, min(start + POINTS, corpus.num_rows))
-        entries, records = [corpus.entry(row) for row in rows], [corpus.record(row) for row in rows]
+        entries, records = [corpus.vector_of(row) for row in rows], [corpus.record(row) for row in rows]
         points = []
         for row, entry, record in zip(rows, entries, records, strict=True):
             if entry is None or record is None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 HEADER_BYTES = 128  # at the least
 
 
-class GrowingArray:
+class NpyWriter:
     """Rows of one dtype and shape, `num_rows` of them so far."""
 
     def __init__(self, path: Path, dtype: np.dtype[Any], row_shape: tuple[int, ...] = (), num_rows: int = 0) -> None:

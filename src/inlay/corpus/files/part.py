@@ -21,17 +21,17 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from inlay.corpus.files.row_file import FixedRows, RecordFile
+from inlay.corpus.files.row_file import RecordFile, RowFile
 from inlay.corpus.manifest import PartInfo
 from inlay.errors import ConfigError, CorpusDamaged
 from inlay.file_guard import FileGuard
-from inlay.types import Entry, FloatArray
+from inlay.types import FloatArray
 
 VECTORS, SCALES, ROWS, RECORDS = "vectors.npy", "scales.npy", "rows.npy", "records.jsonl"
 PREFIXES, PLACES, FAILED = "prefixes.npy", "places.npy", "failed.jsonl"
@@ -50,6 +50,14 @@ ROW_BYTES = struct.Struct("<32sIIIIQ")  # the same, for one row
 DIGEST_BYTES = 32
 
 Array = npt.NDArray[Any]
+
+
+class TextVector(NamedTuple):
+    """The vector of one text."""
+
+    vector: Array  # canonical, or of length one in float16
+    num_tokens: int
+    is_truncated: bool
 
 
 def check_of(digest: bytes, num_tokens: int, truncated: int, vector: Array) -> int:
@@ -74,8 +82,8 @@ class Part:
             rows = _load(path / ROWS)
             self._prefixes = np.array(_load(path / PREFIXES))  # in memory: most look-ups end with it
             self._places = np.array(_load(path / PLACES))
-            self._row_bytes = FixedRows(path / ROWS, rows)
-            self._vector_bytes = FixedRows(path / VECTORS, self.vectors)
+            self._row_bytes = RowFile(path / ROWS, rows)
+            self._vector_bytes = RowFile(path / VECTORS, self.vectors)
             self._records = RecordFile(path / RECORDS)
             self._guard = FileGuard([path / VECTORS])  # the one file that stays mapped: searches read all of it
         except (OSError, ValueError, SyntaxError, TokenError) as error:  # numpy parses headers as Python
@@ -91,7 +99,7 @@ class Part:
         if (file := self._guard.shortened()) is not None:
             raise CorpusDamaged(f"{file} was cut short while it is served: restore it, and restart the server")
 
-    def find(self, digest: bytes, flags: int = 0) -> tuple[int, Entry | None] | None:
+    def find(self, digest: bytes, flags: int = 0) -> tuple[int, TextVector | None] | None:
         """The row that has a digest, and what it holds (None: its bytes do not prove themselves); None: not here."""
         prefix = prefix_of(digest)
         place = int(np.searchsorted(self._prefixes, np.uint64(prefix)))
@@ -106,11 +114,11 @@ class Part:
     def digest(self, row: int) -> bytes:
         return bytes(self._row_bytes.read(row)[:DIGEST_BYTES])
 
-    def entry(self, row: int) -> Entry | None:
+    def vector_of(self, row: int) -> TextVector | None:
         """A row as it is stored; None when its bytes do not prove themselves."""
         return self._decode(row, self._row_bytes.read(row), 0)
 
-    def _decode(self, row: int, data: bytearray, flags: int) -> Entry | None:
+    def _decode(self, row: int, data: bytearray, flags: int) -> TextVector | None:
         stored = self._vector_bytes.read(row, flags)
         if len(data) < ROW_BYTES.size or len(stored) < self._vector_bytes.num_bytes:
             return None
@@ -119,7 +127,7 @@ class Part:
         vector.flags.writeable = False
         if check_of(digest, num_tokens, truncated, vector) != crc:
             return None
-        return Entry(vector, num_tokens, bool(truncated))
+        return TextVector(vector, num_tokens, bool(truncated))
 
     def record(self, row: int) -> dict[str, Any] | None:
         """Id, text and kept columns of a row; None when its bytes do not prove themselves."""

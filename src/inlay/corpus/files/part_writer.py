@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from inlay.corpus.files.npy_writer import HEADER_BYTES, GrowingArray
+from inlay.corpus.files.npy_writer import HEADER_BYTES, NpyWriter
 from inlay.corpus.files.part import (
     FAILED,
     PLACES,
@@ -28,13 +28,15 @@ from inlay.corpus.files.part import (
     ROWS,
     SCALES,
     VECTORS,
+    TextVector,
     check_of,
     prefix_of,
     sha256_of,
 )
-from inlay.corpus.manifest import FLOAT16, Order, PartInfo, sync_directory, write_atomically
+from inlay.corpus.manifest import PartInfo, sync_directory, write_atomically
+from inlay.corpus.recipe import FLOAT16, Recipe
 from inlay.errors import ConfigError
-from inlay.types import Entry, FloatArray
+from inlay.types import FloatArray
 
 BUILDING, PROGRESS = "building", "progress.json"
 
@@ -43,14 +45,14 @@ class NewRow(NamedTuple):
     """A row to append; its vector is canonical, or one that the corpus has already."""
 
     digest: bytes
-    entry: Entry
+    given: TextVector
     record: Mapping[str, Any]
 
 
 class Progress(Struct):
     """How far the input has been read, and how much of each file is good."""
 
-    order: Order
+    recipe: Recipe
     source: dict[str, Any]  # what decides the rows: input, columns, is it an append
     rows_read: int = 0
     rows_hash: str = hashlib.sha256().hexdigest()  # of the rows read
@@ -60,27 +62,27 @@ class Progress(Struct):
     failed_bytes: int = 0
 
 
-class PartBuilder:
+class PartWriter:
     """The part in `building/`, taken up where its last checkpoint was."""
 
-    def __init__(self, directory: Path, name: str, order: Order, source: dict[str, Any]) -> None:
+    def __init__(self, directory: Path, name: str, recipe: Recipe, source: dict[str, Any]) -> None:
         self.path = directory / BUILDING
         if (directory / name).exists():  # it was stopped between its name and its line in the manifest
             (directory / name).rename(self.path)
         self.path.mkdir(exist_ok=True)
         self._published = directory / name
-        self.progress = self._read_progress() or Progress(order, source)
-        if (self.progress.order, self.progress.source) != (order, source):
+        self.progress = self._read_progress() or Progress(recipe, source)
+        if (self.progress.recipe, self.progress.source) != (recipe, source):
             raise ConfigError(
                 f"{self.path} holds an unfinished corpus of another command: repeat that command to go on, or "
                 f"remove {self.path} to start anew"
             )
         rows = self.progress.num_rows
-        dtype = np.dtype("<f2" if order.dtype == FLOAT16 else "<f4")
+        dtype = np.dtype("<f2" if recipe.dtype == FLOAT16 else "<f4")
         self._check_files(dtype.itemsize)
-        self._vectors = GrowingArray(self.path / VECTORS, dtype, (order.width,), rows)
-        self._scales = GrowingArray(self.path / SCALES, np.dtype("<f4"), (), rows)
-        self._rows = GrowingArray(self.path / ROWS, ROW, (), rows)
+        self._vectors = NpyWriter(self.path / VECTORS, dtype, (recipe.width,), rows)
+        self._scales = NpyWriter(self.path / SCALES, np.dtype("<f4"), (), rows)
+        self._rows = NpyWriter(self.path / ROWS, ROW, (), rows)
         self._records = _Lines(self.path / RECORDS, self.progress.record_bytes)
         self._failed = _Lines(self.path / FAILED, self.progress.failed_bytes)
 
@@ -99,13 +101,13 @@ class PartBuilder:
                 yield msgspec.json.decode(line)["id"], bytes(row["digest"])
 
     def append(self, new: NewRow) -> None:
-        _, num_tokens, is_truncated = new.entry
-        width = self.progress.order.width
-        if new.entry.vector.shape != (width,):
-            raise ConfigError(f"a vector of shape {new.entry.vector.shape} came for a corpus of {width} components")
-        stored = new.entry.vector.astype(self._vectors.dtype, copy=False)
-        if self._vectors.dtype != new.entry.vector.dtype:
-            stored = (new.entry.vector * _scale_of(new.entry.vector)).astype(self._vectors.dtype)
+        _, num_tokens, is_truncated = new.given
+        width = self.progress.recipe.width
+        if new.given.vector.shape != (width,):
+            raise ConfigError(f"a vector of shape {new.given.vector.shape} came for a corpus of {width} components")
+        stored = new.given.vector.astype(self._vectors.dtype, copy=False)
+        if self._vectors.dtype != new.given.vector.dtype:
+            stored = (new.given.vector * _scale_of(new.given.vector)).astype(self._vectors.dtype)
         crc = check_of(new.digest, num_tokens, is_truncated, stored)
         begin = self._records.size
         record_crc = self._records.append(new.record)
@@ -114,10 +116,10 @@ class PartBuilder:
         self._scales.append(np.array([_scale_of(stored)], dtype=np.float32))
         self._rows.append(np.array([row], dtype=ROW))
 
-    def entry(self, row: int) -> Entry:
+    def vector_of(self, row: int) -> TextVector:
         """A row that was appended before, as it is stored."""
         about = self._rows.read(row)
-        return Entry(self._vectors.read(row), int(about["num_tokens"]), bool(about["truncated"]))
+        return TextVector(self._vectors.read(row), int(about["num_tokens"]), bool(about["truncated"]))
 
     def fail(self, report: Mapping[str, Any]) -> None:
         """A row that has no vector."""
@@ -164,7 +166,7 @@ class PartBuilder:
     def _check_files(self, item_bytes: int) -> None:
         """`ConfigError` where a file is shorter than the checkpoint says."""
         progress = self.progress
-        row_bytes = {VECTORS: progress.order.width * item_bytes, SCALES: 4, ROWS: ROW.itemsize}
+        row_bytes = {VECTORS: progress.recipe.width * item_bytes, SCALES: 4, ROWS: ROW.itemsize}
         needed = {name: HEADER_BYTES + size * progress.num_rows for name, size in row_bytes.items()}
         needed |= {RECORDS: progress.record_bytes, FAILED: progress.failed_bytes}
         for name, num_bytes in needed.items() if progress.rows_read else ():

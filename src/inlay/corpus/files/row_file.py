@@ -17,7 +17,7 @@ import numpy.typing as npt
 NO_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)  # Linux; None where the system cannot tell
 
 
-class FixedRows:
+class RowFile:
     """The rows of a .npy file that is also mapped."""
 
     def __init__(self, path: Path, mapped: npt.NDArray[Any]) -> None:

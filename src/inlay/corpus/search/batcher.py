@@ -1,4 +1,4 @@
-"""The desk where concurrent searches of one corpus meet: those that wait are searched together.
+"""The batcher where concurrent searches of one corpus meet: those that wait are searched together.
 
 In: queries from an event loop. Out: hits. One thread searches at a time, as one search uses all cores; what
 comes in meanwhile is one product over the same matrix, read once. Filtered searches go one by one.
@@ -35,7 +35,7 @@ class _Visit:
         return not self.wanted and not other.wanted and self.is_exact == other.is_exact
 
 
-class SearchDesk:
+class SearchBatcher:
     """Searches one corpus for many callers. Lives on one event loop."""
 
     def __init__(self, searcher: Searcher) -> None:

@@ -86,7 +86,7 @@ def build_index(corpus: Corpus, kind: str, tell: Callable[[str], None]) -> Index
     """Build, measure and publish an index; `tell` hears each effort with its recall."""
     faiss = _faiss()
     began = time.monotonic()
-    width = corpus.order.width
+    width = corpus.recipe.width
     if kind == HNSW:
         index = faiss.IndexHNSWFlat(width, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = HNSW_BUILD_EFFORT

@@ -53,7 +53,7 @@ class Searcher:
 
     def check(self, queries: FloatArray, top_k: int) -> None:
         """`InvalidInput` for what cannot be searched."""
-        width = self.corpus.order.width
+        width = self.corpus.recipe.width
         if queries.shape[1] != width:
             raise InvalidInput(
                 f"the embedding has {queries.shape[1]} components; the corpus has {width}", param="embedding"
@@ -75,7 +75,7 @@ class Searcher:
         """Rows with their records; what does not prove itself, or has another score than its vector, is left out."""
         hits = []
         for row, score in zip(found.rows.tolist(), found.scores.tolist(), strict=True):
-            entry, record = self.corpus.entry(row), self.corpus.record(row)
+            entry, record = self.corpus.vector_of(row), self.corpus.record(row)
             if entry is None or record is None or abs(_cosine(query, entry.vector) - score) > SCORE_ERROR:
                 self._complaints.tell("a row is broken and was left out", str(self.corpus.path), ValueError(row))
             else:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from inlay.corpus.search.batcher import SearchDesk
+from inlay.corpus.search.batcher import SearchBatcher
 from inlay.corpus.search.searcher import Searcher
 from inlay.errors import ConfigError
 
 
-def open_corpora(given: list[str]) -> Mapping[str, SearchDesk]:
-    """A desk for each name; `ConfigError` names what is off."""
-    desks: dict[str, SearchDesk] = {}
+def open_corpora(given: list[str]) -> Mapping[str, SearchBatcher]:
+    """A batcher for each name; `ConfigError` names what is off."""
+    batchers: dict[str, SearchBatcher] = {}
     for value in given:
         name, equals, directory = value.partition("=")
         if not name or not equals or not directory:
             raise ConfigError(f"--corpus {value}: write NAME=DIR, as in wiki=/data/wiki")
-        if name in desks:
+        if name in batchers:
             raise ConfigError(f"--corpus {value}: there is a corpus {name!r} already")
-        desks[name] = SearchDesk(Searcher(Path(directory)))
-    return desks
+        batchers[name] = SearchBatcher(Searcher(Path(directory)))
+    return batchers

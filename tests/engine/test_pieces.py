@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from running import make_runner, sequence_of
+from running import collected, make_runner, sequence_of
 
+from inlay.engine import pieces
 from inlay.engine import runner as module
 from inlay.engine.batch import pack
 from inlay.engine.device import choose
+from inlay.engine.pieces import FEWEST_TOKENS, MOST_TOKENS, PIECE_SECONDS, PieceSizer
 from inlay.engine.runner import Runner
-from inlay.models import pieces
-from inlay.models.pieces import FEWEST_TOKENS, MOST_TOKENS, PIECE_SECONDS, PieceSizer
 from inlay.models.spec import read_spec
 from inlay.ops import native
 from inlay.ops.int8 import can_multiply_bytes
@@ -36,7 +36,7 @@ def in_pieces(runner: Runner, ids: list[int]) -> tuple[FloatArray, int]:
             next(run)
             count += 1
         except StopIteration as finished:
-            return runner.collect(finished.value), count
+            return collected(runner, finished.value), count
 
 
 @pytest.mark.parametrize("has_kernels", [True, False])
@@ -48,7 +48,7 @@ def test_pieces_give_what_the_whole_gives(
         monkeypatch.setattr(native, "load_kernels", lambda: None)
     monkeypatch.setattr(pieces, "PIECE_SECONDS", 0.0)
     runner = make_runner(checkpoint("qwen3"), dtype)
-    whole = runner.collect(runner.launch(pack([sequence_of(LONG)])))
+    whole = collected(runner, runner.launch(pack([sequence_of(LONG)])))
     found, count = in_pieces(runner, LONG)
     assert count > len(runner._model.layers) * 1000 / FEWEST_TOKENS
     cosine = (whole * found).sum() / np.linalg.norm(whole) / np.linalg.norm(found)
@@ -59,7 +59,7 @@ def test_pieces_give_what_the_whole_gives(
 def test_in_int8_the_bits_are_the_same(checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     sample = [sequence_of([1, 2, 3, number]) for number in range(8)]
     runner = Runner(read_spec(checkpoint("qwen3"), "x"), choose("cpu", "int8"), lambda: sample, 0.9)
-    whole = runner.collect(runner.launch(pack([sequence_of(LONG)])))
+    whole = collected(runner, runner.launch(pack([sequence_of(LONG)])))
     for seconds in (1.0, 0.0, 1e-4):  # pieces of other sizes each time
         monkeypatch.setattr(pieces, "PIECE_SECONDS", seconds)
         assert np.array_equal(in_pieces(runner, LONG)[0], whole)
@@ -128,9 +128,9 @@ def test_every_input_begins_with_pieces_of_the_time_asked_for_whatever_attention
             assert max(taken) <= 1.5 * PIECE_SECONDS
     runner = make_runner(checkpoint("qwen3"))
     timed: list[tuple[int, int]] = []
-    timing = runner._model.sizer.timing
+    timing = runner._pieces.sizer.timing
     monkeypatch.setattr(
-        runner._model.sizer, "timing", lambda start, end: timed.append((start, end)) or timing(start, end)
+        runner._pieces.sizer, "timing", lambda start, end: timed.append((start, end)) or timing(start, end)
     )
     in_pieces(runner, LONG)
     layers = len(runner._model.layers)

@@ -1,4 +1,4 @@
-"""A long input runs in pieces, so that others wait for little: how large a piece is, and what it leaves behind.
+"""A long input runs in pieces, so that others wait for little: in which order, how large, and what each leaves behind.
 
 A piece is some tokens in one layer; its cost grows with the tokens before it, which its queries look back at. Pieces
 differ from layer to layer, and what a layer has to add to the hidden states waits for the next in full length.
@@ -7,20 +7,68 @@ differ from layer to layer, and what a layer has to add to the hidden states wai
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from inlay.ops.rows import Incoming, Rows, computed
+from inlay.models.forward import Decoder
+from inlay.models.parts import Linear
+from inlay.models.past import EarlierPieces
+from inlay.models.plan import Plan
+from inlay.models.stream import Stream
+from inlay.ops.layout import Layout
+from inlay.ops.rows import Rows
 
 PIECE_SECONDS = 0.1  # what a piece is sized for; the bar of 0.15 leaves room for a wrong guess
 FIRST_TOKENS, FEWEST_TOKENS, MOST_TOKENS, UNIT = 256, 64, 4096, 64
 SHORTEST_SECONDS = 1e-6  # that a piece can take, whatever a clock says
 NEWEST = 0.3  # weight of the last piece in the estimate
 ATTENTION_SLOWNESS = 2.0  # an operation of attention costs so many of the products', which have int8
+
+
+class PieceDriver:
+    """Runs long inputs of one model."""
+
+    def __init__(self, model: Decoder) -> None:
+        self.sizer = PieceSizer.of(model)
+        self._model = model
+
+    def run(self, ids: Tensor, positions: Tensor) -> Generator[None, None, Tensor]:
+        """The model's pass over one sequence, for its last row [1, width]; yields between pieces.
+
+        Layer by layer, and in each layer piece by piece, so that one layer's keys and values are kept at a time.
+        """
+        length = len(ids)
+        hidden: Tensor = self._model.embed_tokens(ids)
+        deltas, past = Deltas(length), EarlierPieces(length)
+        last_layer = len(self._model.layers) - 1
+        stream = Stream(hidden)
+        for number, layer in enumerate(self._model.layers):
+            for start, end in self.sizer.spans(length):
+                stream = Stream(hidden[start:end], self._last_row(end - start, ids), deltas.of(start, end))
+                plan = self._plan(ids, positions, start, end, last_layer, past)
+                if number == last_layer:  # not timed: all but the last row only leave keys and values
+                    layer(stream, plan)
+                else:
+                    with self.sizer.timing(start, end):
+                        layer(stream, plan)
+                        deltas.put(start, end, stream.take())
+                if number < last_layer or end < length:
+                    yield
+        normed: Rows = self._model.norm(stream)
+        return normed.values
+
+    def _plan(self, ids: Tensor, positions: Tensor, start: int, end: int, last_layer: int, past: EarlierPieces) -> Plan:
+        """A piece as a batch of its own; of the last layer its last row is wanted, and used of the last piece."""
+        layout = Layout.of(np.array([0, end - start], dtype=np.int64), ids.device)
+        wanted = self._last_row(end - start, ids)
+        return Plan(ids[start:end], positions[start:end], layout, self._model.IS_CAUSAL, last_layer, wanted, past)
+
+    def _last_row(self, length: int, ids: Tensor) -> Tensor:
+        return torch.tensor([length - 1], device=ids.device)
 
 
 class PieceSizer:
@@ -32,12 +80,12 @@ class PieceSizer:
         self._seconds_per_pair: float | None = None  # in attention: of a token and one that it looks back at
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], head_dim: int) -> PieceSizer:
-        """For a decoder layer of a config: products with grouped queries and a gated MLP."""
-        width, heads = config["hidden_size"], config["num_attention_heads"]
-        attention = heads * head_dim
-        products = 2 * attention + 2 * config["num_key_value_heads"] * head_dim + 3 * config["intermediate_size"]
-        return cls(width * products / (2 * attention * ATTENTION_SLOWNESS))
+    def of(cls, model: Decoder) -> PieceSizer:
+        """For a model whose weights are still there: by what the products of a layer cost beside its attention."""
+        heads, _, head_dim = model.heads
+        linears = [module for module in model.layers[0].modules() if isinstance(module, Linear)]
+        products = sum(linear.weight.numel() for linear in linears)
+        return cls(products / (2 * heads * head_dim * ATTENTION_SLOWNESS))
 
     def spans(self, length: int) -> Iterator[tuple[int, int]]:
         """The pieces of a layer, each sized when it is its turn."""
@@ -88,8 +136,10 @@ class Deltas:
         self._scales: Tensor | None = None  # [length]; 1 where a product gives none
         self._bias: Tensor | None = None  # [width], the same for every row
 
-    def put(self, start: int, end: int, delta: Incoming) -> None:
-        delta = computed(delta)
+    def put(self, start: int, end: int, delta: Rows | None) -> None:
+        if delta is None:
+            return
+        delta = delta.computed()
         if self._values is None or self._scales is None:
             self._values = delta.values.new_zeros((self._length, delta.values.shape[1]))
             self._scales = torch.ones(self._length, device=delta.values.device)

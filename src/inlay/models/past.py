@@ -18,11 +18,11 @@ from inlay.ops.layout import Layout
 LayerKeyValues = tuple[Tensor, Tensor]  # each [tokens, kv_heads, head_dim]
 
 
-class Lookback(Protocol):
-    """What a batch looks back at beside its own rows."""
+class Past(Protocol):
+    """What the rows of a batch see beside each other."""
 
-    def join(self, layer: int, k: Tensor, v: Tensor, *, only_pooled: bool) -> tuple[Tensor, Tensor, Layout]:
-        """All keys and values, sequence by sequence; with `only_pooled`, of those that have a pooled row."""
+    def join(self, layer: int, k: Tensor, v: Tensor, *, only_wanted: bool) -> tuple[Tensor, Tensor, Layout]:
+        """All keys and values, sequence by sequence; with `only_wanted`, of those that have a wanted row."""
         ...
 
 
@@ -34,7 +34,7 @@ class EarlierPieces:
         self._layer = -1
         self._filled = 0
 
-    def join(self, layer: int, k: Tensor, v: Tensor, *, only_pooled: bool) -> tuple[Tensor, Tensor, Layout]:
+    def join(self, layer: int, k: Tensor, v: Tensor, *, only_wanted: bool) -> tuple[Tensor, Tensor, Layout]:
         if layer != self._layer:
             self._layer, self._filled = layer, 0
             self._k, self._v = (x.new_empty((self._length, *x.shape[1:])) for x in (k, v))
@@ -59,13 +59,13 @@ class SharedPrefixes:
 
     kept: list[list[LayerKeyValues]]  # prefix by prefix, layer by layer
     every: Gather  # for all sequences, the new prefixes among them
-    pooled: Gather  # for those that have a vector
+    wanted: Gather  # for those that have an answer
     new: list[tuple[slice, list[LayerKeyValues]]]  # rows of each new prefix, and where its layers are kept
 
-    def join(self, layer: int, k: Tensor, v: Tensor, *, only_pooled: bool) -> tuple[Tensor, Tensor, Layout]:
+    def join(self, layer: int, k: Tensor, v: Tensor, *, only_wanted: bool) -> tuple[Tensor, Tensor, Layout]:
         for rows, layers in self.new:
             layers.append((k[rows].clone(), v[rows].clone()))
-        gather = self.pooled if only_pooled else self.every
+        gather = self.wanted if only_wanted else self.every
         all_k = torch.cat([*(layers[layer][0] for layers in self.kept), k])
         all_v = torch.cat([*(layers[layer][1] for layers in self.kept), v])
         return all_k[gather.rows], all_v[gather.rows], gather.layout

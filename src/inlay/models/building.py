@@ -1,0 +1,36 @@
+"""Builds a model from its checkpoint: the forward pass of its family, and its weights on the device.
+
+In: a spec, a device and a dtype. Out: a forward pass that still has to be prepared. A config that describes no model
+is a `ModelError` that names it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from inlay.errors import ModelError
+from inlay.models.forward import ForwardPass
+from inlay.models.registry import forward_class
+from inlay.models.stored_int8 import StoredReport, expect_int8
+from inlay.models.weights import load_weights
+from inlay.types import ModelSpec
+
+
+def build_model(
+    spec: ModelSpec, files: list[Path], dtype: torch.dtype, device: torch.device, stored: StoredReport | None = None
+) -> ForwardPass:
+    """The model of weight files; `stored` is the report of an int8 checkpoint."""
+    config = spec.path / "config.json"
+    with torch.device("meta"):
+        try:
+            model = forward_class(spec.family)(spec.config, dtype)
+            if stored is not None:
+                expect_int8(model, stored)
+        except KeyError as error:
+            raise ModelError(f"{config} has no {error.args[0]!r}") from error
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ModelError(f"{config} does not describe a model: {error}") from error
+    load_weights(model, files, device)
+    return model.eval()

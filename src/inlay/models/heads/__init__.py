@@ -1,0 +1,1 @@
+"""From hidden states to outputs: one file a kind, named in `models.registry.OUTPUTS`."""

@@ -1,0 +1,29 @@
+"""What a head is: it turns the hidden states of a batch into one kind of output for each sequence."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy.typing as npt
+from torch import Tensor
+
+from inlay.ops.layout import Layout
+from inlay.types import ModelSpec
+
+
+class Head(ABC):
+    """One kind of output of one model; named in `models.registry.OUTPUTS`, made with the model's spec."""
+
+    needs_all_rows: bool = False  # else it is given the one row of each sequence that pooling names
+
+    @abstractmethod
+    def __init__(self, spec: ModelSpec) -> None: ...
+
+    @abstractmethod
+    def __call__(self, hidden: Tensor, layout: Layout) -> Tensor:
+        """On the device: hidden [B, width], or [T, width] of all rows, in float32 → what goes to the host."""
+
+    @abstractmethod
+    def payloads(self, array: npt.NDArray[Any], layout: Layout) -> list[bytes | None]:
+        """On the host: the canonical bytes of each sequence's output; None where it is not finite."""

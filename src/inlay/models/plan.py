@@ -1,0 +1,46 @@
+"""What runs in one forward pass: packed rows, what comes before each sequence, and which rows are wanted in the end.
+
+In: ids, positions and a layout, from whoever packs batches. A model file never asks about prefixes, pieces or
+pooling: it looks up `ids` and `positions`, and has `attend` mix its values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from inlay.models.past import Past
+from inlay.models.stream import Stream
+from inlay.ops.attention import attention
+from inlay.ops.layout import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One forward pass over a packed batch."""
+
+    ids: Tensor  # [T]
+    positions: Tensor  # [T], each sequence from 0
+    layout: Layout
+    is_causal: bool  # does a token see only those before it
+    last_layer: int  # its number
+    wanted: Tensor | None = None  # [B], the one row of each sequence that is wanted, which sees all others; None: all
+    past: Past | None = None  # what comes before the rows of each sequence
+
+    def stream(self, hidden: Tensor) -> Stream:
+        """The residual stream that begins with hidden states [T, width]."""
+        return Stream(hidden, self.wanted)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of a layer: q [T, heads, head_dim], k and v [T, kv_heads, head_dim] → [T, heads · head_dim].
+
+        In the last layer only the wanted rows come out: [B, heads · head_dim].
+        """
+        only_wanted = layer == self.last_layer and self.wanted is not None
+        keys, queries = self.layout, self.layout
+        if self.past is not None:
+            k, v, keys = self.past.join(layer, k, v, only_wanted=only_wanted)
+        if self.wanted is not None and only_wanted:
+            q, queries = q[self.wanted], Layout.of_one_row_each(self.wanted)
+        return attention(q, k, v, queries, keys, is_causal=self.is_causal and not only_wanted).flatten(1)

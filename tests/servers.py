@@ -32,7 +32,7 @@ class RunningServer:
             for key, value in os.environ.items()
             if not key.startswith("INLAY_") or key == "INLAY_MAX_CPU_ISA"
         }
-        command = [*prefix, sys.executable, "-m", "inlay", "serve", *arguments, "--port", "0"]
+        command = [*prefix, sys.executable, "-m", "inlay", "serve", "--port", "0", *arguments]
         self.process = subprocess.Popen(
             command, stderr=self.log, env={**clean, **(env or {})}, cwd=tempfile.gettempdir()
         )
@@ -42,7 +42,7 @@ class RunningServer:
 
     def wait_ready(self) -> None:
         for _ in range(600):
-            found = re.search(r'"event": "ready".*"url": "([^"]+)"', self.output())
+            found = re.search(r"\bready\b.*(http://[^\s\"\x1b]+)", self.output())
             if found:
                 self.url = found[1]
                 return

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from inlay.cli.serve import _models_of
-from inlay.config import OPTIONS, Settings, load_settings, make_settings, meta_of, parse_size
+from inlay.config import OPTIONS, Settings, load_settings, make_settings, meta_of
 from inlay.errors import ConfigError
+from inlay.quantities import parse_size
 
 
 @pytest.fixture(autouse=True)

@@ -1,18 +1,22 @@
 """Inlay: a text-embedding server and library that never computes the same vector twice.
 
-Importing the package is cheap: torch and the engine are loaded when an `Embedder` is made.
+Importing the package is cheap: torch and the engine are loaded when an `Embedder` is made. Every error is an
+`InlayError`; the classes below it can be imported from here, and their tree is in `inlay.errors`.
 """
 
 from typing import TYPE_CHECKING
 
+from inlay import errors
+from inlay.errors import *  # noqa: F403 - the tree, whose names are in `errors.__all__`
+
 if TYPE_CHECKING:
-    from inlay.errors import InlayError
     from inlay.library.embedder import AsyncEmbedder, Embedder
+    from inlay.library.runtime import RowResults
 
 __version__ = "0.1.0"
-__all__ = ["AsyncEmbedder", "Embedder", "InlayError", "__version__"]
+__all__ = ["AsyncEmbedder", "Embedder", "RowResults", "__version__", *errors.__all__]
 
-_HOMES = {"Embedder": "library.embedder", "AsyncEmbedder": "library.embedder", "InlayError": "errors"}
+_HOMES = {"Embedder": "embedder", "AsyncEmbedder": "embedder", "RowResults": "runtime"}  # in `inlay.library`
 
 
 def __getattr__(name: str) -> object:
@@ -20,4 +24,4 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'inlay' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"inlay.{_HOMES[name]}"), name)
+    return getattr(import_module(f"inlay.library.{_HOMES[name]}"), name)

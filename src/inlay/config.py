@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from inlay.errors import ConfigError
+from inlay.quantities import parse_size
 from inlay.types import Truncate
 
 ENV_PREFIX = "INLAY_"
@@ -29,10 +30,7 @@ CONFIG_VARIABLE = "INLAY_CONFIG"
 CPU_ISA_VARIABLE = "INLAY_MAX_CPU_ISA"  # read by `ops.processor`, and no option
 # Kubernetes sets these for each Service whose name begins with "inlay", such as inlay-redis; they are not ours.
 _KUBERNETES = re.compile(r"INLAY_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)$")
-MOST_BYTES = 1 << 60
 MOST_SECONDS = 30 * 86_400
-_SECONDS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 SERVE, EMBED, VERIFY, PRECOMPUTE, SEARCH = "serve", "embed", "verify", "precompute", "search"
 INT8_COSINE = 0.999  # what int8 is held to unless asked otherwise
@@ -41,8 +39,8 @@ ENGINE = (SERVE, EMBED, VERIFY, PRECOMPUTE, SEARCH, BENCH)
 BULK = (EMBED, PRECOMPUTE)
 
 
-def _option(description: str, *verbs: str, unit: str = "", flag: str = "", **bounds: float) -> Meta:
-    about = {"verbs": verbs, "unit": unit, "flag": flag}
+def _option(description: str, *verbs: str, unit: str = "", **bounds: float) -> Meta:
+    about = {"verbs": verbs, "unit": unit}
     meta: Meta = Meta(description=description, extra=about, **bounds)  # type: ignore[call-overload]
     return meta
 
@@ -73,22 +71,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str,
         _option(
             "auto, float32, bfloat16, float16 or int8; auto takes what the processor is fast in.",
-            SERVE,
-            EMBED,
-            VERIFY,
-            SEARCH,
-            BENCH,
+            *ENGINE,
         ),
     ] = "auto"
     int8_cosine: Annotated[
         float,
         _option(
             "With --dtype int8: least mean cosine to bfloat16; products stay in bfloat16 until it holds.",
-            SERVE,
-            EMBED,
-            VERIFY,
-            SEARCH,
-            BENCH,
+            *ENGINE,
             QUANTIZE,
             ge=0,
             le=1,
@@ -197,13 +187,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     keep: Annotated[
         list[str], _option("Column to keep beside the text, for filters (repeat for several).", PRECOMPUTE)
     ] = []
-    vector_dtype: Annotated[
+    store_dtype: Annotated[
         Literal["f32", "f16"],
         _option(
-            "Of the vectors kept: f32 (exact, also a cache tier) or f16 (half the size, for search alone). "
-            "The model computes in INLAY_DTYPE.",
+            "Of the vectors kept: f32 (exact, also a cache tier) or f16 (half the size, for search alone).",
             PRECOMPUTE,
-            flag="--dtype",
         ),
     ] = "f32"
     server: Annotated[
@@ -223,8 +211,7 @@ def meta_of(name: str) -> Meta:
 
 def flag_of(name: str) -> str:
     """The flag of an option."""
-    flag: str = (meta_of(name).extra or {})["flag"]
-    return flag or "--" + name.replace("_", "-")
+    return "--" + name.replace("_", "-")
 
 
 def is_list(name: str) -> bool:
@@ -256,25 +243,6 @@ def make_settings(values: Mapping[str, Any], sources: Mapping[str, str] | None =
             raise ConfigError(f"{source}: there is no option {name!r}{_nearest(name)}")
         converted[name] = _convert(name, value, source)
     return msgspec.convert(converted, Settings)
-
-
-def parse_size(text: str) -> int:
-    """Bytes of `512MiB`, `2GB` or a plain number; ValueError otherwise."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
-    if found is None or found[2].upper() not in _UNITS:
-        raise ValueError(f"{text!r} is not a size: write 512MiB, 2GB or a number of bytes")
-    size = float(found[1]) * _UNITS[found[2].upper()]
-    if size >= MOST_BYTES:
-        raise ValueError(f"{text[:40]!r} is more than any machine has")
-    return int(size)
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of `30d`, `12h`, `10m`, `90s`, `50ms` or a plain number; ValueError otherwise."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|[smhd]?)", text.strip())
-    if found is None:
-        raise ValueError(f"{text!r} is not a time: write 30d, 12h, 10m, 90s, 50ms or a number of seconds")
-    return float(found[1]) * _SECONDS[found[2]]
 
 
 def _convert(name: str, value: object, source: str) -> object:

@@ -39,6 +39,39 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
+__all__ = [
+    "BodyTimeout",
+    "Cancelled",
+    "ConfigError",
+    "ContextLengthExceeded",
+    "CorpusDamaged",
+    "CorpusMismatch",
+    "DatabaseError",
+    "DeadlineExceeded",
+    "DeviceLost",
+    "EngineError",
+    "HeadTimeout",
+    "HeadTooLarge",
+    "InlayError",
+    "InvalidInput",
+    "MethodNotAllowed",
+    "ModelChanged",
+    "ModelError",
+    "NonFiniteVector",
+    "NotFound",
+    "NotReady",
+    "OutOfMemory",
+    "Overloaded",
+    "Refused",
+    "RequestError",
+    "ShuttingDown",
+    "TooLarge",
+    "Unauthorized",
+    "UnknownCorpus",
+    "UnknownModel",
+    "WorkerDead",
+]
+
 LONGEST_NAME = 200
 
 

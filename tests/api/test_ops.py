@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import pytest
 from servers import RunningServer
 
 
@@ -155,13 +156,20 @@ def test_texts_of_departed_clients_are_not_tokenised() -> None:
 def test_sigterm_while_a_model_loads_does_not_wait_for_it(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     slow = tmp_path / "slow"
     shutil.copytree(checkpoint("bert"), slow)
-    (slow / "tokenizer.json").unlink()
-    os.mkfifo(slow / "tokenizer.json")  # reading it blocks for ever
-    with RunningServer(str(slow), "--shutdown-delay", "0", "--shutdown-timeout", "1", wait=False) as server:
-        time.sleep(3)
-        assert server.process.poll() is None
+    (slow / "model.safetensors").unlink()
+    os.mkfifo(slow / "pytorch_model.bin")  # reading it blocks for ever
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    arguments = ["--port", str(port), "--shutdown-delay", "0", "--shutdown-timeout", "1"]
+    with RunningServer(str(slow), *arguments, wait=False, env={"INLAY_LOG_LEVEL": "info"}) as server:
+        wait_until(lambda: answers(port))
+        loading = httpx.get(f"http://127.0.0.1:{port}/ready")
+        assert (loading.status_code, loading.json()["reason"]) == (503, "slow: loading")
+        began = time.monotonic()
         server.process.terminate()
-        server.process.wait(timeout=20)
+        assert server.process.wait(timeout=20) == 0, "a stop that was asked for is no failure"
+        assert time.monotonic() - began < 15, "it waited for the model"
+        assert "Traceback" not in server.output()
 
 
 def test_overload_is_refused_with_a_time_and_everyone_is_answered() -> None:
@@ -277,12 +285,22 @@ def test_a_taken_port_is_said_before_anything_is_loaded(server: RunningServer) -
     assert "--port" in done.stderr
 
 
-def test_logs_never_have_the_text_of_an_input(server: RunningServer) -> None:
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_logs_never_have_the_text_of_an_input(log_format: str) -> None:
+    """At the most that is logged, of requests that are answered, refused and fail inside."""
     secret = "xylophone-secret"
-    server.post({"input": secret})
-    server.post({"input": [secret, 5]})
-    server.post({"input": secret * 500})
-    assert secret not in server.output()
+    with RunningServer("demo", "--log-level", "debug", "--log-format", log_format) as server:
+        ids = [server.post(body).headers["x-request-id"] for body in (
+            {"input": secret},
+            {"input": [secret, 5]},
+            {"input": secret * 500},
+            {"input": secret, "model": secret},
+            {"input": secret, secret: secret},
+            b'{"input": "' + secret.encode() + b'\\ud800"}',
+            secret.encode(),
+        )]  # fmt: skip
+        wait_until(lambda: all(request_id in server.output() for request_id in ids))  # each has its line
+        assert secret not in server.output()
 
 
 def test_a_slow_sender_does_not_hold_the_others(server: RunningServer) -> None:
@@ -294,6 +312,12 @@ def test_a_slow_sender_does_not_hold_the_others(server: RunningServer) -> None:
 
 def wait_for_metric(server: RunningServer, line: str) -> None:
     wait_until(lambda: line in server.get("/metrics").text)
+
+
+def answers(port: int) -> bool:
+    """Does a server listen there?"""
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:

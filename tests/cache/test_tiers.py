@@ -61,7 +61,7 @@ def test_urls_make_tiers() -> None:
 @pytest.mark.parametrize(
     "urls", [["memory://"], ["memory://lots"], ["disk:///tmp/x?size=lots"], ["none", "memory://1MiB"], ["512MiB"]]
 )
-def test_a_url_that_is_off_is_named(urls: list[str]) -> None:
+def test_a_url_that_is_invalid_is_named(urls: list[str]) -> None:
     with pytest.raises(ConfigError, match="--cache"):
         make_cache(urls)
 

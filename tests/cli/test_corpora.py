@@ -186,7 +186,7 @@ def test_killed_and_interrupted_runs_go_on_where_they_were(tmp_path: Path) -> No
     [
         (["precompute", "/nowhere.jsonl", "-o", "{}/x"], "cannot be read"),
         (["precompute", "{}/a.txt", "-o", "/proc/x"], "/proc/x"),
-        (["precompute", "{}/a.txt", "-o", "{}/x", "--dtype", "f8"], "--dtype"),
+        (["precompute", "{}/a.txt", "-o", "{}/x", "--store-dtype", "f8"], "--store-dtype"),
         (["precompute", "{}/a.txt", "-o", "{}/x", "--append"], "not a corpus yet"),
         (["precompute", "{}/a.txt", "-o", "{}/a.txt"], "a.txt"),
         (["precompute", "{}", "-o", "{}/x"], "lies in the input"),

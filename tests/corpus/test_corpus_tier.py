@@ -96,7 +96,7 @@ def test_a_directory_that_is_no_whole_corpus_is_refused(tmp_path: Path, file: Pa
         path.write_bytes(path.read_bytes()[:-100])
     else:
         (tmp_path / "c" / "part-0001" / "places.npy").unlink()
-    with pytest.raises(ConfigError, match=r"precompute|anew"):
+    with pytest.raises(ConfigError, match=r"precompute|rebuild"):
         make_cache([f"corpus://{tmp_path / 'c'}"])
 
 

@@ -1,4 +1,4 @@
-"""The engine around a fake device: nothing is lost, only the guilty fail, and health tells the truth."""
+"""The engine around a fake device: nothing is lost, only those at fault fail, and health tells the truth."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_each_item_gets_its_own_vector(worker: DeviceWorker) -> None:
     assert [item.answer.num_tokens for item in items] == [1, 3, 60, 3]
 
 
-def test_in_a_failed_batch_only_the_guilty_fails(worker: DeviceWorker) -> None:
+def test_in_a_failed_batch_only_the_one_at_fault_fails(worker: DeviceWorker) -> None:
     items = embed(worker, [[1, 2], [POISON], [3]])
     assert [type(item.error) for item in items] == [type(None), EngineError, type(None)]
     assert worker.stats.retried_batches == 1

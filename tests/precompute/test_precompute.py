@@ -100,7 +100,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(
     assert not (tmp_path / "c" / "manifest.json").exists()
     make_corpus(tmp_path / "c", file, after)
     assert files_of(tmp_path / "c") == files_of(tmp_path / "whole")
-    assert len(after.texts) <= 4701 - killed_at + 3 * BLOCK, "it began anew"
+    assert len(after.texts) <= 4701 - killed_at + 3 * BLOCK, "it began again"
 
 
 PROGRAM = """
@@ -252,7 +252,7 @@ def test_unfinished_work_that_is_damaged_is_not_gone_on_with(
         path.write_bytes(data[:1000] + bytes(200) + data[1200:])
     else:
         pytest.skip("what a row holds is proved when it is read")
-    with pytest.raises(ConfigError, match="to start anew"):
+    with pytest.raises(ConfigError, match="to start again"):
         make_corpus(tmp_path / "c", file)
 
 

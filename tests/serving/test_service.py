@@ -345,7 +345,7 @@ def test_a_request_ends_with_its_deadline_or_its_client() -> None:
     asyncio.run(story())
 
 
-def test_a_worker_that_breaks_at_the_door_loses_nothing() -> None:
+def test_a_worker_that_fails_to_take_work_loses_nothing() -> None:
     async def story() -> None:
         worker = FakeWorker()
         service = make_service(worker)

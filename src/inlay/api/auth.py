@@ -8,11 +8,10 @@ from pathlib import Path
 
 from starlette.types import Scope
 
-from inlay.api.body import header
+from inlay.api.exchange import header
 from inlay.errors import ConfigError, Unauthorized
 
 _BLANKS = " \t\r\n"  # no others: a key's last byte, read as Latin-1, may be a blank such as A0
-OPEN_PATHS = frozenset({"/health", "/ready", "/metrics", "/openapi.json", "/docs"})
 
 
 class Keyring:
@@ -22,8 +21,8 @@ class Keyring:
         self._digests = [_digest(key.encode()) for key in keys]
 
     def check(self, scope: Scope) -> None:
-        """`Unauthorized` unless the request carries a key, or asks for what is open to all."""
-        if not self._digests or scope["path"] in OPEN_PATHS:
+        """`Unauthorized` unless the request carries a key, where there are keys."""
+        if not self._digests:
             return
         sent = header(scope, b"authorization")
         if not sent:

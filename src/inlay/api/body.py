@@ -6,6 +6,7 @@ from types import TracebackType
 
 from starlette.types import Message, Receive, Scope
 
+from inlay.api.exchange import header
 from inlay.errors import Cancelled, RequestError, TooLarge
 from inlay.serving.admission import ByteBudget
 
@@ -96,27 +97,3 @@ def content_length(scope: Scope) -> int:
         return int(value or 0)
     except ValueError as error:
         raise RequestError("the content-length header is not a number") from error
-
-
-def header(scope: Scope, name: bytes) -> str | None:
-    """A request header by its lower-case name."""
-    for key, value in scope["headers"]:
-        if key == name:
-            text: str = value.decode("latin-1")
-            return text
-    return None
-
-
-def directives(scope: Scope, name: bytes) -> frozenset[str]:
-    """What all headers of a name say together, such as `no-store`: in lower case, without values."""
-    found = [value for key, value in scope["headers"] if key == name]
-    if not found:
-        return frozenset()
-    parts = b",".join(found).decode("latin-1").lower().split(",")
-    return frozenset(part.partition("=")[0].strip() for part in parts)
-
-
-async def wait_for_departure(receive: Receive) -> None:
-    """Returns when the client closes the connection."""
-    while (await receive())["type"] != "http.disconnect":
-        pass

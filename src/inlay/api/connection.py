@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from inlay.api.connections import Connections
-from inlay.api.replies import error_reply
+from inlay.api.dialects.registry import render_error
 from inlay.errors import BodyTimeout, HeadTimeout, HeadTooLarge, InlayError, Overloaded, RequestError
 
 MOST_HEAD_BYTES = 64 << 10
@@ -193,8 +193,8 @@ class BoundedConnection(HttpToolsProtocol):
         if cycle is not None and not (cycle.response_complete or cycle.more_body):
             self._late_refusal = self._late_refusal or error
             return
-        reply = error_reply(error)
-        headers = [*reply.raw_headers, (b"connection", b"close")]
+        reply = render_error(error)
+        headers = [*reply.head(), (b"connection", b"close")]
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
         status = b"HTTP/1.1 %d %b\r\n" % (error.status, error.code.encode())
         self.transport.write(b"".join((status, lines, b"\r\n", reply.body)))

@@ -1,4 +1,4 @@
-"""The description of the API, generated from the structs that parse it, and a page that shows it.
+"""The description of the API, generated from the table of routes, and a page that shows it.
 
 The page needs nothing from the network: a server behind a firewall has its docs too.
 """
@@ -6,16 +6,19 @@ The page needs nothing from the network: a server behind a firewall has its docs
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 import inlay
-from inlay.api.dialects.openai_schema import EmbeddingRequest, EmbeddingResponse, ErrorResponse
-from inlay.api.search_schema import SearchRequest, SearchResponse
+from inlay.api.dialects.openai_schema import ErrorResponse
+from inlay.api.exchange import Exchange
+from inlay.api.replies import Reply
+from inlay.api.routes import PLACEHOLDER, Route
 
 JSON = "application/json"
+HTML = b"text/html; charset=utf-8"
 ERRORS = {
     400: "A wrong field or input; `param` names it",
     401: "Missing or unknown key",
@@ -29,34 +32,34 @@ ERRORS = {
     503: "Loading, shutting down or out of memory; see Retry-After",
     504: "The request ran out of time",
 }
-GETS = {
-    "/v1/models": "The models served: width, max tokens, prompts, Matryoshka range, fingerprint",
-    "/v1/models/{name}": "One model",
-    "/health": "200 while the device loops answer, else 503 with the reason",
-    "/ready": "200 when requests can be sent, else 503 with the reason",
-    "/metrics": "Prometheus metrics",
-    "/info": "Version, models, limits, cache",
-}
 
 
-def describe_api() -> dict[str, Any]:
+class Description:
+    """Tells of the routes of a table, which may hold its own two."""
+
+    def __init__(self) -> None:
+        self.routes: Sequence[Route] = ()
+
+    async def openapi(self, exchange: Exchange) -> Reply:
+        return Reply.of_json(describe_api(self.routes))
+
+    async def docs(self, exchange: Exchange) -> Reply:
+        return Reply(render_docs(describe_api(self.routes)).encode(), content_type=HTML)
+
+
+def describe_api(routes: Sequence[Route]) -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
-    roots = (EmbeddingRequest, EmbeddingResponse, SearchRequest, SearchResponse, ErrorResponse)
-    schemas, components = msgspec.json.schema_components(roots, ref_template="#/components/schemas/{name}")
-    embed, vectors, search, hits, error = schemas
+    structs = [struct for route in routes for struct in (route.request, route.response) if struct is not None]
+    structs = list(dict.fromkeys([*structs, ErrorResponse]))
+    schemas, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
+    schema_of = dict(zip(structs, schemas, strict=True))
+    error = schema_of[ErrorResponse]
     errors = {
         str(status): {"description": text, "content": {JSON: {"schema": error}}} for status, text in ERRORS.items()
     }
-    paths: dict[str, Any] = {
-        "/v1/embeddings": {"post": _post("Embed texts", "createEmbedding", embed, vectors, errors)},
-        "/v1/search": {"post": _post("Search a precomputed corpus", "search", search, hits, errors)},
-    }
-    for path, summary in GETS.items():
-        operation: dict[str, Any] = {"summary": summary, "responses": {"200": {"description": summary}}}
-        if "{name}" in path:
-            operation["responses"]["404"] = errors["404"]
-            operation["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
-        paths[path] = {"get": operation}
+    paths: dict[str, Any] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema_of, errors)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Inlay", "version": inlay.__version__},
@@ -68,15 +71,19 @@ def describe_api() -> dict[str, Any]:
     }
 
 
-def _post(summary: str, operation: str, request: Any, response: Any, errors: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401
-    good = {"description": "OK", "content": {JSON: {"schema": response}}}
-    return {
-        "summary": summary,
-        "operationId": operation,
-        "security": [{}, {"key": []}],
-        "requestBody": {"required": True, "content": {JSON: {"schema": request}}},
-        "responses": {"200": good, **errors},
-    }
+def _operation(route: Route, schema_of: Mapping[Any, Any], errors: Mapping[str, Any]) -> dict[str, Any]:
+    operation: dict[str, Any] = {"summary": route.summary, "responses": {"200": {"description": route.summary}}}
+    if not route.is_open:
+        operation["security"] = [{}, {"key": []}]
+    if PLACEHOLDER in route.path:
+        operation["responses"]["404"] = errors["404"]
+        operation["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
+    if route.request is not None:
+        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": schema_of[route.request]}}}
+        operation["responses"] |= errors
+    if route.response is not None:
+        operation["responses"]["200"]["content"] = {JSON: {"schema": schema_of[route.response]}}
+    return operation
 
 
 def render_docs(api: Mapping[str, Any]) -> str:

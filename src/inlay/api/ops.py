@@ -10,21 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
-
 import inlay
-from inlay.api.dialects.openai import describe_model
-from inlay.api.openapi import describe_api, render_docs
-from inlay.api.replies import JSONReply, error_reply
+from inlay.api.exchange import Exchange
+from inlay.api.models import ModelRoutes
+from inlay.api.replies import Reply
 from inlay.cache.tiers import Cache
 from inlay.corpus.search.batcher import SearchBatcher
-from inlay.errors import UnknownModel
 from inlay.telemetry.metrics import Metrics
 from inlay.types import Worker
 
-PROBES = frozenset({"/health", "/ready"})
-PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 @dataclass(slots=True)
@@ -35,6 +30,7 @@ class Ops:
     cache: Cache
     corpora: Mapping[str, SearchBatcher]
     metrics: Metrics
+    models: ModelRoutes
     limits: Mapping[str, Any]
     is_draining: bool = False
     started: float = field(default_factory=time.time)
@@ -53,45 +49,27 @@ class Ops:
                 return f"{name}: {worker.health() or 'loading'}"
         return self.why_unhealthy()
 
-    async def health(self, request: Request) -> Response:
+    async def health(self, exchange: Exchange) -> Reply:
         return _status("ok", "unhealthy", self.why_unhealthy())
 
-    async def ready(self, request: Request) -> Response:
+    async def ready(self, exchange: Exchange) -> Reply:
         return _status("ready", "not ready", self.why_not_ready())
 
-    async def prometheus(self, request: Request) -> Response:
-        return Response(self.metrics.render(), media_type=PROMETHEUS)
+    async def prometheus(self, exchange: Exchange) -> Reply:
+        return Reply(self.metrics.render(), content_type=PROMETHEUS)
 
-    async def models(self, request: Request) -> Response:
-        rows = [describe_model(worker.spec, int(self.started)) for worker in self.workers.values()]
-        return JSONReply({"object": "list", "data": rows})
-
-    async def model(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        if name not in self.workers:
-            served = ", ".join(self.workers)
-            return error_reply(UnknownModel(f"model {name!r} is not served here; these are: {served}"))
-        return JSONReply(describe_model(self.workers[name].spec, int(self.started)))
-
-    async def info(self, request: Request) -> Response:
-        models = [describe_model(worker.spec, int(self.started)) for worker in self.workers.values()]
-        return JSONReply(
+    async def info(self, exchange: Exchange) -> Reply:
+        return Reply.of_json(
             {
                 "name": "inlay",
                 "version": inlay.__version__,
                 "uptime_seconds": round(time.time() - self.started, 1),
-                "models": models,
+                "models": self.models.describe_all(),
                 "cache": [{"tier": name, **numbers} for name, numbers in self.cache.numbers()],
                 "corpora": [_describe_corpus(name, batcher) for name, batcher in self.corpora.items()],
                 "limits": self.limits,
             }
         )
-
-    async def openapi(self, request: Request) -> Response:
-        return JSONReply(describe_api())
-
-    async def docs(self, request: Request) -> Response:
-        return HTMLResponse(render_docs(describe_api()))
 
 
 def _describe_corpus(name: str, batcher: SearchBatcher) -> dict[str, Any]:
@@ -106,7 +84,7 @@ def _describe_corpus(name: str, batcher: SearchBatcher) -> dict[str, Any]:
     }
 
 
-def _status(good: str, bad: str, reason: str | None) -> JSONReply:
+def _status(good: str, bad: str, reason: str | None) -> Reply:
     if reason is None:
-        return JSONReply({"status": good})
-    return JSONReply({"status": bad, "reason": reason}, status_code=503)
+        return Reply.of_json({"status": good})
+    return Reply.of_json({"status": bad, "reason": reason}, 503)

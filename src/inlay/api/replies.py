@@ -1,54 +1,63 @@
-"""How errors and small answers go out: always JSON, each error in the one shape that OpenAI's clients read."""
+"""What goes out: a body with its status and headers, and the headers that tell a refused client when to come back."""
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import orjson
-from starlette.responses import Response
+from starlette.types import Send
 
 from inlay.errors import InlayError
 
 LONGEST_MESSAGE = 2000  # characters of what a client sent may be in it
 MOST_JITTER = 0.5  # of a time to come back: whoever is refused together comes back one after the other
-_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+JSON = b"application/json"
+
+Headers = list[tuple[bytes, bytes]]
 
 
-class JSONReply(Response):
-    """Any value that orjson takes."""
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer, whole."""
 
-    media_type = "application/json"
+    body: bytes
+    status: int = 200
+    headers: tuple[tuple[bytes, bytes], ...] | Headers = ()  # beside the content's type and length
+    content_type: bytes = JSON
 
-    def render(self, content: object) -> bytes:
-        return orjson.dumps(content)
+    @classmethod
+    def of_json(cls, value: object, status: int = 200, headers: Headers | None = None) -> Reply:
+        """Any value that orjson takes."""
+        return cls(orjson.dumps(value), status, headers or ())
+
+    def head(self) -> Headers:
+        """All its headers."""
+        length = b"%d" % len(self.body)
+        return [(b"content-type", self.content_type), (b"content-length", length), *self.headers]
+
+    async def send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status, "headers": self.head()})
+        await send({"type": "http.response.body", "body": self.body})
 
 
-def error_reply(error: InlayError, status: int | None = None) -> JSONReply:
-    """`{"error": {message, type, param, code}}`, with the headers that tell a client when to come back."""
-    status = error.status if status is None else status
-    fallback = "invalid_request_error" if status < 500 else "server_error"
-    body = {
-        "error": {
-            "message": _plain(error.message),
-            "type": _TYPES.get(status, fallback),
-            "param": None if error.param is None else _plain(error.param),
-            "code": error.code,
-        }
-    }
-    return JSONReply(body, status_code=status, headers=retry_headers(error))
+RenderError = Callable[[InlayError], Reply]
 
 
-def retry_headers(error: InlayError) -> Mapping[str, str]:
+def retry_headers(error: InlayError) -> Headers:
     """`retry-after` in whole seconds for everyone, `retry-after-ms` for those who read it."""
     if error.retry_after is None:
-        return {}
+        return []
     seconds = error.retry_after * (1 + random.uniform(0, MOST_JITTER))  # noqa: S311 - no secret
-    return {"retry-after": str(max(1, math.ceil(seconds))), "retry-after-ms": str(math.ceil(seconds * 1000))}
+    return [
+        (b"retry-after", b"%d" % max(1, math.ceil(seconds))),
+        (b"retry-after-ms", b"%d" % math.ceil(seconds * 1000)),
+    ]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A message as JSON takes it, of a length that a log takes."""
     text = text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + "…"
     return text.encode("utf-8", "backslashreplace").decode()

@@ -12,15 +12,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 import numpy as np
 import pybase64
-from starlette.requests import Request
-from starlette.responses import Response
 
-from inlay.api.body import BodyReader, wait_for_departure
-from inlay.api.dialects.openai import check_values, wrong_field
-from inlay.api.replies import JSONReply
+from inlay.api.exchange import Exchange
+from inlay.api.replies import Reply
 from inlay.api.search_schema import SearchRequest
 from inlay.corpus.search.batcher import SearchBatcher
 from inlay.corpus.search.searcher import Hit
@@ -30,12 +26,10 @@ from inlay.errors import (
     DeadlineExceeded,
     InlayError,
     InvalidInput,
-    RequestError,
     UnknownCorpus,
     shorten,
 )
 from inlay.models.prompts import QUERY
-from inlay.serving.admission import Admission, ByteBudget
 from inlay.serving.service import Service
 from inlay.types import EmbedOptions, EmbedRequest, FloatArray, Priority
 
@@ -45,50 +39,20 @@ TOP_K = 10
 class SearchRoute:
     """Searches the corpora that the server was started with."""
 
-    def __init__(
-        self,
-        service: Service,
-        corpora: Mapping[str, SearchBatcher],
-        admission: Admission,
-        budget: ByteBudget,
-        *,
-        max_body_bytes: int,
-        request_timeout: float,
-    ) -> None:
+    def __init__(self, service: Service, corpora: Mapping[str, SearchBatcher]) -> None:
         self._service = service
         self._corpora = corpora
-        self._admission = admission
-        self._budget = budget
-        self._max_body_bytes = max_body_bytes
-        self._timeout = request_timeout
-        self._decoder = msgspec.json.Decoder(SearchRequest)
 
-    async def answer(self, request: Request) -> Response:
+    async def handle(self, call: SearchRequest, exchange: Exchange, deadline: float) -> Reply:
         """One search."""
-        with BodyReader(self._budget, self._max_body_bytes) as reader:
-            call = self._parse(await reader.read(request.scope, request.receive))
-            with self._admission:
-                return await self._answer(call, request)
-
-    def _parse(self, body: bytes | bytearray) -> SearchRequest:
-        check_values(body)
-        try:
-            return self._decoder.decode(body)
-        except msgspec.ValidationError as error:
-            raise wrong_field(str(error)) from error
-        except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
-            raise RequestError(f"the body is not valid JSON: {error}") from error
-
-    async def _answer(self, call: SearchRequest, request: Request) -> Response:
-        deadline = time.monotonic() + self._timeout
         name, batcher = self._resolve(call.corpus)
         if call.model is not None and call.model != (served := self._model_of(name, batcher)):
             raise InvalidInput(f"corpus {name!r} is searched with {served!r}: leave out model", param="model")
-        vector, num_tokens, cached_tokens = await self._vector_of(call, name, batcher, request, deadline)
+        vector, num_tokens, cached_tokens = await self._vector_of(call, name, batcher, exchange, deadline)
         top_k = TOP_K if call.top_k is None else call.top_k
         search = asyncio.ensure_future(batcher.search(vector, top_k, call.filter, is_exact=bool(call.exact)))
-        hits = await _in_time(search, deadline, request)
-        return JSONReply(
+        hits = await _in_time(search, deadline, exchange)
+        return Reply.of_json(
             {
                 "object": "list",
                 "data": [_describe(hit, call.include_text is not False) for hit in hits],
@@ -113,7 +77,7 @@ class SearchRoute:
         return name, self._corpora[name]
 
     async def _vector_of(
-        self, call: SearchRequest, name: str, batcher: SearchBatcher, request: Request, deadline: float
+        self, call: SearchRequest, name: str, batcher: SearchBatcher, exchange: Exchange, deadline: float
     ) -> tuple[FloatArray, int, int]:
         """The query's vector, its tokens, and how many of them a cache had."""
         if (call.query is None) == (call.embedding is None):
@@ -130,7 +94,7 @@ class SearchRoute:
             inputs=[call.query or ""],
             options=options,
             deadline=deadline,
-            departed=lambda: wait_for_departure(request.receive),
+            departed=exchange.departed,
         )
         try:
             result = await self._service.embed(asked)
@@ -157,9 +121,9 @@ class SearchRoute:
         )
 
 
-async def _in_time(search: asyncio.Future[list[Hit]], deadline: float, request: Request) -> list[Hit]:
+async def _in_time(search: asyncio.Future[list[Hit]], deadline: float, exchange: Exchange) -> list[Hit]:
     """The hits; `DeadlineExceeded` or `Cancelled` where nobody can wait for them any longer."""
-    departure = asyncio.ensure_future(wait_for_departure(request.receive))
+    departure = asyncio.ensure_future(exchange.departed())
     try:
         wanted: set[asyncio.Future[Any]] = {search, departure}
         seconds = max(deadline - time.monotonic(), 0)

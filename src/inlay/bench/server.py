@@ -107,10 +107,11 @@ class ServerBench:
 
 def parse_words(text: str) -> tuple[int, int]:
     """Shortest and longest of `15` or `5-200`."""
-    shortest, _, longest = text.partition("-")
-    if not shortest.isdecimal() or not (longest or shortest).isdecimal():
+    shortest, dash, longest = text.partition("-")
+    longest = longest if dash else shortest
+    if not shortest.isdecimal() or not longest.isdecimal():
         raise ConfigError(f"--words {text}: write a number such as 15, or a range such as 5-200")
-    bounds = int(shortest), int(longest or shortest)
+    bounds = int(shortest), int(longest)
     if not 1 <= bounds[0] <= bounds[1]:
         raise ConfigError(f"--words {text}: the range must rise from at least 1")
     return bounds

@@ -1,6 +1,6 @@
 """Tiers from URLs, such as `memory://512MiB`: what `--cache` takes.
 
-In: URLs in the order they are asked. Out: a `Cache`. What is off is a `ConfigError` that names the URL, without
+In: URLs in the order they are asked. Out: a `Cache`. What is invalid is a `ConfigError` that names the URL, without
 its password. A tier's library is loaded only where a URL asks for it.
 """
 
@@ -14,8 +14,8 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 from inlay.cache.memory import MemoryTier
 from inlay.cache.record import Signer
 from inlay.cache.tiers import Cache, Tier
-from inlay.config import parse_duration, parse_size
 from inlay.errors import ConfigError
+from inlay.quantities import parse_duration, parse_size
 from inlay.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ USAGE = (
 
 
 def make_cache(urls: list[str], corpora: Iterable[Corpus] = (), secret: str | None = None) -> Cache:
-    """Tiers from URLs, in their order; `none` alone for no cache. `ConfigError` names a URL that is off.
+    """Tiers from URLs, in their order; `none` alone for no cache. `ConfigError` names a URL that is invalid.
 
     Corpora that are served for search are tiers too, behind the memory. With a secret, what is kept where others may
     write is signed.

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from inlay.cli.options import with_settings
-from inlay.config import BENCH, Settings, parse_duration
+from inlay.config import BENCH, Settings
 from inlay.errors import ConfigError
+from inlay.quantities import parse_duration
 
 if TYPE_CHECKING:
     from inlay.bench.engine import Row

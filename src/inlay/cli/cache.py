@@ -40,7 +40,7 @@ def verify(directory: Directory) -> None:
 
 @app.command()
 def rebuild(directory: Directory) -> None:
-    """Make the index anew from the segments."""
+    """Rebuild the index from the segments."""
     with _Opened(directory) as tier:
         typer.echo(f"{tier.rebuild()} entries")
 

@@ -54,7 +54,7 @@ def precompute(
                 fingerprint=embedding.spec.fingerprint,
                 width=embedding.spec.width,
                 max_tokens=embedding.spec.max_tokens,
-                dtype=settings.vector_dtype,
+                dtype=settings.store_dtype,
                 prompt=settings.prompt,
                 instruction=settings.instruction,
                 truncate=settings.truncate,

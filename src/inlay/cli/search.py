@@ -60,7 +60,7 @@ def search(
                 f"{directory} was made with {recipe.model} (fingerprint {recipe.fingerprint}); this is "
                 f"{source.spec.name} in {source.spec.dtype} (fingerprint {source.spec.fingerprint}): vectors of "
                 "different models cannot be compared. Name its model with --model and its --dtype, or precompute the "
-                "corpus anew"
+                "corpus again"
             )
         asked = _query_recipe(recipe, prompt, instruction)
         (answer,) = source.embed_texts([query], asked)

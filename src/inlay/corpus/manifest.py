@@ -53,10 +53,10 @@ def read_manifest(directory: Path) -> Manifest:
     except OSError as error:
         raise ConfigError(f"{directory}: its {MANIFEST} cannot be read ({error.strerror})") from error
     except msgspec.DecodeError as error:
-        raise ConfigError(f"{directory}: its {MANIFEST} is broken ({error}): make the corpus anew") from error
+        raise ConfigError(f"{directory}: its {MANIFEST} is broken ({error}): rebuild the corpus") from error
     if manifest.format != FORMAT:
         raise ConfigError(
-            f"{directory} is of format {manifest.format}; this version reads {FORMAT}: make the corpus anew"
+            f"{directory} is of format {manifest.format}; this version reads {FORMAT}: rebuild the corpus"
         )
     return manifest
 

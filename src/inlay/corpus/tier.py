@@ -65,6 +65,6 @@ def open_corpus_tier(directory: Path) -> CorpusTier:
     if not corpus.is_exact:
         raise ConfigError(
             f"{directory} has vectors rounded to f16, which are good for search but are not what the model gives: "
-            "precompute it with --dtype f32 to use it as a cache"
+            "precompute it with --store-dtype f32 to use it as a cache"
         )
     return CorpusTier(corpus)

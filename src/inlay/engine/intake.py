@@ -192,7 +192,7 @@ class _Request:
     def why_left(self, sequence: Sequence) -> InlayError:
         """Why a sequence was not tokenised."""
         if sequence.is_cancelled:
-            return Cancelled("nobody waits for it any more")
+            return Cancelled("the client has gone")
         if self.is_too_large:
             return self._too_large()
         return ShuttingDown("the server is shutting down: try another one", retry_after=1.0)

@@ -1,7 +1,7 @@
 """The device loop: takes batches from the queue, runs them, has every sequence answered.
 
-A failed batch is retried one by one so that only the guilty fails, and out of memory halves it, and the batches after
-it. While a batch runs on an asynchronous device, the next one is packed and sent. After a failure that no retry
+A failed batch is retried one by one so that only the one at fault fails, and out of memory halves it, and the batches
+after it. While a batch runs on an asynchronous device, the next one is packed and sent. After a failure that no retry
 explains, a batch that ran before is run again: if it fails too, the device is broken.
 """
 

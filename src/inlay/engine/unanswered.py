@@ -70,7 +70,7 @@ class Unanswered:
 
     def drop_many(self, sequences: Iterable[Sequence]) -> None:
         """Answer sequences that nobody waits for any more."""
-        self.fail_many(sequences, Cancelled("nobody waits for it any more"))
+        self.fail_many(sequences, Cancelled("the client has gone"))
 
     def fail_all(self, error: InlayError) -> None:
         """Answer all that is left."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from inlay.models.forward import ForwardPass, require, require_divisor
 from inlay.models.parts import Activation, LayerNorm, Linear, Projection, Table
 from inlay.models.plan import Plan
-from inlay.models.registry import family_of
+from inlay.models.positions import first_position_of
 from inlay.models.stream import Stream
 from inlay.ops.activation import ACTIVATIONS
 from inlay.ops.rows import Rows
@@ -93,9 +93,3 @@ class Bert(ForwardPass):
         for layer in self.layers:
             x = layer(x, stream, plan)
         return stream.hidden
-
-
-def first_position_of(config: Mapping[str, Any]) -> int:
-    """RoBERTa's positions begin after the padding id; BERT's begin at 0."""
-    is_offset = family_of(config["model_type"]).is_offset_by_padding
-    return int(config.get("pad_token_id", 1)) + 1 if is_offset else 0

@@ -29,7 +29,6 @@ class Family:
     forward: str  # "module:class"
     forward_version: int  # raise when a change to the code changes the vectors
     pooling: Pooling
-    is_offset_by_padding: bool = False  # positions start at pad_token_id + 1
     query_prompt: str | None = None
     instruction_template: str | None = None
     smallest_dimension: int | None = None  # trained with Matryoshka down to here
@@ -49,7 +48,7 @@ OUTPUTS = {
 }
 
 
-_ROBERTA = Family("inlay.models.bert:Bert", 3, Pooling.MEAN, is_offset_by_padding=True)
+_ROBERTA = Family("inlay.models.bert:Bert", 3, Pooling.MEAN)
 
 FAMILIES = {
     "qwen3": Family(

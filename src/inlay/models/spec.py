@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from inlay.errors import ModelError
+from inlay.models.positions import first_position_of
 from inlay.models.prompts import DOCUMENT, QUERY, ROLES, template_of, unwritten_prompts
 from inlay.models.registry import Family, family_of
 from inlay.types import ModelSpec, Pooling
@@ -178,8 +179,7 @@ def _max_tokens(
     family: Family,
     context_length: int | None,
 ) -> int:
-    first = int(config.get("pad_token_id", 1)) + 1 if family.is_offset_by_padding else 0
-    positions = int(config["max_position_embeddings"]) - first
+    positions = int(config["max_position_embeddings"]) - first_position_of(config)
     if context_length is not None:
         if context_length > positions:
             raise ModelError(f"--context-length {context_length} is more than the model's {positions} positions")

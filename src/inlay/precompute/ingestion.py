@@ -141,7 +141,7 @@ class Ingestion:
         for part in self._older.parts if self._older is not None else ():
             for row, record in enumerate(part.records()):
                 if record is None:
-                    raise ConfigError(f"row {part.first_row + row} of the corpus is broken: make the corpus anew")
+                    raise ConfigError(f"row {part.first_row + row} of the corpus is broken: rebuild the corpus")
                 yield record["id"], part.digest(row)
         yield from self._writer.rows_before()
 
@@ -153,7 +153,7 @@ class Ingestion:
         if self._rows_read != progress.rows_read or self._hash.hexdigest() != progress.rows_hash:
             raise ConfigError(
                 f"the input is not the one that {self._writer.path} was begun with: give that one, or remove "
-                f"{self._writer.path} to start anew"
+                f"{self._writer.path} to start again"
             )
         self._tell(self._rows_read)
 
@@ -237,7 +237,7 @@ class Ingestion:
             return self._writer.vector_of(row - self._first_row)
         entry = None if self._older is None or row is None else self._older.vector_of(row)
         if entry is None:
-            raise ConfigError(f"row {row} of the corpus is broken: make the corpus anew")
+            raise ConfigError(f"row {row} of the corpus is broken: rebuild the corpus")
         return entry
 
 

@@ -12,7 +12,7 @@ SHORTEST_RETRY, LONGEST_RETRY = 0.05, 60.0  # seconds
 
 
 class Admission:
-    """Used as a context manager around a request; refuses at the door, never in the middle."""
+    """Used as a context manager around a request; refuses before a request begins, never in its middle."""
 
     def __init__(self, max_requests: int) -> None:
         self.max_requests = max_requests

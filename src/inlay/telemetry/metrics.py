@@ -39,7 +39,7 @@ class Metrics:
             "request_seconds", "Time to answer a request", ["route"], buckets=LATENCY_BUCKETS, **own
         )
         self._truncated = Counter("truncated_inputs", "Inputs that were cut as asked", ["model"], **own)
-        self._unknown = Counter("unknown_fields", "Request fields that were ignored", **own)
+        self._ignored = Counter("ignored_fields", "Requests with fields that were ignored", **own)
         self.num_in_flight = 0
         Gauge("requests_in_flight", "Requests being answered", **own).set_function(lambda: self.num_in_flight)
         self._latencies: dict[str, Histogram] = {}
@@ -69,8 +69,8 @@ class Metrics:
         if result.truncated:
             self._truncated.labels(result.model).inc(len(result.truncated))
 
-    def count_unknown_fields(self, number: int) -> None:
-        self._unknown.inc(number)
+    def count_ignored_fields(self) -> None:
+        self._ignored.inc()
 
     def render(self) -> bytes:
         """The text that Prometheus scrapes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import socket
 from typing import Any
 from urllib.parse import urlsplit
@@ -101,14 +102,27 @@ def test_prompts_can_be_asked_for_in_every_way(server: RunningServer) -> None:
     assert not np.allclose(plain, vectors[0])
 
 
+def ignored_fields(server: RunningServer) -> float:
+    """Requests so far that had fields which are not known."""
+    found = re.search(r"^inlay_ignored_fields_total (\S+)$", server.get("/metrics").text, re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
 def test_null_and_unknown_fields_are_taken(server: RunningServer) -> None:
     nulls = dict.fromkeys(
         ["model", "encoding_format", "dimensions", "user", "prompt_name", "input_type", "instruction", "truncate"]
     )
-    reply = server.post({"input": "x", **nulls, "normalize": None, "priority": None, "tomorrow": {"a": 1}})
+    known = {"input": "x", **nulls, "normalize": None, "priority": None}
+    before = ignored_fields(server)
+    assert server.post(known).status_code == 200
+    assert ignored_fields(server) == before
+    reply = server.post({**known, "tomorrow": {"a": 1}, "later": 2})
     assert reply.status_code == 200
     assert reply.json()["model"] == "demo"
-    assert "inlay_unknown_fields_total 0.0" not in server.get("/metrics").text
+    assert ignored_fields(server) == before + 1
+    wrong = server.post({**known, "tomorrow": 1, "dimensions": "many"})
+    assert error_of(wrong)["param"] == "dimensions"
 
 
 @pytest.mark.parametrize("truncate", [True, "end"])

@@ -177,7 +177,7 @@ def test_a_vanished_segment_is_misses_and_writing_goes_on(tier: DiskTier) -> Non
     assert right(tier, range(40)) >= set(range(20, 40))
 
 
-def test_a_lost_index_is_made_anew(tmp_path: Path) -> None:
+def test_a_lost_index_is_rebuilt(tmp_path: Path) -> None:
     tier = open_disk(tmp_path, PLENTY)
     put(tier, range(200))
     tier.release()
@@ -189,7 +189,7 @@ def test_a_lost_index_is_made_anew(tmp_path: Path) -> None:
     again.release()
 
 
-def test_a_broken_index_is_made_anew(tmp_path: Path) -> None:
+def test_a_broken_index_is_rebuilt(tmp_path: Path) -> None:
     tier = open_disk(tmp_path, PLENTY)
     put(tier, range(50))
     tier.release()
@@ -199,7 +199,7 @@ def test_a_broken_index_is_made_anew(tmp_path: Path) -> None:
     again.release()
 
 
-def test_a_newer_value_wins_when_the_index_is_made_anew(tier: DiskTier) -> None:
+def test_a_newer_value_wins_when_the_index_is_rebuilt(tier: DiskTier) -> None:
     key = key_of(1)
     for value in (1.0, 2.0):
         tier.write_many({key: dense(np.full(WIDTH, value, dtype=np.float32), 1, False)})
@@ -299,7 +299,7 @@ def test_urls_open_it_with_size_and_ttl(tmp_path: Path) -> None:
         ("disk:///proc/inlay-cache", "cannot be used"),
     ],
 )
-def test_a_url_that_is_off_is_named(url: str, told: str) -> None:
+def test_a_url_that_is_invalid_is_named(url: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         make_cache([url])
 
@@ -314,7 +314,7 @@ def test_a_network_filesystem_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
         open_disk(tmp_path / "cache", PLENTY)
 
 
-def test_an_index_that_was_cut_short_is_made_anew_before_it_is_read(tmp_path: Path) -> None:
+def test_an_index_that_was_cut_short_is_rebuilt_before_it_is_read(tmp_path: Path) -> None:
     tier = open_disk(tmp_path, 1 << 26)
     for start in range(0, 20_000, 1000):
         put(tier, range(start, start + 1000))
@@ -370,7 +370,7 @@ def test_new_segments_stay_newer_than_those_before_the_index_was_lost(tmp_path: 
 
 @pytest.mark.parametrize("kind", ["cut", "zeroed", "flipped"])
 @pytest.mark.parametrize("seed", range(3))
-def test_an_index_that_is_damaged_under_an_open_tier_costs_misses_and_is_made_anew(
+def test_an_index_that_is_damaged_under_an_open_tier_costs_misses_and_is_rebuilt(
     tmp_path: Path, kind: str, seed: int
 ) -> None:
     program = Path(__file__).with_name("disk_damage.py")
@@ -485,7 +485,7 @@ def stale_index(path: Path) -> None:
         (path / "open" / name).write_text(boot)
 
 
-def test_after_a_power_cut_the_index_is_made_anew(tmp_path: Path) -> None:
+def test_after_a_power_cut_the_index_is_rebuilt(tmp_path: Path) -> None:
     stale_index(tmp_path)
     for mark in (tmp_path / "open").iterdir():
         mark.write_text("another boot")

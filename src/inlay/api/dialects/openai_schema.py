@@ -37,10 +37,6 @@ class EmbeddingRequest(Struct):
     ] = None
 
 
-class StrictEmbeddingRequest(EmbeddingRequest, forbid_unknown_fields=True):
-    """The same without fields that are not known: most requests have none, and are then decoded once."""
-
-
 class Embedding(Struct):
     """One vector; `embedding` is a list of floats, or base64 of little-endian float32."""
 

@@ -1,6 +1,6 @@
 """Makes a directory ready for the disk tier: on a local filesystem, with an index that can be opened.
 
-In: a path. Out: the tier; its index is made anew from the segments where it is lost or broken. What cannot be
+In: a path. Out: the tier; its index is rebuilt from the segments where it is lost or broken. What cannot be
 used is a `ConfigError` that says why.
 """
 
@@ -22,7 +22,7 @@ NETWORK_FILESYSTEMS = ("nfs", "cifs", "smb", "fuse.sshfs", "9p", "ceph", "gluste
 
 
 def open_disk(path: Path, max_bytes: int, ttl: float | None = None) -> DiskTier:
-    """The tier of a directory, made if need be; a lost or broken index is made anew from the segments."""
+    """The tier of a directory, made if need be; a lost or broken index is rebuilt from the segments."""
     _check_filesystem(path)
     try:
         (path / SEGMENTS).mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def _open(path: Path, max_bytes: int, ttl: float | None) -> DiskTier:
     try:
         tier = DiskTier(path, max_bytes, ttl)
     except DAMAGE as error:
-        log.warning("the cache's index is broken; making it anew", path=str(path), error=str(error))
+        log.warning("the cache's index is broken; rebuilding it", path=str(path), error=str(error))
         move_away(path / INDEX)
         tier, is_new = DiskTier(path, max_bytes, ttl), True
     if tier.is_index_lost:

@@ -83,7 +83,7 @@ class _Environment:
     def checked(self) -> lmdb.Environment:
         """The map, if reading it cannot kill the process; `lmdb.CorruptedError` otherwise."""
         try:
-            if (self.path / DATA).stat().st_ino != self._inode:  # another process has made it anew
+            if (self.path / DATA).stat().st_ino != self._inode:  # another process has rebuilt it
                 self.open()
             for name, known in self._sizes.items():
                 size = (self.path / name).stat().st_size
@@ -122,7 +122,7 @@ class SegmentIndex:
 
     @property
     def is_lost(self) -> bool:
-        """Was the file cut short, or did the machine go down while somebody wrote? Then it is to be made anew."""
+        """Was the file cut short, or did the machine go down while somebody wrote? Then it is to be rebuilt."""
         try:
             self._shared.checked()
         except DAMAGE:
@@ -131,7 +131,7 @@ class SegmentIndex:
 
     @property
     def is_damaged(self) -> bool:
-        """Was something found that is no index? It is to be made anew."""
+        """Was something found that is no index? It is to be rebuilt."""
         return self._shared.is_damaged
 
     @property

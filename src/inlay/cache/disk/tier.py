@@ -2,7 +2,7 @@
 
 In and out: entries by key. Data is written first and the index second, so an index entry never points at
 what is not there yet; whatever it points at is checked by digest and checksum when it is read, so a torn
-tail, a flipped bit, a vanished segment or a stale index are misses. A damaged index is made anew while the tier goes
+tail, a flipped bit, a vanished segment or a stale index are misses. A damaged index is rebuilt while the tier goes
 on. Many processes may use one directory: each fills segments of its own (`cache.segment_writer`). Look-ups have a
 thread of their own, and so has what takes long: no look-up waits for a disk that writes.
 """
@@ -129,10 +129,10 @@ class DiskTier:
             self._is_mending = False
             return
         self.errors += 1
-        log.warning("the cache's index is damaged; making it anew", path=str(self.path))
+        log.warning("the cache's index is damaged; rebuilding it", path=str(self.path))
         try:
             self._places.replace()
-            log.info("the cache's index was made anew", path=str(self.path), entries=self.rebuild())
+            log.info("the cache's index was rebuilt", path=str(self.path), entries=self.rebuild())
         finally:
             self._is_mending = False
 
@@ -146,7 +146,7 @@ class DiskTier:
         segments.close()
 
     def rebuild(self) -> int:
-        """Make the index anew from the segments; the number of entries."""
+        """Rebuild the index from the segments; the number of entries."""
         self._places.clear()
         records = self.records()
         while batch := list(islice(records, REBUILD_BATCH)):

@@ -125,7 +125,7 @@ def _points(corpus: Corpus) -> Iterator[list[Point]]:
         points = []
         for row, entry, record in zip(rows, entries, records, strict=True):
             if entry is None or record is None:
-                raise ConfigError(f"row {row} of {corpus.path} is broken: make the corpus anew")
+                raise ConfigError(f"row {row} of {corpus.path} is broken: rebuild the corpus")
             (unit,) = unit_rows(entry.vector[None]).tolist()
             points.append(Point(row, unit, record))
         yield points

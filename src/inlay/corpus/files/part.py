@@ -87,12 +87,12 @@ class Part:
             self._records = RecordFile(path / RECORDS)
             self._guard = FileGuard([path / VECTORS])  # the one file that stays mapped: searches read all of it
         except (OSError, ValueError, SyntaxError, TokenError) as error:  # numpy parses headers as Python
-            raise ConfigError(f"{path} is not whole ({error}): make the corpus anew") from error
+            raise ConfigError(f"{path} is incomplete ({error}): rebuild the corpus") from error
         if sha256_of(path / ROWS) != info.sha256.get(ROWS):
-            raise ConfigError(f"{path / ROWS} is not the one that the manifest tells of: make the corpus anew")
+            raise ConfigError(f"{path / ROWS} is not the one in the manifest: rebuild the corpus")
         lengths = {len(array) for array in (self.vectors, self.scales, rows)}
         if lengths != {info.num_rows}:
-            raise ConfigError(f"{path} is not whole (its files have {lengths} rows): make the corpus anew")
+            raise ConfigError(f"{path} is incomplete (its files have {lengths} rows): rebuild the corpus")
 
     def check_map(self) -> None:
         """`CorpusDamaged` where reading the vectors would end the process: their file was cut short."""

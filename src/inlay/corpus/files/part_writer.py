@@ -75,7 +75,7 @@ class PartWriter:
         if (self.progress.recipe, self.progress.source) != (recipe, source):
             raise ConfigError(
                 f"{self.path} holds an unfinished corpus of another command: repeat that command to go on, or "
-                f"remove {self.path} to start anew"
+                f"remove {self.path} to start again"
             )
         rows = self.progress.num_rows
         dtype = np.dtype("<f2" if recipe.dtype == FLOAT16 else "<f4")
@@ -97,7 +97,7 @@ class PartWriter:
             for row in rows:
                 line = records.readline()
                 if zlib.crc32(line) != row["record_crc32"]:
-                    raise ConfigError(f"{self.path / RECORDS} is broken: remove {self.path} to start anew")
+                    raise ConfigError(f"{self.path / RECORDS} is broken: remove {self.path} to start again")
                 yield msgspec.json.decode(line)["id"], bytes(row["digest"])
 
     def append(self, new: NewRow) -> None:
@@ -161,7 +161,7 @@ class PartWriter:
         except FileNotFoundError:
             return None
         except msgspec.DecodeError as error:
-            raise ConfigError(f"its {PROGRESS} is broken ({error}): remove {self.path} to start anew") from error
+            raise ConfigError(f"its {PROGRESS} is broken ({error}): remove {self.path} to start again") from error
 
     def _check_files(self, item_bytes: int) -> None:
         """`ConfigError` where a file is shorter than the checkpoint says."""
@@ -172,7 +172,7 @@ class PartWriter:
         for name, num_bytes in needed.items() if progress.rows_read else ():
             path = self.path / name
             if not path.exists() or path.stat().st_size < num_bytes:
-                raise ConfigError(f"{path} is shorter than it was: remove {self.path} to start anew")
+                raise ConfigError(f"{path} is shorter than it was: remove {self.path} to start again")
 
     def _write_lookup(self) -> int:
         """Digests sorted by their first bytes, each with the first row that has it; how many there are."""

@@ -2,7 +2,7 @@
 
 In: a corpus. Out: `index.json` and the file that it names, with the recall@10 that was measured against exact
 search when it was built. It holds a copy of the vectors in memory. Rows that are added later are searched
-exactly until the index is made anew.
+exactly until the index is rebuilt.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from inlay.errors import ConfigError
 
 
 def open_corpora(given: list[str]) -> Mapping[str, SearchBatcher]:
-    """A batcher for each name; `ConfigError` names what is off."""
+    """A batcher for each name; `ConfigError` names what is invalid."""
     batchers: dict[str, SearchBatcher] = {}
     for value in given:
         name, equals, directory = value.partition("=")

@@ -1,0 +1,32 @@
+"""What a dialect is: how one route's requests are read, and how its results and its errors are written.
+
+A new dialect is a file in this folder with one `Dialect` for each of its routes, listed in `registry`. All else
+(bounds, keys, admission, cache, metrics, the API's description) comes from the route table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from inlay.api.exchange import Exchange
+from inlay.api.replies import RenderError, Reply
+from inlay.types import EmbedRequest, EmbedResult
+
+C = TypeVar("C", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect(Generic[C]):
+    """One `POST` route of an API that clients speak."""
+
+    path: str
+    summary: str
+    request: type[C]  # the struct that a body is decoded into
+    response: type[Any]  # the struct of a reply, for the API's description
+    parse: Callable[[C, Exchange], EmbedRequest]
+    render: Callable[[EmbedResult, C], Reply]
+    render_error: RenderError

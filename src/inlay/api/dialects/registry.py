@@ -1,0 +1,11 @@
+"""The dialects that are spoken, and the one in which errors are told where no dialect is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from inlay.api.dialects import openai
+from inlay.api.dialects.dialect import Dialect
+
+DIALECTS: tuple[Dialect[Any], ...] = (openai.EMBEDDINGS,)
+render_error = openai.render_error

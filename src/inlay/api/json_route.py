@@ -1,0 +1,52 @@
+"""What every route with a body does: read it within bounds, decode it, and answer it when there is room.
+
+In: an exchange. Out: a reply. What the body means is the handler's to say. Bodies are read before a request takes its
+place among those in flight, so that a slow sender takes nobody's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import msgspec
+
+from inlay.api.body import BodyReader
+from inlay.api.decoding import BodyDecoder
+from inlay.api.exchange import Exchange
+from inlay.api.replies import Reply
+from inlay.serving.admission import Admission, ByteBudget
+from inlay.telemetry.metrics import Metrics
+
+C = TypeVar("C", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What all routes with bodies share."""
+
+    admission: Admission
+    budget: ByteBudget
+    metrics: Metrics
+    max_body_bytes: int
+    request_timeout: float  # seconds
+
+
+class JSONRoute(Generic[C]):
+    """Bodies of one struct, each answered by `handle(call, exchange, deadline)`."""
+
+    def __init__(self, gate: Gate, schema: type[C], handle: Callable[[C, Exchange, float], Awaitable[Reply]]) -> None:
+        self._gate = gate
+        self._decoder = BodyDecoder(schema)
+        self._handle = handle
+
+    async def answer(self, exchange: Exchange) -> Reply:
+        gate = self._gate
+        with BodyReader(gate.budget, gate.max_body_bytes) as reader:
+            call, has_unknown = self._decoder.decode(await reader.read(exchange.scope, exchange.receive))
+            if has_unknown:
+                gate.metrics.count_ignored_fields()
+            with gate.admission:
+                return await self._handle(call, exchange, time.monotonic() + gate.request_timeout)

@@ -1,0 +1,56 @@
+"""`GET /v1/models`, in OpenAI's shape: what is served, and all that a client needs to know of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from inlay.api.exchange import Exchange
+from inlay.api.replies import Reply
+from inlay.errors import UnknownModel, shorten
+from inlay.types import ModelSpec, Worker
+
+
+class ModelRoutes:
+    """The models of a server."""
+
+    def __init__(self, workers: Mapping[str, Worker]) -> None:
+        self._workers = workers
+        self._created = int(time.time())
+
+    async def list_models(self, exchange: Exchange) -> Reply:
+        return Reply.of_json({"object": "list", "data": self.describe_all()})
+
+    async def model(self, exchange: Exchange) -> Reply:
+        worker = self._workers.get(exchange.name)
+        if worker is None:
+            served = ", ".join(self._workers)
+            raise UnknownModel(f"model {shorten(exchange.name)!r} is not served here; these are: {served}")
+        return Reply.of_json(describe_model(worker.spec, self._created))
+
+    def describe_all(self) -> list[dict[str, Any]]:
+        return [describe_model(worker.spec, self._created) for worker in self._workers.values()]
+
+
+def describe_model(spec: ModelSpec, created: int) -> dict[str, Any]:
+    """One row of `GET /v1/models`."""
+    smallest, largest = spec.matryoshka or (None, None)
+    return {
+        "id": spec.name,
+        "object": "model",
+        "created": created,
+        "owned_by": "inlay",
+        "family": spec.family,
+        "width": spec.width,
+        "max_tokens": spec.max_tokens,
+        "pooling": spec.pooling,
+        "outputs": spec.outputs,
+        "prompts": dict(spec.prompts),
+        "takes_instructions": spec.instruction_template is not None,
+        "instruction_template": spec.instruction_template,
+        "default_prompt": spec.default_prompt,
+        "matryoshka": None if smallest is None else {"min": smallest, "max": largest},
+        "dtype": spec.dtype or None,
+        "fingerprint": spec.fingerprint or None,
+    }

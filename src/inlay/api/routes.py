@@ -1,0 +1,67 @@
+"""The table of routes: all that is known of each, from which dispatch, keys, metrics and the API's description come."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from inlay.api.exchange import Exchange
+from inlay.api.replies import RenderError, Reply
+from inlay.errors import MethodNotAllowed, NotFound, shorten
+
+GET, POST = "GET", "POST"
+PLACEHOLDER = "{name}"  # at the end of a path: the rest of what was asked for, slashes included
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method of one path."""
+
+    method: str
+    path: str
+    summary: str
+    answer: Callable[[Exchange], Awaitable[Reply]]
+    render_error: RenderError
+    is_open: bool = False  # may be asked without a key
+    is_probe: bool = False  # asked all the time, so that a refusal is no news
+    request: type[Any] | None = None  # the structs of its bodies, for the description
+    response: type[Any] | None = None
+
+
+class RouteTable:
+    """Finds routes by method and path."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes = tuple(routes)
+        self._by_path: dict[str, dict[str, Route]] = {}
+        for route in self.routes:
+            self._by_path.setdefault(route.path, {})[route.method] = route
+        self._prefixes = [path for path in self._by_path if path.endswith(PLACEHOLDER)]
+
+    def route_of(self, path: str) -> Route | None:
+        """A route of the path, whatever the method."""
+        pattern, _ = self._match(path)
+        return next(iter(self._by_path.get(pattern, {}).values()), None)
+
+    def find(self, path: str, method: str) -> tuple[Route, str]:
+        """The route, and the rest of the path for its placeholder; `NotFound` or `MethodNotAllowed`."""
+        pattern, name = self._match(path)
+        methods = self._by_path.get(pattern, {})
+        route = methods.get(GET if method == "HEAD" else method)
+        if route is not None:
+            return route, name
+        asked = f"{method} {shorten(path)}"
+        if methods:
+            raise MethodNotAllowed(f"there is no {asked}: use {', '.join(methods)}")
+        raise NotFound(f"there is no {asked}: GET /docs lists the routes")
+
+    def _match(self, path: str) -> tuple[str, str]:
+        """The path of the table that a path falls under, and what is in its placeholder."""
+        if path in self._by_path:
+            return path, ""
+        for pattern in self._prefixes:
+            prefix = pattern.removesuffix(PLACEHOLDER)
+            if path.startswith(prefix) and len(path) > len(prefix):
+                return pattern, path.removeprefix(prefix)
+        return "", ""

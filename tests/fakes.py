@@ -68,7 +68,7 @@ class FakeTokenizer:
 
     num_special_tokens = 0
 
-    def cut(self, ids: IntArray, max_tokens: int, side: Truncate, num_prefix: int = 0) -> IntArray:
+    def cut(self, ids: IntArray, max_tokens: int, side: Truncate, num_prompt: int = 0) -> IntArray:
         return ids[:max_tokens] if side is Truncate.END else ids[-max_tokens:]
 
 

@@ -74,7 +74,7 @@ def test_a_corpus_that_is_cut_under_a_server_is_refused(tmp_path: Path) -> None:
         os.truncate(part / "vectors.npy", 4096)
         refused = search()
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "corpus_damaged")
-        for name in ("rows.npy", "prefixes.npy"):
+        for name in ("rows.npy", "short_keys.npy"):
             os.truncate(part / name, 200)
         reply = server.post({"input": [f"row number {n}" for n in range(20)]})
         assert reply.status_code == 200

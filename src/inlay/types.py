@@ -111,7 +111,7 @@ class Work(Struct, frozen=True):
     content: str | list[int]  # the final text, prompt included, or token ids
     truncate: Truncate
     max_tokens: int
-    prefix: str = ""  # the prompt, with which the content begins
+    prompt: str = ""  # with which the content begins
     priority: Priority = Priority.NORMAL
     outputs: tuple[str, ...] = (DENSE,)  # the kinds to compute
 

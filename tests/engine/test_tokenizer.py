@@ -11,7 +11,7 @@ import pytest
 
 from inlay.engine.tokenizer import PIECE, Tokenizer
 from inlay.errors import ModelError
-from inlay.models.prompts import prefix_of
+from inlay.models.prompts import prompt_of
 from inlay.models.registry import QWEN3_TASK, QWEN3_TEMPLATE
 from inlay.types import EmbedOptions, ModelSpec, Pooling, Truncate
 
@@ -48,15 +48,15 @@ def test_qwen3_gives_the_golden_ids_with_its_end_token(qwen3_tokenizer: Path) ->
 
 
 def test_the_query_prompt_of_qwen3_is_exact_to_the_token(qwen3_tokenizer: Path) -> None:
-    prefix = prefix_of(qwen3_spec(qwen3_tokenizer), EmbedOptions(prompt_name="query"))
+    prefix = prompt_of(qwen3_spec(qwen3_tokenizer), EmbedOptions(prompt_name="query"))
     (ids,) = Tokenizer(qwen3_tokenizer).encode_many([prefix])
     assert ids.tolist() == [*PROMPT_IDS, END]
 
 
 def test_an_instruction_takes_the_place_of_the_task(qwen3_tokenizer: Path) -> None:
     spec = qwen3_spec(qwen3_tokenizer)
-    assert prefix_of(spec, EmbedOptions(instruction="Find {x}")) == "Instruct: Find {x}\nQuery:"
-    assert prefix_of(spec, EmbedOptions(instruction=QWEN3_TASK)) == spec.prompts["query"]
+    assert prompt_of(spec, EmbedOptions(instruction="Find {x}")) == "Instruct: Find {x}\nQuery:"
+    assert prompt_of(spec, EmbedOptions(instruction=QWEN3_TASK)) == spec.prompts["query"]
 
 
 def test_cutting_qwen3_keeps_the_end_token(qwen3_tokenizer: Path) -> None:

@@ -10,14 +10,14 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from threading import Event
 from typing import Any
 
 import numpy as np
 
+from inlay.bench.ask import Asker
 from inlay.bench.ceiling import Ceiling
 from inlay.errors import ConfigError
-from inlay.types import Answer, IntArray, Truncate, Work, Worker
+from inlay.types import IntArray, Worker
 
 LENGTHS, BATCHES = (64, 128, 256, 512, 1024, 2048), (1, 4, 8, 16, 32)
 MIXED = "mixed"
@@ -61,6 +61,7 @@ class EngineBench:
 
     def __init__(self, worker: Worker, ceiling: Ceiling, max_batch_tokens: int) -> None:
         self._worker = worker
+        self._asker = Asker(worker)
         self._ceiling = ceiling
         self._max_batch_tokens = max_batch_tokens
         self._random = np.random.default_rng()
@@ -104,27 +105,10 @@ class EngineBench:
 
     def _run(self, row: Row) -> float:
         """Seconds from handing all sequences in to having all vectors."""
-        max_tokens = self._worker.spec.max_tokens
-        works = [
-            Work(number, self._ids(length).tolist(), Truncate.NONE, max_tokens)
-            for number, length in enumerate(row.lengths)
-        ]
-        given: list[Answer] = []
-        finished = Event()
-
-        def deliver(answers: list[Answer]) -> None:
-            given.extend(answers)
-            if len(given) == len(works):
-                finished.set()
-
+        lists = [self._ids(length).tolist() for length in row.lengths]
         began = time.perf_counter()
-        self._worker.submit_many(works, deliver)
-        finished.wait()
-        seconds = time.perf_counter() - began
-        for answer in given:
-            if answer.failure is not None:
-                raise answer.failure.error()
-        return seconds
+        self._asker.ask(lists)
+        return time.perf_counter() - began
 
     def _ids(self, length: int) -> IntArray:
         return self._random.integers(0, self._worker.spec.vocab_rows, length)

@@ -1,6 +1,6 @@
 """A record: an entry as bytes that prove themselves, for tiers that keep them outside this process.
 
-    72 bytes of head: digest (32) · expires (8) · num_tokens (4) · flags (4) · kind (16) · length (4) · crc32 (4)
+    72 bytes of head: key (32) · expires (8) · num_tokens (4) · flags (4) · kind (16) · length (4) · crc32 (4)
     length bytes of payload, and in a file zeros up to the room that a slot has
 
 The checksum covers the head before it and the payload, so a torn tail or a flipped bit is no record. Against somebody
@@ -20,7 +20,7 @@ from inlay.types import Entry
 HEAD = struct.Struct("<32sdII16sII")
 _CHECKED_HEAD = struct.Struct("<32sdII16sI")  # the part that the checksum covers
 _CHECKED = _CHECKED_HEAD.size
-DIGEST_BYTES, KIND_BYTES = 32, 16
+KEY_BYTES, KIND_BYTES = 32, 16
 TRUNCATED = 1  # flag
 NEVER = float("inf")
 
@@ -49,9 +49,9 @@ class Signer:
 
 
 class Record(NamedTuple):
-    """An entry with its digest; `expires` is in seconds since 1970."""
+    """An entry with its key; `expires` is in seconds since 1970."""
 
-    digest: bytes
+    key: bytes
     expires: float
     entry: Entry
 
@@ -72,7 +72,7 @@ def encode_record(record: Record) -> bytes:
     if len(kind) > KIND_BYTES:
         raise ValueError(f"the kind of output {entry.kind!r} has a name of over {KIND_BYTES} bytes")
     flags = TRUNCATED if entry.is_truncated else 0
-    fields = (record.digest, record.expires, entry.num_tokens, flags, kind, len(entry.payload))
+    fields = (record.key, record.expires, entry.num_tokens, flags, kind, len(entry.payload))
     crc = zlib.crc32(entry.payload, zlib.crc32(_CHECKED_HEAD.pack(*fields)))
     return HEAD.pack(*fields, crc) + entry.payload
 
@@ -81,7 +81,7 @@ def decode_record(data: bytes) -> Record | None:
     """The record at the beginning of the bytes; None where there is not a whole one."""
     if len(data) <= HEAD.size:
         return None
-    digest, expires, num_tokens, flags, kind, length, crc = HEAD.unpack_from(data)
+    key, expires, num_tokens, flags, kind, length, crc = HEAD.unpack_from(data)
     payload = data[HEAD.size : HEAD.size + length]
     if len(payload) < length or zlib.crc32(payload, zlib.crc32(memoryview(data)[:_CHECKED])) != crc:
         return None
@@ -89,4 +89,4 @@ def decode_record(data: bytes) -> Record | None:
         name = kind.rstrip(b"\0").decode()
     except UnicodeDecodeError:
         return None
-    return Record(digest, expires, Entry(name, payload, num_tokens, bool(flags & TRUNCATED)))
+    return Record(key, expires, Entry(name, payload, num_tokens, bool(flags & TRUNCATED)))

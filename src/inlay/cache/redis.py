@@ -132,7 +132,7 @@ class RedisTier:
                 continue
             for key, value in zip(chunk, values or (), strict=False):
                 record = self._decode(value)
-                if record is not None and record.digest == key:
+                if record is not None and record.key == key:
                     found[key] = record.entry
                 elif value is not None:
                     self._errors += 1

@@ -1,6 +1,6 @@
 """A corpus open for reading: its parts behind one numbering of rows.
 
-In: a directory. Out: rows by digest, records by row, blocks of vectors. Immutable while open: rows that are
+In: a directory. Out: rows by key, records by row, blocks of vectors. Immutable while open: rows that are
 added later are seen when it is opened again. Knows nothing of models.
 """
 
@@ -34,13 +34,13 @@ class Corpus:
         """Are the vectors what the model gave, bit for bit?"""
         return all(part.vectors.dtype.itemsize == 4 for part in self.parts)
 
-    def find(self, digest: bytes, flags: int = 0) -> tuple[int, TextVector | None] | None:
-        """The row that has a digest, and what it holds (None: it is broken); None where no row has it.
+    def find(self, key: bytes, flags: int = 0) -> tuple[int, TextVector | None] | None:
+        """The row that has a key, and what it holds (None: it is broken); None where no row has it.
 
         With `fixed.NO_WAIT` as `flags`, `BlockingIOError` for what is not in memory.
         """
         for part in self.parts:
-            found = part.find(digest, flags)
+            found = part.find(key, flags)
             if found is not None:
                 return part.first_row + found[0], found[1]
         return None

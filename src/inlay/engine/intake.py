@@ -152,11 +152,11 @@ class Intake:
                 'or set truncate to "end" to have it cut'
             )
         if isinstance(work.content, str):
-            num_prefix = 0
-            if work.prefix and work.truncate is Truncate.START:  # the text is cut, its prompt stays
-                (prefix,) = self._tokenizer.encode_many([work.prefix])
-                num_prefix = len(prefix) - self._tokenizer.num_special_tokens
-            return self._tokenizer.cut(ids, work.max_tokens, work.truncate, num_prefix)
+            num_prompt = 0
+            if work.prompt and work.truncate is Truncate.START:  # the text is cut, its prompt stays
+                (prompt,) = self._tokenizer.encode_many([work.prompt])
+                num_prompt = len(prompt) - self._tokenizer.num_special_tokens
+            return self._tokenizer.cut(ids, work.max_tokens, work.truncate, num_prompt)
         return ids[: work.max_tokens] if work.truncate is Truncate.END else ids[-work.max_tokens :]
 
     def _name(self, work: Work, token_id: int) -> str:

@@ -73,27 +73,12 @@ def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engi
         reading = pool.submit(Tokenizer, spec.path)  # beside the weights: it takes as long
         runner = make_runner(spec, choice, settings.int8_cosine, reading.result)
         tokenizer = reading.result()
-    if tokenizer.num_ids > spec.vocab_rows:
-        log.warning(
-            "the tokenizer has ids without a row in the model; texts with them are refused",
-            model=spec.name,
-            ids=tokenizer.num_ids,
-            rows=spec.vocab_rows,
-        )
-    num_threads = settings.tokenizer_threads or max(1, min(4, (os.cpu_count() or 2) // 2))
-    max_batch_tokens = settings.max_batch_tokens or BATCH_TOKENS[choice.device.type]
+    _warn_of_ids(tokenizer, spec)
     probe = _probe(runner, tokenizer, choice)
     if choice.device.type == "cpu":
         give_back_freed_memory()
-    if runner.report is not None:
-        log.info(
-            "model quantised",
-            model=spec.name,
-            mean_cosine=round(runner.report.mean_cosine, 5),
-            worst_cosine=round(runner.report.worst_cosine, 5),
-            products=len(runner.report.errors),
-            kept=list(runner.report.kept),
-        )
+    budgets = _budgets_of(choice, settings)
+    _log_quantised(runner)
     log.info(
         "model loaded",
         model=spec.name,
@@ -101,23 +86,60 @@ def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engi
         dtype=choice.dtype_name,
         because=choice.reason,
         kernels=_kernels(choice),
-        max_batch_tokens=max_batch_tokens,
-        tokenizer_threads=num_threads,
+        **budgets,
         max_tokens=spec.max_tokens,
         fingerprint=runner.spec.fingerprint,
         seconds=round(time.monotonic() - began, 2),
     )
-    scheduler = Scheduler(max_batch_tokens, settings.max_batch_sequences, settings.max_queue_tokens)
+    return _assemble(runner, tokenizer, probe, settings, stats, **budgets)
+
+
+def _assemble(
+    runner: Runner,
+    tokenizer: Tokenizer,
+    probe: Batch,
+    settings: Settings,
+    stats: EngineStats,
+    *,
+    max_batch_tokens: int,
+    tokenizer_threads: int,
+) -> Engine:
     unanswered = Unanswered()
+    scheduler = Scheduler(max_batch_tokens, settings.max_batch_sequences, settings.max_queue_tokens)
     queue = SequenceQueue(scheduler, unanswered, stats)
-    intake = Intake(tokenizer, spec.vocab_rows, num_threads, settings.max_queue_tokens)
-    return Engine(
-        runner=runner,
-        unanswered=unanswered,
-        intake=intake,
-        queue=queue,
-        loop=DeviceLoop(runner, queue, unanswered, probe, stats, lambda: _tidy_memory(intake)),
-    )
+    intake = Intake(tokenizer, runner.spec.vocab_rows, tokenizer_threads, settings.max_queue_tokens)
+    loop = DeviceLoop(runner, queue, unanswered, probe, stats, lambda: _tidy_memory(intake))
+    return Engine(runner, unanswered, intake, queue, loop)
+
+
+def _budgets_of(choice: Choice, settings: Settings) -> dict[str, int]:
+    """What is not asked for is chosen by the device and the number of cores."""
+    return {
+        "max_batch_tokens": settings.max_batch_tokens or BATCH_TOKENS[choice.device.type],
+        "tokenizer_threads": settings.tokenizer_threads or max(1, min(4, (os.cpu_count() or 2) // 2)),
+    }
+
+
+def _warn_of_ids(tokenizer: Tokenizer, spec: ModelSpec) -> None:
+    if tokenizer.num_ids > spec.vocab_rows:
+        log.warning(
+            "the tokenizer has ids without a row in the model; texts with them are refused",
+            model=spec.name,
+            ids=tokenizer.num_ids,
+            rows=spec.vocab_rows,
+        )
+
+
+def _log_quantised(runner: Runner) -> None:
+    if runner.report is not None:
+        log.info(
+            "model quantised",
+            model=runner.spec.name,
+            mean_cosine=round(runner.report.mean_cosine, 5),
+            worst_cosine=round(runner.report.worst_cosine, 5),
+            products=len(runner.report.errors),
+            kept=list(runner.report.kept),
+        )
 
 
 def _tidy_memory(intake: Intake) -> None:

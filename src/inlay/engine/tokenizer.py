@@ -91,19 +91,19 @@ class Tokenizer:
     def token_of(self, token_id: int) -> str | None:
         return self._tokenizer.id_to_token(token_id)
 
-    def cut(self, ids: IntArray, max_tokens: int, side: Truncate, num_prefix: int = 0) -> IntArray:
+    def cut(self, ids: IntArray, max_tokens: int, side: Truncate, num_prompt: int = 0) -> IntArray:
         """At most `max_tokens` ids: tokens go from the given end of the text.
 
-        Special tokens stay, and so do the first `num_prefix` tokens of the content, which are its prompt.
+        Special tokens stay, and so do the first `num_prompt` tokens of the content, which are its prompt.
         """
         before, after = ids[: self._num_before], ids[len(ids) - self._num_after :]
         content = ids[self._num_before : len(ids) - self._num_after]
         room = max(max_tokens - self.num_special_tokens, 0)
         if side is Truncate.END:
             return np.concatenate([before, content[:room], after])
-        num_prefix = min(num_prefix, room)
-        tail = content[len(content) - (room - num_prefix) :]
-        return np.concatenate([before, content[:num_prefix], tail, after])
+        num_prompt = min(num_prompt, room)
+        tail = content[len(content) - (room - num_prompt) :]
+        return np.concatenate([before, content[:num_prompt], tail, after])
 
     def _parts_at(self, shown: tuple[str, ...]) -> bool:
         """Does it give pairs of texts the same tokens together and apart?"""

@@ -50,7 +50,7 @@ class Layer(nn.Module):
 
 
 class Bert(ForwardPass):
-    PREFIXES: ClassVar[tuple[str, ...]] = ("bert.", "roberta.")
+    WRAPPERS: ClassVar[tuple[str, ...]] = ("bert.", "roberta.")
     IS_CAUSAL: ClassVar[bool] = False
     IGNORED: ClassVar[tuple[str, ...]] = ("pooler.", "embeddings.position_ids", "cls.", "lm_head.")
     RENAMES: ClassVar[Mapping[str, str]] = {

@@ -24,7 +24,7 @@ MakeProduct = Callable[[str, Weights], Product]  # from a name and weights
 class ForwardPass(nn.Module, ABC):
     """Base of the families. `config` is config.json; `dtype` is that of products and tables."""
 
-    PREFIXES: ClassVar[tuple[str, ...]] = ()  # wrappers' names for the whole model, cut from tensor names
+    WRAPPERS: ClassVar[tuple[str, ...]] = ()  # wrappers' names for the whole model, cut from tensor names
     RENAMES: ClassVar[Mapping[str, str]] = {}  # parts of tensor names → parts of attribute names
     IGNORED: ClassVar[tuple[str, ...]] = ()  # beginnings of tensor names that no answer depends on
     IS_CAUSAL: ClassVar[bool]  # does a token see only those before it
@@ -54,8 +54,8 @@ class ForwardPass(nn.Module, ABC):
     @classmethod
     def attribute_name(cls, tensor_name: str) -> str | None:
         """Where a checkpoint's tensor belongs; None for tensors that are not needed."""
-        for prefix in cls.PREFIXES:
-            tensor_name = tensor_name.removeprefix(prefix)
+        for wrapper in cls.WRAPPERS:
+            tensor_name = tensor_name.removeprefix(wrapper)
         if tensor_name.startswith(cls.IGNORED):
             return None
         for old, new in cls.RENAMES.items():

@@ -1,6 +1,6 @@
 """What is put before a text: the checkpoint's prompts, those its publisher left out of the files, instructions.
 
-In: a spec and the options of a request. Out: the prefix. Byte for byte: one extra space after `Query:`
+In: a spec and the options of a request. Out: what is put before a text. Byte for byte: one extra space after `Query:`
 and the vectors are others. Knows nothing of tokens.
 """
 
@@ -45,7 +45,7 @@ def template_of(query_prompt: str | None) -> str | None:
     return None if found is None else f"{found[1]}{{instruction}}{found[2]}"
 
 
-def prefix_of(spec: ModelSpec, options: EmbedOptions) -> str:
+def prompt_of(spec: ModelSpec, options: EmbedOptions) -> str:
     """The text that goes before every input of a request; `InvalidInput` names what the model does not have."""
     if options.instruction is not None:
         if options.prompt_name not in (None, QUERY):

@@ -76,7 +76,7 @@ class Layer(nn.Module):
 
 
 class Qwen3(Decoder):
-    PREFIXES: ClassVar[tuple[str, ...]] = ("model.",)
+    WRAPPERS: ClassVar[tuple[str, ...]] = ("model.",)
     IGNORED: ClassVar[tuple[str, ...]] = ("lm_head.",)
 
     def __init__(self, config: Mapping[str, Any], dtype: torch.dtype) -> None:

@@ -75,8 +75,8 @@ class _Block(NamedTuple):
 class _Known:
     """What has been seen so far."""
 
-    ids: dict[str | int, bytes] = field(default_factory=dict)  # the digest of each id's text
-    rows: dict[bytes, int] = field(default_factory=dict)  # in the whole corpus, by digest
+    ids: dict[str | int, bytes] = field(default_factory=dict)  # the key of each id's text
+    rows: dict[bytes, int] = field(default_factory=dict)  # in the whole corpus, by key
     under_way: set[tuple[bytes, ...]] = field(default_factory=set)  # by the keys of the text
     failed: dict[tuple[bytes, ...], str] = field(default_factory=dict)
 
@@ -133,16 +133,16 @@ class Ingestion:
 
     def _remember(self) -> None:
         """Ids and texts of older parts, and of this one up to its checkpoint."""
-        for row, (id_, digest) in enumerate(self._rows_before()):
-            self._known.ids[id_] = digest
-            self._known.rows.setdefault(digest, row)
+        for row, (id_, key) in enumerate(self._rows_before()):
+            self._known.ids[id_] = key
+            self._known.rows.setdefault(key, row)
 
     def _rows_before(self) -> Iterator[tuple[str | int, bytes]]:
         for part in self._older.parts if self._older is not None else ():
             for row, record in enumerate(part.records()):
                 if record is None:
                     raise ConfigError(f"row {part.first_row + row} of the corpus is broken: rebuild the corpus")
-                yield record["id"], part.digest(row)
+                yield record["id"], part.key(row)
         yield from self._writer.rows_before()
 
     def _skip(self, rows: Iterator[Row]) -> None:
@@ -225,10 +225,10 @@ class Ingestion:
             is_same = known.ids[candidate.id] in keys
             return None if is_same else f"has the id {candidate.id!r} of another text: ids must be unique"
         entry = entries.get(keys) or self._entry_of(known.row_of(keys))
-        digest = keys[-1] if entry.is_truncated else keys[0]
-        known.rows.setdefault(digest, self._first_row + self._writer.num_rows)
-        known.ids[candidate.id] = digest
-        self._writer.append(NewRow(digest, entry, {**_kept(row, self._columns), "id": candidate.id, "text": row.text}))
+        key = keys[-1] if entry.is_truncated else keys[0]
+        known.rows.setdefault(key, self._first_row + self._writer.num_rows)
+        known.ids[candidate.id] = key
+        self._writer.append(NewRow(key, entry, {**_kept(row, self._columns), "id": candidate.id, "text": row.text}))
         return None
 
     def _entry_of(self, row: int | None) -> TextVector:

@@ -101,7 +101,7 @@ class Flights:
             given.content,
             options.truncate,
             worker.spec.max_tokens,
-            given.prefix,
+            given.prompt,
             options.priority,
             tuple(kinds),
         )

@@ -13,7 +13,7 @@ import numpy as np
 
 from inlay.cache.key import CacheKeys, cache_keys
 from inlay.errors import InlayError, InvalidInput
-from inlay.models.prompts import prefix_of
+from inlay.models.prompts import prompt_of
 from inlay.models.registry import OUTPUTS
 from inlay.serving.shaping import shape_vectors
 from inlay.types import DENSE, Answer, EmbedOptions, EmbedRequest, EmbedResult, Entry, FloatArray, ModelSpec
@@ -25,7 +25,7 @@ class Input:
 
     index: int  # place in the request; results are written here and nowhere else
     content: str | list[int]  # the final text, prompt included, or token ids
-    prefix: str = ""  # the prompt, with which the content begins
+    prompt: str = ""  # with which the content begins
     keys: dict[str, CacheKeys] = field(default_factory=dict)  # by kind of output
     payloads: dict[str, bytes] = field(default_factory=dict)  # by kind, the canonical outputs that are there
     num_tokens: int = 0  # filled with a payload
@@ -72,16 +72,16 @@ def check_options(spec: ModelSpec, options: EmbedOptions) -> None:
 def make_inputs(spec: ModelSpec, request: EmbedRequest) -> list[Input]:
     """An `Input` for each input, prompt in front; one that cannot have a key carries its error."""
     options = request.options
-    prefix = prefix_of(spec, options)
+    prompt = prompt_of(spec, options)
     inputs = []
     for index, content in enumerate(request.inputs):
-        given = Input(index, content, prefix)
+        given = Input(index, content, prompt)
         try:
             if not content:
                 raise InvalidInput("is empty: send a text, or leave it out")
-            if prefix and not isinstance(content, str):
+            if prompt and not isinstance(content, str):
                 raise InvalidInput("has token ids, before which no prompt can be put: send texts, or no prompt")
-            final = given.content = prefix + content if isinstance(content, str) else content
+            final = given.content = prompt + content if isinstance(content, str) else content
             for kind in options.outputs:
                 given.keys[kind] = cache_keys(spec.fingerprint, kind, final, options.truncate, spec.max_tokens)
         except InvalidInput as error:

@@ -17,7 +17,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
 
-from inlay.cache.record import DIGEST_BYTES, HEAD, Record, decode_record, encode_record
+from inlay.cache.record import HEAD, KEY_BYTES, Record, decode_record, encode_record
 
 MAGIC, VERSION = b"INLAYSEG", 2
 HEADER = struct.Struct("<8sII48x")
@@ -76,9 +76,9 @@ class Segment:
         data = os.pread(self._file.fileno(), self.stride, HEADER.size + slot * self.stride)
         return decode_record(data)
 
-    def read_digest(self, slot: int) -> bytes:
-        """The digest in a slot, unproved; zeros where nothing was written."""
-        return os.pread(self._file.fileno(), DIGEST_BYTES, HEADER.size + slot * self.stride)
+    def read_key(self, slot: int) -> bytes:
+        """The key in a slot, unproved; zeros where nothing was written."""
+        return os.pread(self._file.fileno(), KEY_BYTES, HEADER.size + slot * self.stride)
 
     def is_empty(self, slot: int) -> bool:
         """Has nothing ever been written to the slot?"""

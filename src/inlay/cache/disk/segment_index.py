@@ -1,6 +1,6 @@
-"""Where the disk tier's entries lie: an LMDB map from digest to segment and slot, shared by processes.
+"""Where the disk tier's entries lie: an LMDB map from key to segment and slot, shared by processes.
 
-In: digests with their places. Out: places, which may be out of date: whoever reads there checks what it finds.
+In: keys with their places. Out: places, which may be out of date: whoever reads there checks what it finds.
 Also counts the segments, so that a number is never used twice. LMDB reads through a map, so a file that was cut short
 would kill the process: its size is looked at before each use, and what is damaged is a miss and told by `is_damaged`.
 Knows nothing of what lies in a place.
@@ -23,7 +23,7 @@ from inlay.cache.disk.open_marks import OpenMarks
 
 _PLACE = struct.Struct("<II")  # segment, slot
 _COUNTER = b"last segment"
-KEY_BYTES = 16  # of the digest; the whole digest is in the record
+SHORT_KEY_BYTES = 16  # of the key; the whole key is in the record
 SMALLEST_FILE = 8192  # bytes that each of LMDB's files has at least
 SMALLEST_MAP = 64 << 20  # bytes of address space
 DATA, LOCKS = "data.mdb", "lock.mdb"
@@ -140,39 +140,39 @@ class SegmentIndex:
             has_counter = transaction.get(_COUNTER) is not None
             return int(transaction.stat()["entries"]) - has_counter
 
-    def find_many(self, digests: list[bytes]) -> list[Place | None]:
-        """The place of each digest; None where there is none, or where the index is damaged."""
+    def find_many(self, keys: list[bytes]) -> list[Place | None]:
+        """The place of each key; None where there is none, or where the index is damaged."""
         found: list[Place | None] = []
         try:
             with self._shared.checked().begin() as transaction:
-                for digest in digests:
-                    found.append(self._find(transaction, digest))
+                for key in keys:
+                    found.append(self._find(transaction, key))
         except (lmdb.Error, *DAMAGE):
             self._shared.is_damaged = True
-            found += [None] * (len(digests) - len(found))
+            found += [None] * (len(keys) - len(found))
         return found
 
-    def _find(self, transaction: lmdb.Transaction, digest: bytes) -> Place | None:
+    def _find(self, transaction: lmdb.Transaction, key: bytes) -> Place | None:
         try:
-            place = transaction.get(digest[:KEY_BYTES])
+            place = transaction.get(key[:SHORT_KEY_BYTES])
             return None if place is None else Place(*_PLACE.unpack(place))
         except (lmdb.Error, *DAMAGE):
             self._shared.is_damaged = True
             return None
 
     def put_many(self, places: Iterable[tuple[bytes, Place]]) -> None:
-        pairs = [(digest[:KEY_BYTES], _PLACE.pack(*place)) for digest, place in places]
+        pairs = [(key[:SHORT_KEY_BYTES], _PLACE.pack(*place)) for key, place in places]
         with self._writing() as transaction, transaction.cursor() as cursor:
             cursor.putmulti(pairs)
 
     def forget_many(self, places: Iterable[tuple[bytes, Place]]) -> int:
-        """Drop digests that still have these places; how many did."""
+        """Drop keys that still have these places; how many did."""
         forgotten = 0
         with self._writing() as transaction:
-            for digest, place in places:
-                key = digest[:KEY_BYTES]
-                if transaction.get(key) == _PLACE.pack(*place):
-                    transaction.delete(key)
+            for key, place in places:
+                short = key[:SHORT_KEY_BYTES]
+                if transaction.get(short) == _PLACE.pack(*place):
+                    transaction.delete(short)
                     forgotten += 1
         return forgotten
 

@@ -69,7 +69,7 @@ class SegmentWriter:
         now, later = records[:num_free], records[num_free:]
         segment.write(slot, now)
         self._active[room] = (number, segment, slot + len(now))
-        self._places.put_many((record.digest, Place(number, at)) for at, record in enumerate(now, start=slot))
+        self._places.put_many((record.key, Place(number, at)) for at, record in enumerate(now, start=slot))
         if len(now) == num_free:
             del self._active[room]
             self._syncing.submit(_sync_and_close, segment)
@@ -143,7 +143,7 @@ class SegmentWriter:
             number, segment, first = self._dropped.popleft()
             slots = range(first, min(first + budget, segment.num_slots))
             budget -= len(slots)
-            places = ((segment.read_digest(slot), Place(number, slot)) for slot in slots)
+            places = ((segment.read_key(slot), Place(number, slot)) for slot in slots)
             self.evictions += self._places.forget_many(places)
             if slots.stop < segment.num_slots:
                 self._dropped.appendleft((number, segment, slots.stop))

@@ -1,7 +1,7 @@
-"""The disk tier: segment files with the payloads, and an LMDB index from digest to segment and slot.
+"""The disk tier: segment files with the payloads, and an LMDB index from key to segment and slot.
 
 In and out: entries by key. Data is written first and the index second, so an index entry never points at
-what is not there yet; whatever it points at is checked by digest and checksum when it is read, so a torn
+what is not there yet; whatever it points at is checked by key and checksum when it is read, so a torn
 tail, a flipped bit, a vanished segment or a stale index are misses. A damaged index is rebuilt while the tier goes
 on. Many processes may use one directory: each fills segments of its own (`cache.segment_writer`). Look-ups have a
 thread of their own, and so has what takes long: no look-up waits for a disk that writes.
@@ -101,7 +101,7 @@ class DiskTier:
         self._segments.sweep()
         for key, place in zip(keys, self._places.find_many(keys), strict=True):
             record = None if place is None else self._read(place)
-            if record is not None and record.digest == key and record.expires > now:
+            if record is not None and record.key == key and record.expires > now:
                 found[key] = record.entry
             elif record is None and place is not None:
                 self.errors += self._is_broken(place)
@@ -150,7 +150,7 @@ class DiskTier:
         self._places.clear()
         records = self.records()
         while batch := list(islice(records, REBUILD_BATCH)):
-            self._places.put_many((record.digest, Place(number, slot)) for number, slot, record in batch)
+            self._places.put_many((record.key, Place(number, slot)) for number, slot, record in batch)
         self.settle()
         return self.num_entries
 

@@ -5,10 +5,10 @@ and each record when it is read. So what is broken, or another corpus's, is neve
 
 vectors.npy    [n, width] float32 (canonical) or float16 (unit vectors)
 scales.npy     [n] float32, one over the length of the vector
-rows.npy       [n] digest of the cache key · num_tokens · truncated · crc32 of these and the vector · crc32 of
+rows.npy       [n] key of the cache (32 bytes) · num_tokens · truncated · crc32 of these and the vector · crc32 of
                    the record · where it begins
 records.jsonl  {"id": …, "text": …, and the columns that were kept}, a line a row
-prefixes.npy   [distinct] first 8 bytes of the digests as numbers, sorted
+short_keys.npy   [distinct] first 8 bytes of the keys as numbers, sorted
 places.npy     [distinct] the row of each
 failed.jsonl   rows of the input that have no vector, with the reason
 """
@@ -34,10 +34,10 @@ from inlay.file_guard import FileGuard
 from inlay.types import FloatArray
 
 VECTORS, SCALES, ROWS, RECORDS = "vectors.npy", "scales.npy", "rows.npy", "records.jsonl"
-PREFIXES, PLACES, FAILED = "prefixes.npy", "places.npy", "failed.jsonl"
+SHORT_KEYS, PLACES, FAILED = "short_keys.npy", "places.npy", "failed.jsonl"
 ROW = np.dtype(
     [
-        ("digest", "V32"),
+        ("key", "V32"),
         ("num_tokens", "<u4"),
         ("truncated", "<u4"),
         ("crc32", "<u4"),
@@ -47,7 +47,7 @@ ROW = np.dtype(
 )
 ROW_BYTES = struct.Struct("<32sIIIIQ")  # the same, for one row
 
-DIGEST_BYTES = 32
+KEY_BYTES = 32
 
 Array = npt.NDArray[Any]
 
@@ -60,14 +60,14 @@ class TextVector(NamedTuple):
     is_truncated: bool
 
 
-def check_of(digest: bytes, num_tokens: int, truncated: int, vector: Array) -> int:
+def check_of(key: bytes, num_tokens: int, truncated: int, vector: Array) -> int:
     """The crc32 that proves a row."""
-    head = digest + num_tokens.to_bytes(4, "little") + truncated.to_bytes(4, "little")
+    head = key + num_tokens.to_bytes(4, "little") + truncated.to_bytes(4, "little")
     return zlib.crc32(np.ascontiguousarray(vector).data.cast("B"), zlib.crc32(head))
 
 
-def prefix_of(digest: bytes) -> int:
-    return int.from_bytes(digest[:8], "big")
+def short_key_of(key: bytes) -> int:
+    return int.from_bytes(key[:8], "big")
 
 
 class Part:
@@ -80,7 +80,7 @@ class Part:
             self.vectors = _load(path / VECTORS)
             self.scales: FloatArray = np.array(_load(path / SCALES))
             rows = _load(path / ROWS)
-            self._prefixes = np.array(_load(path / PREFIXES))  # in memory: most look-ups end with it
+            self._short_keys = np.array(_load(path / SHORT_KEYS))  # in memory: most look-ups end with it
             self._places = np.array(_load(path / PLACES))
             self._row_bytes = RowFile(path / ROWS, rows)
             self._vector_bytes = RowFile(path / VECTORS, self.vectors)
@@ -99,20 +99,20 @@ class Part:
         if (file := self._guard.shortened()) is not None:
             raise CorpusDamaged(f"{file} was cut short while it is served: restore it, and restart the server")
 
-    def find(self, digest: bytes, flags: int = 0) -> tuple[int, TextVector | None] | None:
-        """The row that has a digest, and what it holds (None: its bytes do not prove themselves); None: not here."""
-        prefix = prefix_of(digest)
-        place = int(np.searchsorted(self._prefixes, np.uint64(prefix)))
-        while place < len(self._prefixes) and self._prefixes[place] == prefix:
+    def find(self, key: bytes, flags: int = 0) -> tuple[int, TextVector | None] | None:
+        """The row that has a key, and what it holds (None: its bytes do not prove themselves); None: not here."""
+        short = short_key_of(key)
+        place = int(np.searchsorted(self._short_keys, np.uint64(short)))
+        while place < len(self._short_keys) and self._short_keys[place] == short:
             row = int(self._places[place])
             data = self._row_bytes.read(row, flags)
-            if data[: len(digest)] == digest:
+            if data[: len(key)] == key:
                 return row, self._decode(row, data, flags)
             place += 1
         return None
 
-    def digest(self, row: int) -> bytes:
-        return bytes(self._row_bytes.read(row)[:DIGEST_BYTES])
+    def key(self, row: int) -> bytes:
+        return bytes(self._row_bytes.read(row)[:KEY_BYTES])
 
     def vector_of(self, row: int) -> TextVector | None:
         """A row as it is stored; None when its bytes do not prove themselves."""
@@ -122,10 +122,10 @@ class Part:
         stored = self._vector_bytes.read(row, flags)
         if len(data) < ROW_BYTES.size or len(stored) < self._vector_bytes.num_bytes:
             return None
-        digest, num_tokens, truncated, crc, _, _ = ROW_BYTES.unpack(data)
+        key, num_tokens, truncated, crc, _, _ = ROW_BYTES.unpack(data)
         vector = np.frombuffer(stored, dtype=self.vectors.dtype)
         vector.flags.writeable = False
-        if check_of(digest, num_tokens, truncated, vector) != crc:
+        if check_of(key, num_tokens, truncated, vector) != crc:
             return None
         return TextVector(vector, num_tokens, bool(truncated))
 

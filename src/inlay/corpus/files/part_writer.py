@@ -22,16 +22,16 @@ from inlay.corpus.files.npy_writer import HEADER_BYTES, NpyWriter
 from inlay.corpus.files.part import (
     FAILED,
     PLACES,
-    PREFIXES,
     RECORDS,
     ROW,
     ROWS,
     SCALES,
+    SHORT_KEYS,
     VECTORS,
     TextVector,
     check_of,
-    prefix_of,
     sha256_of,
+    short_key_of,
 )
 from inlay.corpus.manifest import PartInfo, sync_directory, write_atomically
 from inlay.corpus.recipe import FLOAT16, Recipe
@@ -44,7 +44,7 @@ BUILDING, PROGRESS = "building", "progress.json"
 class NewRow(NamedTuple):
     """A row to append; its vector is canonical, or one that the corpus has already."""
 
-    digest: bytes
+    key: bytes
     given: TextVector
     record: Mapping[str, Any]
 
@@ -91,14 +91,14 @@ class PartWriter:
         return self._vectors.num_rows
 
     def rows_before(self) -> Iterator[tuple[str | int, bytes]]:
-        """Id and digest of each row that was here when the work was taken up."""
+        """Id and key of each row that was here when the work was taken up."""
         rows = np.load(self.path / ROWS, mmap_mode="r", allow_pickle=False)
         with (self.path / RECORDS).open("rb") as records:
             for row in rows:
                 line = records.readline()
                 if zlib.crc32(line) != row["record_crc32"]:
                     raise ConfigError(f"{self.path / RECORDS} is broken: remove {self.path} to start again")
-                yield msgspec.json.decode(line)["id"], bytes(row["digest"])
+                yield msgspec.json.decode(line)["id"], bytes(row["key"])
 
     def append(self, new: NewRow) -> None:
         _, num_tokens, is_truncated = new.given
@@ -108,10 +108,10 @@ class PartWriter:
         stored = new.given.vector.astype(self._vectors.dtype, copy=False)
         if self._vectors.dtype != new.given.vector.dtype:
             stored = (new.given.vector * _scale_of(new.given.vector)).astype(self._vectors.dtype)
-        crc = check_of(new.digest, num_tokens, is_truncated, stored)
+        crc = check_of(new.key, num_tokens, is_truncated, stored)
         begin = self._records.size
         record_crc = self._records.append(new.record)
-        row = (new.digest, num_tokens, is_truncated, crc, record_crc, begin)
+        row = (new.key, num_tokens, is_truncated, crc, record_crc, begin)
         self._vectors.append(stored[None])
         self._scales.append(np.array([_scale_of(stored)], dtype=np.float32))
         self._rows.append(np.array([row], dtype=ROW))
@@ -175,15 +175,15 @@ class PartWriter:
                 raise ConfigError(f"{path} is shorter than it was: remove {self.path} to start again")
 
     def _write_lookup(self) -> int:
-        """Digests sorted by their first bytes, each with the first row that has it; how many there are."""
+        """Keys sorted by their first bytes, each with the first row that has it; how many there are."""
         first: dict[bytes, int] = {}
-        digests = np.load(self.path / ROWS, mmap_mode="r", allow_pickle=False)["digest"]
-        for row, digest in enumerate(digests):
-            first.setdefault(bytes(digest), row)
-        prefixes = np.array([prefix_of(digest) for digest in first], dtype=np.uint64)
+        keys = np.load(self.path / ROWS, mmap_mode="r", allow_pickle=False)["key"]
+        for row, key in enumerate(keys):
+            first.setdefault(bytes(key), row)
+        short_keys = np.array([short_key_of(key) for key in first], dtype=np.uint64)
         places = np.array(list(first.values()), dtype=np.uint32)
-        order = np.argsort(prefixes, kind="stable")
-        for name, array in ((PREFIXES, prefixes[order]), (PLACES, places[order])):
+        order = np.argsort(short_keys, kind="stable")
+        for name, array in ((SHORT_KEYS, short_keys[order]), (PLACES, places[order])):
             with (self.path / name).open("wb") as file:
                 np.save(file, array)
                 file.flush()

@@ -9,6 +9,8 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from inlay.models.registry import FAMILIES
+
 WORDS = """
 a the of and to in is that it was for on are as with his they at be this from or one had by word but
 not what all were we when your can said there use an each which she do how their if will up other
@@ -90,7 +92,7 @@ def write_layout(
     max_seq_length: int | None,
     prompts: dict[str, str] | None,
 ) -> None:
-    pooling = pooling or ("last" if family == "qwen3" else "mean")
+    pooling = pooling or FAMILIES[family].pooling
     kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
     write_json(
         path / "modules.json",

@@ -36,7 +36,7 @@ Knows nothing of dialects: how an error looks on the wire is theirs to say.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 __all__ = [
@@ -88,6 +88,17 @@ class InlayError(Exception):
         self.message = message
         self.param = param
         self.retry_after = retry_after
+
+    def renamed(self, names: Mapping[str, str]) -> InlayError:
+        """The error with another name for the field at fault, where that has one."""
+        field, bracket, place = (self.param or "").partition("[")
+        if field not in names:
+            return self
+        param = names[field] + bracket + place
+        message = self.message
+        if self.param and message.startswith(self.param):
+            message = param + message.removeprefix(self.param)
+        return type(self)(message, param=param, retry_after=self.retry_after)
 
     def for_input(self, index: int) -> InlayError:
         """The error as the request whose input it is should read it."""

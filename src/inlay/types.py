@@ -169,7 +169,7 @@ class EmbedResult:
     truncated: list[int]  # indices of the inputs that were cut
     queue_seconds: float
     model_seconds: float
-    payloads: Mapping[str, list[bytes]]  # of the kinds other than dense, in the order of the inputs
+    others: Mapping[str, list[npt.NDArray[Any]]]  # the kinds other than dense, in the order of the inputs
 
     @property
     def num_inputs(self) -> int:

@@ -17,11 +17,11 @@ from inlay.cache.urls import make_cache
 from inlay.corpus.corpus import Corpus
 from inlay.corpus.tier import CorpusTier, open_corpus_tier
 from inlay.errors import ConfigError
-from inlay.types import DENSE, Truncate
+from inlay.types import Truncate
 
 
 def key_of(text: str) -> bytes:
-    return cache_keys(SPEC.fingerprint, DENSE, text, Truncate.NONE, SPEC.max_tokens).whole
+    return cache_keys(SPEC.fingerprint, "dense.1", text, Truncate.NONE, SPEC.max_tokens).whole
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from running import collected, make_runner, sequence_of
@@ -63,6 +64,25 @@ def test_in_int8_the_bits_are_the_same(checkpoint: Callable[[str], Path], monkey
     for seconds in (1.0, 0.0, 1e-4):  # pieces of other sizes each time
         monkeypatch.setattr(pieces, "PIECE_SECONDS", seconds)
         assert np.array_equal(in_pieces(runner, LONG)[0], whole)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_what_a_layer_adds_keeps_its_own_bias(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    """Of a family whose layers end in a product with a bias, another in each."""
+    if dtype == "int8" and not can_multiply_bytes():
+        pytest.skip("the processor has no VNNI")
+    sample = [sequence_of([1, 2, 3, number]) for number in range(8)]
+    runner = Runner(read_spec(checkpoint("qwen3"), "x"), choose("cpu", dtype), lambda: sample, 0.9)
+    torch.manual_seed(0)
+    for layer in runner._model.layers:
+        layer.mlp.down.product._bias = torch.randn(64).to(torch.float32)
+    monkeypatch.setattr(pieces, "PIECE_SECONDS", 0.0)
+    whole = collected(runner, runner.launch(pack([sequence_of(LONG)])))
+    found, _ = in_pieces(runner, LONG)
+    cosine = (whole * found).sum() / np.linalg.norm(whole) / np.linalg.norm(found)
+    assert cosine > (0.999999 if dtype == "float32" else 0.9999)
 
 
 def test_only_a_lone_long_input_of_a_causal_model_runs_in_pieces(

@@ -13,7 +13,7 @@ from checkpoints import CONFIGS, make_checkpoint, text_of
 from running import make_runner, run_alone, run_packed
 from tokenizers import Tokenizer
 
-from inlay.models.registry import FAMILIES
+from inlay.models.registry import FAMILIES, forward_class
 from inlay.types import FloatArray
 
 COSINE = {"float32": 0.999999, "bfloat16": 0.9999}
@@ -58,7 +58,7 @@ def test_packed_vectors_equal_the_reference(
     path = checkpoint(family)
     lists = ids_of(path, lengths)
     vectors = run_packed(make_runner(path, dtype), lists)
-    expected = reference(path, lists, "last" if family == "qwen3" else "mean")
+    expected = reference(path, lists, FAMILIES[family].pooling)
     assert vectors.shape == (len(lists), expected.shape[1])
     assert vectors.dtype == np.float32
     assert (vectors * expected).sum(axis=1).min() >= COSINE[dtype]
@@ -125,11 +125,19 @@ def test_sentence_transformers_gives_the_same_from_texts(checkpoint: Checkpoint,
     assert np.abs(vectors - expected).max() <= 1e-5
 
 
+def test_names_of_attributes_are_not_renamed_again(family: str) -> None:
+    """An int8 checkpoint is written under them, and loaded like any other."""
+    with torch.device("meta"):
+        model = forward_class(family)(CONFIGS[family]().to_dict(), torch.float32)
+    for name in model.state_dict():
+        assert model.attribute_name(name) == name
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_gpu_gives_the_reference_too(checkpoint: Checkpoint, family: str, dtype: str) -> None:
     path = checkpoint(family)
     lists = ids_of(path, [1, 20, 20, 20, 300])
     vectors = run_packed(make_runner(path, dtype, "cuda"), lists)
-    expected = reference(path, lists, "last" if family == "qwen3" else "mean")
+    expected = reference(path, lists, FAMILIES[family].pooling)
     assert (vectors * expected).sum(axis=1).min() >= COSINE[dtype]

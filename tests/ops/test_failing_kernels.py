@@ -123,4 +123,5 @@ def test_rows_that_still_want_their_bias_get_it_in_every_op(build: Kernels | Non
     deltas = Deltas(rows)
     deltas.put(0, 4, Rows(x.values[:4], x.scales[:4], x.bias))
     deltas.put(4, rows, Rows(x.values[4:], x.scales[4:], x.bias))
+    deltas.end_layer()
     near(deltas.of(0, rows).full(), x.full())

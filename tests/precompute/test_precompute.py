@@ -20,7 +20,7 @@ from inlay.corpus.files.part import FAILED, TextVector
 from inlay.corpus.recipe import Recipe
 from inlay.errors import ConfigError, WorkerDead
 from inlay.precompute.ingestion import BLOCK, Embedded
-from inlay.types import DENSE, Truncate
+from inlay.types import Truncate
 
 
 def rows_of(numbers: range, texts: int = 10**9) -> list[dict[str, Any]]:
@@ -46,7 +46,7 @@ def test_rows_come_back_with_their_vectors_ids_texts_and_kept_columns(tmp_path: 
         assert entry is not None
         assert np.array_equal(entry.vector, vector_of(f"text {row}"))
         assert entry.num_tokens == len(f"text {row}")
-        key = cache_keys(SPEC.fingerprint, DENSE, f"text {row}", Truncate.NONE, SPEC.max_tokens).whole
+        key = cache_keys(SPEC.fingerprint, "dense.1", f"text {row}", Truncate.NONE, SPEC.max_tokens).whole
         found = corpus.find(key)
         assert found is not None
         assert found[0] == row
@@ -311,7 +311,7 @@ def test_a_corpus_made_with_cutting_serves_default_clients_what_was_not_cut(tmp_
     corpus = Corpus(tmp_path / "c")
     for n in range(20):
         text = f"text {n}"
-        whole, cut = cache_keys(SPEC.fingerprint, DENSE, text, Truncate.END, SPEC.max_tokens)
+        whole, cut = cache_keys(SPEC.fingerprint, "dense.1", text, Truncate.END, SPEC.max_tokens)
         assert cut is not None
         assert (corpus.find(whole) is not None) == (len(text) <= 6)
         assert (corpus.find(cut) is not None) == (len(text) > 6)

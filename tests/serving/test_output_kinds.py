@@ -17,9 +17,9 @@ from inlay.cache.urls import make_cache
 from inlay.errors import InvalidInput
 from inlay.models.registry import OUTPUTS, OutputKind
 from inlay.serving.service import Service
-from inlay.types import DENSE, EmbedOptions, EmbedRequest, Entry
+from inlay.types import DENSE, EmbedOptions, EmbedRequest, EmbedResult, Entry
 
-PAIRS = "pairs"  # ids and weights, eight bytes each
+PAIRS, PAIR = "pairs", np.dtype([("id", "S4"), ("weight", "S4")])
 TEXTS = ["a", "some words", "x" * 37]
 
 
@@ -37,7 +37,7 @@ class TwoKinds(FakeWorker):
 
 @pytest.fixture(autouse=True)
 def pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(OUTPUTS, PAIRS, OutputKind("none:None", lambda num_bytes, spec: num_bytes % 8 == 0))
+    monkeypatch.setitem(OUTPUTS, PAIRS, OutputKind("none:None", PAIR, lambda number, spec: True))
 
 
 @pytest.fixture(params=["memory", "disk", "redis"])
@@ -57,12 +57,16 @@ def expected(texts: list[str]) -> list[bytes]:
     return [TwoKinds().payload_of(PAIRS, text) for text in texts]
 
 
+def bytes_of(result: EmbedResult) -> dict[str, list[bytes]]:
+    return {kind: [array.tobytes() for array in arrays] for kind, arrays in result.others.items()}
+
+
 def test_both_kinds_are_computed_together_kept_apart_and_come_back_from_any_tier(cache_url: str) -> None:
     async def story() -> None:
         worker = TwoKinds()
         service = Service({"fake": worker}, make_cache([cache_url]))
         first = await service.embed(request_of(TEXTS, DENSE, PAIRS))
-        assert first.payloads == {PAIRS: expected(TEXTS)}
+        assert bytes_of(first) == {PAIRS: expected(TEXTS)}
         assert np.array_equal(first.vectors, [vector_of(text) for text in TEXTS])
         assert [work.outputs for work in worker.submitted] == [(DENSE, PAIRS)] * 3, "one computation for both"
         await service.flights.finish()
@@ -70,7 +74,7 @@ def test_both_kinds_are_computed_together_kept_apart_and_come_back_from_any_tier
         for outputs in ((PAIRS,), (DENSE,), (PAIRS, DENSE)):
             again = await service.embed(request_of(TEXTS, *outputs))
             assert again.cache_status == "hit"
-            assert again.payloads == ({PAIRS: expected(TEXTS)} if PAIRS in outputs else {})
+            assert bytes_of(again) == ({PAIRS: expected(TEXTS)} if PAIRS in outputs else {})
             assert again.vectors.shape == (3, SPEC.width if DENSE in outputs else 0)
         assert len(worker.submitted) == 3
         await service.close()
@@ -86,7 +90,7 @@ def test_only_the_kind_that_is_missing_is_computed() -> None:
         await service.flights.finish()
         both = await service.embed(request_of(["a"], DENSE, PAIRS))
         assert [work.outputs for work in worker.submitted] == [(DENSE,), (PAIRS,)]
-        assert (both.payloads[PAIRS], both.num_hits) == (expected(["a"]), 0)
+        assert (bytes_of(both)[PAIRS], both.num_hits) == (expected(["a"]), 0)
 
     asyncio.run(story())
 
@@ -102,7 +106,7 @@ def test_requests_of_different_kinds_share_what_they_have_in_common() -> None:
         worker.gate.set()
         for task, outputs in zip(tasks, kinds, strict=True):
             result = await task
-            assert result.payloads == ({PAIRS: expected(TEXTS)} if PAIRS in outputs else {})
+            assert bytes_of(result) == ({PAIRS: expected(TEXTS)} if PAIRS in outputs else {})
         assert sorted(work.outputs for work in worker.submitted) == [(DENSE,)] * 3 + [(PAIRS,)] * 3
 
     asyncio.run(story())
@@ -118,7 +122,7 @@ def test_an_entry_of_another_kind_under_the_key_is_a_miss() -> None:
         wrong = Entry(DENSE, bytes(SPEC.width * 4), 1, False)
         await service.cache.tiers[0].put_many({key: wrong})
         again = await service.embed(request_of(["abcdefgh"], PAIRS))
-        assert (again.payloads[PAIRS], again.cache_status) == (expected(["abcdefgh"]), "miss")
+        assert (bytes_of(again)[PAIRS], again.cache_status) == (expected(["abcdefgh"]), "miss")
 
     asyncio.run(story())
 

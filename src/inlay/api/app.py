@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from inlay.api.auth import Keyring
-from inlay.api.dialects.registry import DIALECTS, render_error
+from inlay.api.dialects.registry import DEFAULT_ERROR, DIALECTS, render_error
 from inlay.api.embed_route import EmbedRoute
 from inlay.api.envelope import Envelope
 from inlay.api.json_route import Gate, JSONRoute
@@ -87,13 +87,22 @@ def _dialect_routes(service: Service, metrics: Metrics, gate: Gate, settings: Se
             dialect.render_error,
             request=dialect.request,
             response=dialect.response,
+            error=dialect.error,
         )
 
 
 def _search_route(search: SearchRoute, gate: Gate) -> Route:
     answer = JSONRoute(gate, SearchRequest, search.handle).answer
-    summary = "Search a precomputed corpus"
-    return Route(POST, "/v1/search", summary, answer, render_error, request=SearchRequest, response=SearchResponse)
+    return Route(
+        POST,
+        "/v1/search",
+        "Search a precomputed corpus",
+        answer,
+        render_error,
+        request=SearchRequest,
+        response=SearchResponse,
+        error=DEFAULT_ERROR,
+    )
 
 
 def _plain_routes(models: ModelRoutes, ops: Ops, description: Description) -> list[Route]:

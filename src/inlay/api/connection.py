@@ -12,15 +12,17 @@ import fcntl
 import re
 import struct
 import termios
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from inlay.api.connections import Connections
-from inlay.api.dialects.registry import render_error
+from inlay.api.replies import RenderError, refuse
 from inlay.errors import BodyTimeout, HeadTimeout, HeadTooLarge, InlayError, Overloaded, RequestError
 
 MOST_HEAD_BYTES = 64 << 10
@@ -41,6 +43,7 @@ class ConnectionLimits:
     connections: Connections
     head_seconds: float
     body_seconds: float
+    renderer_of: Callable[[str], RenderError]  # how errors are told, by the path that is asked for
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -56,6 +59,7 @@ class BoundedConnection(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.url = b""  # uvicorn's, which it sets when a request begins
         self._is_in_head = True
         self._has_ended_part = False
         self._head_bytes = self._chunk_bytes = self._body_bytes = 0
@@ -126,6 +130,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.url = b""  # uvicorn's, which it sets when a request begins
         self._is_in_head = True
 
     def on_headers_complete(self) -> None:
@@ -193,7 +198,8 @@ class BoundedConnection(HttpToolsProtocol):
         if cycle is not None and not (cycle.response_complete or cycle.more_body):
             self._late_refusal = self._late_refusal or error
             return
-        reply = render_error(error)
+        path = unquote(self.url.partition(b"?")[0].decode("latin-1"))  # as far as it has come
+        reply = refuse(error, self.limits.renderer_of(path))
         headers = [*reply.head(), (b"connection", b"close")]
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
         status = b"HTTP/1.1 %d %b\r\n" % (error.status, error.code.encode())

@@ -10,12 +10,15 @@ import msgspec
 
 from inlay.api.dialects.dialect import Dialect
 from inlay.api.exchange import Exchange
-from inlay.api.replies import Reply
-from inlay.errors import InvalidInput
+from inlay.api.replies import Headers, Reply
+from inlay.errors import InlayError, InvalidInput
 from inlay.serving.service import Service
 from inlay.telemetry.metrics import Metrics
+from inlay.types import EmbedRequest, EmbedResult
 
 C = TypeVar("C", bound=msgspec.Struct)
+
+NAMED_TRUNCATED = 64  # indices listed in the header
 
 
 class EmbedRoute(Generic[C]):
@@ -31,12 +34,17 @@ class EmbedRoute(Generic[C]):
         self._allow_token_ids = allow_token_ids
 
     async def handle(self, call: C, exchange: Exchange, deadline: float) -> Reply:
-        request = self._dialect.parse(call, exchange)
-        self._check_inputs(request.inputs)
-        request = replace(request, deadline=deadline, departed=exchange.departed)
-        result = await self._service.embed(request)
+        try:
+            request = self._dialect.parse(call, exchange)
+            self._check_inputs(request.inputs)
+            request = _completed(request, exchange, deadline)
+            result = await self._service.embed(request)
+        except InlayError as error:
+            raise error.renamed(self._dialect.names) from error
         self._metrics.count_result(result)
-        return self._dialect.render(result, call)
+        reply = self._dialect.render(result, call)
+        reply.headers.extend(result_headers(result))
+        return reply
 
     def _check_inputs(self, inputs: Sequence[str | list[int]]) -> None:
         """`InvalidInput` for none, for too many, and for token ids where they are not taken."""
@@ -63,3 +71,26 @@ class EmbedRoute(Generic[C]):
                 "with --allow-token-ids",
                 param="input",
             )
+
+
+def _completed(request: EmbedRequest, exchange: Exchange, deadline: float) -> EmbedRequest:
+    """The request with what no dialect has to say: its time, its client, and `Cache-Control`."""
+    options = request.options
+    if asked := exchange.directives(b"cache-control"):
+        no_store = "no-store" in asked
+        options = replace(options, read_cache=not (no_store or "no-cache" in asked), write_cache=not no_store)
+    return EmbedRequest(request.model, request.inputs, options, deadline, exchange.departed)
+
+
+def result_headers(result: EmbedResult) -> Headers:
+    """Where the time went, whether the cache answered, and which inputs were cut."""
+    headers = [
+        (b"x-inlay-queue-ms", b"%.2f" % (result.queue_seconds * 1000)),
+        (b"x-inlay-model-ms", b"%.2f" % (result.model_seconds * 1000)),
+        (b"x-inlay-cache", result.cache_status.encode()),
+    ]
+    if result.truncated:
+        more = ",..." if len(result.truncated) > NAMED_TRUNCATED else ""
+        listed = ",".join(str(index) for index in result.truncated[:NAMED_TRUNCATED])
+        headers.append((b"x-inlay-truncated", (listed + more).encode()))
+    return headers

@@ -18,8 +18,9 @@ from starlette.types import Message, Receive, Scope, Send
 from inlay.api.auth import Keyring
 from inlay.api.dialects.registry import render_error
 from inlay.api.exchange import Exchange, header
+from inlay.api.replies import RenderError, refuse
 from inlay.api.routes import Route, RouteTable
-from inlay.errors import InlayError, OutOfMemory, ShuttingDown, shorten
+from inlay.errors import InlayError, MethodNotAllowed, OutOfMemory, ShuttingDown, shorten
 from inlay.telemetry.logs import get_logger
 from inlay.telemetry.metrics import Metrics
 
@@ -55,14 +56,16 @@ class Envelope:
             await send(message)
 
         route = self._routes.route_of(scope["path"])
-        render = render_error if route is None else route.render_error
         self._metrics.num_in_flight += 1
         try:
             await self._exchange(route, scope, receive, send_with_id)
         except (asyncio.CancelledError, Exception) as error:
             refusal = _refusal_of(error, request_id, scope["path"])
             if not status:
-                await render(refusal).send(send_with_id)
+                reply = refuse(refusal, self.renderer_of(scope["path"]))
+                if isinstance(refusal, MethodNotAllowed):
+                    reply.headers.append((b"allow", ", ".join(self._routes.methods_of(scope["path"])).encode()))
+                await reply.send(send_with_id)
             elif isinstance(error, asyncio.CancelledError):
                 raise
         finally:
@@ -75,6 +78,11 @@ class Envelope:
         found, name = self._routes.find(scope["path"], scope["method"])
         reply = await found.answer(Exchange(scope, receive, name))
         await reply.send(send)  # a slow reader takes nobody's place
+
+    def renderer_of(self, path: str) -> RenderError:
+        """How errors are told to who asks for a path."""
+        route = self._routes.route_of(path)
+        return render_error if route is None else route.render_error
 
     def _id_of(self, scope: Scope) -> str:
         """The id that the client gave, where it is plain, or a new one."""

@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 
 import inlay
-from inlay.api.dialects.openai_schema import ErrorResponse
 from inlay.api.exchange import Exchange
 from inlay.api.replies import Reply
 from inlay.api.routes import PLACEHOLDER, Route
@@ -20,9 +19,10 @@ from inlay.api.routes import PLACEHOLDER, Route
 JSON = "application/json"
 HTML = b"text/html; charset=utf-8"
 ERRORS = {
-    400: "A wrong field or input; `param` names it",
+    400: "A wrong field or input; the message names it",
     401: "Missing or unknown key",
     404: "Unknown model, corpus or path",
+    405: "Another method than the path has; see Allow",
     408: "The head or the body did not come in time",
     409: "The corpus was made with another model",
     413: "Body over the limit",
@@ -49,17 +49,13 @@ class Description:
 
 def describe_api(routes: Sequence[Route]) -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
-    structs = [struct for route in routes for struct in (route.request, route.response) if struct is not None]
-    structs = list(dict.fromkeys([*structs, ErrorResponse]))
+    given = [struct for route in routes for struct in (route.request, route.response, route.error)]
+    structs = list(dict.fromkeys(struct for struct in given if struct is not None))
     schemas, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
     schema_of = dict(zip(structs, schemas, strict=True))
-    error = schema_of[ErrorResponse]
-    errors = {
-        str(status): {"description": text, "content": {JSON: {"schema": error}}} for status, text in ERRORS.items()
-    }
     paths: dict[str, Any] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema_of, errors)
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema_of)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Inlay", "version": inlay.__version__},
@@ -71,16 +67,17 @@ def describe_api(routes: Sequence[Route]) -> dict[str, Any]:
     }
 
 
-def _operation(route: Route, schema_of: Mapping[Any, Any], errors: Mapping[str, Any]) -> dict[str, Any]:
+def _operation(route: Route, schema_of: Mapping[Any, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {"summary": route.summary, "responses": {"200": {"description": route.summary}}}
     if not route.is_open:
         operation["security"] = [{}, {"key": []}]
     if PLACEHOLDER in route.path:
-        operation["responses"]["404"] = errors["404"]
+        operation["responses"]["404"] = {"description": ERRORS[404]}
         operation["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
     if route.request is not None:
         operation["requestBody"] = {"required": True, "content": {JSON: {"schema": schema_of[route.request]}}}
-        operation["responses"] |= errors
+        shown = {} if route.error is None else {"content": {JSON: {"schema": schema_of[route.error]}}}
+        operation["responses"] |= {str(status): {"description": text, **shown} for status, text in ERRORS.items()}
     if route.response is not None:
         operation["responses"]["200"]["content"] = {JSON: {"schema": schema_of[route.response]}}
     return operation

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 from starlette.types import Send
@@ -25,13 +25,13 @@ class Reply:
 
     body: bytes
     status: int = 200
-    headers: tuple[tuple[bytes, bytes], ...] | Headers = ()  # beside the content's type and length
     content_type: bytes = JSON
+    headers: Headers = field(default_factory=list)  # beside the content's type and length
 
     @classmethod
-    def of_json(cls, value: object, status: int = 200, headers: Headers | None = None) -> Reply:
-        """Any value that orjson takes."""
-        return cls(orjson.dumps(value), status, headers or ())
+    def of_json(cls, value: object, status: int = 200) -> Reply:
+        """Any value that orjson takes, contiguous numpy arrays among them."""
+        return cls(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status)
 
     def head(self) -> Headers:
         """All its headers."""
@@ -44,6 +44,14 @@ class Reply:
 
 
 RenderError = Callable[[InlayError], Reply]
+
+
+def refuse(error: InlayError, render: RenderError) -> Reply:
+    """An error in a dialect's words, with the headers that tell a client when to come back."""
+    param = None if error.param is None else plain(error.param)
+    reply = render(type(error)(plain(error.message), param=param, retry_after=error.retry_after))
+    reply.headers.extend(retry_headers(error))
+    return reply
 
 
 def retry_headers(error: InlayError) -> Headers:

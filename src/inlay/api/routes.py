@@ -27,6 +27,7 @@ class Route:
     is_probe: bool = False  # asked all the time, so that a refusal is no news
     request: type[Any] | None = None  # the structs of its bodies, for the description
     response: type[Any] | None = None
+    error: type[Any] | None = None
 
 
 class RouteTable:
@@ -36,13 +37,21 @@ class RouteTable:
         self.routes = tuple(routes)
         self._by_path: dict[str, dict[str, Route]] = {}
         for route in self.routes:
-            self._by_path.setdefault(route.path, {})[route.method] = route
+            methods = self._by_path.setdefault(route.path, {})
+            if route.method in methods:
+                raise ValueError(f"two routes answer {route.method} {route.path}")
+            methods[route.method] = route
         self._prefixes = [path for path in self._by_path if path.endswith(PLACEHOLDER)]
 
     def route_of(self, path: str) -> Route | None:
         """A route of the path, whatever the method."""
         pattern, _ = self._match(path)
         return next(iter(self._by_path.get(pattern, {}).values()), None)
+
+    def methods_of(self, path: str) -> list[str]:
+        """The methods that a path has; none where it is not there."""
+        pattern, _ = self._match(path)
+        return list(self._by_path.get(pattern, ()))
 
     def find(self, path: str, method: str) -> tuple[Route, str]:
         """The route, and the rest of the path for its placeholder; `NotFound` or `MethodNotAllowed`."""

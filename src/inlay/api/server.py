@@ -82,7 +82,7 @@ def run_server(around: Surroundings, workers: Mapping[str, Worker], settings: Se
     connections = Connections(most_connections(settings.max_connections))
     config = uvicorn.Config(
         app,
-        http=connection_class(ConnectionLimits(connections, settings.head_timeout, body_seconds)),
+        http=connection_class(ConnectionLimits(connections, settings.head_timeout, body_seconds, app.renderer_of)),
         ws="none",
         log_config=None,
         access_log=False,

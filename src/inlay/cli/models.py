@@ -6,13 +6,6 @@ from typing import Annotated, Optional
 
 import typer
 
-EXAMPLES = {
-    "qwen3": "Qwen/Qwen3-Embedding-0.6B, -4B, -8B",
-    "bert": "demo (all-MiniLM-L6-v2), BAAI/bge-*-en-v1.5, intfloat/e5-*, thenlper/gte-*",
-    "roberta": "checkpoints of type roberta in the sentence-transformers layout",
-    "xlm-roberta": "BAAI/bge-m3 (dense), intfloat/multilingual-e5-*",
-}
-
 
 def models(
     model: Annotated[
@@ -31,7 +24,7 @@ def models(
     if not model:
         table = Table("family", "pooling unless the checkpoint says", "for example")
         for family, row in FAMILIES.items():
-            table.add_row(family, row.pooling, EXAMPLES[family])
+            table.add_row(family, row.pooling, row.example)
     else:
         table = Table("model", "family", "width", "layers", "max tokens", "pooling", "prompts", "Matryoshka")
         for name in model:

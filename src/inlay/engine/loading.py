@@ -29,10 +29,11 @@ from inlay.engine.stats import EngineStats
 from inlay.engine.tokenizer import Tokenizer
 from inlay.engine.unanswered import Unanswered
 from inlay.errors import ModelError
+from inlay.models.registry import OUTPUTS
 from inlay.models.stored_int8 import read_report
 from inlay.ops.native import kernels_name
 from inlay.telemetry.logs import get_logger
-from inlay.types import ModelSpec, Priority, Truncate, Work
+from inlay.types import DENSE, ModelSpec, Priority, Truncate, Work
 
 log = get_logger("engine")
 
@@ -165,8 +166,11 @@ def _kernels(choice: Choice) -> str:
 
 def _probe(runner: Runner, tokenizer: Tokenizer, choice: Choice) -> Batch:
     """Run a first batch: it warms the kernels up, and shows a dtype that overflows before a client does."""
-    batch = pack(_sequences(PROBE, tokenizer, runner.spec))
+    batch = pack(_sequences(PROBE, tokenizer, runner.spec, runner.spec.outputs))
     payloads = runner.collect(runner.launch(batch))
+    for kind, given in payloads.items():
+        if not all(payload is None or OUTPUTS[kind].is_payload(payload, runner.spec) for payload in given):
+            raise ModelError(f"the head of {kind!r} gives what models.registry.OUTPUTS does not say: mend one of them")
     if any(None in given for given in payloads.values()):
         if choice.dtype_name == "float32":
             raise ModelError(
@@ -179,11 +183,13 @@ def _probe(runner: Runner, tokenizer: Tokenizer, choice: Choice) -> Batch:
     return batch
 
 
-def _sequences(texts: list[str], tokenizer: Tokenizer, spec: ModelSpec) -> list[Sequence]:
+def _sequences(
+    texts: list[str], tokenizer: Tokenizer, spec: ModelSpec, outputs: tuple[str, ...] = (DENSE,)
+) -> list[Sequence]:
     """Texts with ids that the model has rows for."""
     sequences = []
     for number, (text, ids) in enumerate(zip(texts, tokenizer.encode_many(texts), strict=True)):
-        work = Work(number, text, Truncate.END, spec.max_tokens, outputs=spec.outputs)
+        work = Work(number, text, Truncate.END, spec.max_tokens, outputs=outputs)
         sequence = Sequence(work, lambda answers: None, time.monotonic(), Priority.NORMAL)
         sequence.ids = tokenizer.cut(np.minimum(ids, spec.vocab_rows - 1), spec.max_tokens, Truncate.END)
         sequences.append(sequence)

@@ -42,7 +42,7 @@ class PieceDriver:
         Layer by layer, and in each layer piece by piece, so that one layer's keys and values are kept at a time.
         """
         length = len(ids)
-        hidden: Tensor = self._model.embed_tokens(ids)
+        hidden = self._model.begin(ids, positions)
         deltas, past = Deltas(length), EarlierPieces(length)
         last_layer = len(self._model.layers) - 1
         stream = Stream(hidden)
@@ -58,8 +58,8 @@ class PieceDriver:
                         deltas.put(start, end, stream.take())
                 if number < last_layer or end < length:
                     yield
-        normed: Rows = self._model.norm(stream)
-        return normed.values
+            deltas.end_layer()
+        return self._model.end(stream)
 
     def _plan(self, ids: Tensor, positions: Tensor, start: int, end: int, last_layer: int, past: EarlierPieces) -> Plan:
         """A piece as a batch of its own; of the last layer its last row is wanted, and used of the last piece."""
@@ -134,7 +134,9 @@ class Deltas:
         self._length = length
         self._values: Tensor | None = None  # [length, width]
         self._scales: Tensor | None = None  # [length]; 1 where a product gives none
-        self._bias: Tensor | None = None  # [width], the same for every row
+        self._bias: Tensor | None = None  # [width], of the layer that is through: the same for every row
+        self._coming_bias: Tensor | None = None  # of the layer that is running
+        self._is_first = True
 
     def put(self, start: int, end: int, delta: Rows | None) -> None:
         if delta is None:
@@ -143,11 +145,15 @@ class Deltas:
         if self._values is None or self._scales is None:
             self._values = delta.values.new_zeros((self._length, delta.values.shape[1]))
             self._scales = torch.ones(self._length, device=delta.values.device)
-        self._values[start:end], self._bias = delta.values, delta.bias
+        self._values[start:end], self._coming_bias = delta.values, delta.bias
         self._scales[start:end] = 1.0 if delta.scales is None else delta.scales
 
+    def end_layer(self) -> None:
+        """All pieces of a layer are through."""
+        self._bias, self._is_first = self._coming_bias, False
+
     def of(self, start: int, end: int) -> Rows | None:
-        """None or zeros where the first layer has not been."""
-        if self._values is None or self._scales is None:
+        """What the layer before adds; None for the first layer."""
+        if self._is_first or self._values is None or self._scales is None:
             return None
         return Rows(self._values[start:end], self._scales[start:end], self._bias)

@@ -35,7 +35,7 @@ from inlay.models.stored_int8 import make_stored, read_report, write_int8
 from inlay.models.weights import weight_files
 from inlay.ops.layout import Layout
 from inlay.ops.native import kernels_name, load_kernels
-from inlay.types import ModelSpec
+from inlay.types import DENSE, ModelSpec
 
 LONGEST_WHOLE = 2048  # tokens; longer inputs run in pieces
 # What torch's allocators say on devices where running out is a plain RuntimeError.
@@ -96,7 +96,7 @@ class Runner:
     def _quantise(self, sample: list[Sequence], dtype: torch.dtype, least_cosine: float) -> QuantisationReport:
         def run(texts: Iterable[int]) -> Tensor:
             batch = pack([sample[text] for text in texts])
-            payloads = self.collect(self.launch(batch))[self.spec.outputs[0]]
+            payloads = self.collect(self.launch(batch))[DENSE]
             found = {id(sequence): payloads[row] for sequence, row in zip(batch.sequences, batch.rows, strict=True)}
             return torch.stack([_vector(found[id(sample[text])], self.spec.width) for text in texts])
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from inlay.errors import ModelError
 from inlay.models.parts import Projection, RMSNorm, Table, multipliers_name
 from inlay.models.plan import Plan
+from inlay.models.stream import Stream
 from inlay.ops.linear import Product, Weights, make_product
 
 MakeProduct = Callable[[str, Weights], Product]  # from a name and weights
@@ -25,7 +26,7 @@ class ForwardPass(nn.Module, ABC):
     """Base of the families. `config` is config.json; `dtype` is that of products and tables."""
 
     WRAPPERS: ClassVar[tuple[str, ...]] = ()  # wrappers' names for the whole model, cut from tensor names
-    RENAMES: ClassVar[Mapping[str, str]] = {}  # parts of tensor names → parts of attribute names
+    RENAMES: ClassVar[Mapping[str, str]] = {}  # parts of tensor names → of attribute names, which stay as they are
     IGNORED: ClassVar[tuple[str, ...]] = ()  # beginnings of tensor names that no answer depends on
     IS_CAUSAL: ClassVar[bool]  # does a token see only those before it
 
@@ -64,7 +65,12 @@ class ForwardPass(nn.Module, ABC):
 
 
 class Decoder(ForwardPass):
-    """A causal model of layers `layer(stream, plan)` between a table and a norm; filled by its family."""
+    """A causal model: `begin`, then layers `layer(stream, plan)` one after the other, then `end`.
+
+    A family fills the attributes, and overrides `begin` and `end` where they differ. Not `forward`: long inputs run the
+    same three in pieces (`engine.pieces`). Keys and values of a shared prefix are kept, too; a causal family that is no
+    `Decoder` is right, but has neither.
+    """
 
     IS_CAUSAL: ClassVar[bool] = True
     embed_tokens: Table
@@ -72,17 +78,31 @@ class Decoder(ForwardPass):
     norm: RMSNorm
     heads: tuple[int, int, int]  # heads, kv_heads, head_dim
 
+    def __init_subclass__(cls, **arguments: Any) -> None:  # noqa: ANN401
+        super().__init_subclass__(**arguments)
+        if "forward" in vars(cls):
+            raise TypeError(f"{cls.__name__} is a Decoder and overrides forward: override begin or end")
+
+    def begin(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """The hidden states [T, width] with which the first layer begins, in float32."""
+        hidden: Tensor = self.embed_tokens(ids)
+        return hidden
+
+    def end(self, stream: Stream) -> Tensor:
+        """The hidden states that the heads take, in float32."""
+        hidden: Tensor = self.norm(stream).values
+        return hidden
+
     def key_value_bytes(self, dtype: torch.dtype) -> int:
         """Of one token in all layers."""
         _, kv_heads, head_dim = self.heads
         return 2 * len(self.layers) * kv_heads * head_dim * dtype.itemsize
 
     def forward(self, plan: Plan) -> Tensor:
-        stream = plan.stream(self.embed_tokens(plan.ids))
+        stream = plan.stream(self.begin(plan.ids, plan.positions))
         for layer in self.layers:
             layer(stream, plan)
-        hidden: Tensor = self.norm(stream).values
-        return hidden
+        return self.end(stream)
 
 
 def require_divisor(config: Mapping[str, Any], key: str, total: str) -> None:

@@ -54,7 +54,7 @@ class Projection:
         return product(x if isinstance(x, Rows) else rows_in(x, product.takes))
 
     def plain(self, x: Rows | Tensor) -> Tensor:
-        """The same as a tensor in the model's dtype."""
+        """The same as a tensor in the model's dtype: for queries, keys and values, views of one such tensor will do."""
         return tensor_of(self(x), self.dtype)
 
     def take_weights(self, multipliers: Tensor | None) -> Weights:
@@ -106,7 +106,10 @@ class RMSNorm(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Adds to the stream what waits, and makes it (x − mean) / √(var + eps) · weight + bias: post-norm."""
+    """Adds to the stream what waits, and makes it (x − mean) / √(var + eps) · weight + bias.
+
+    For post-norm models alone: the stream is the result, where `RMSNorm` leaves it the sum.
+    """
 
     def __init__(self, width: int, eps: float, feeds: Projection | None = None) -> None:
         super().__init__()

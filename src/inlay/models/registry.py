@@ -7,9 +7,12 @@ Knows no torch until `forward_class` or `make_head` is called.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from inlay.errors import ModelError
 from inlay.types import DENSE, ModelSpec, Pooling
@@ -27,8 +30,9 @@ class Family:
     """What is true of every checkpoint of a family unless its own files say otherwise."""
 
     forward: str  # "module:class"
-    forward_version: int  # raise when a change to the code changes the vectors
+    forward_version: int  # from 1; raise when a change to the code changes the vectors
     pooling: Pooling
+    example: str = "checkpoints of this type in the sentence-transformers layout"
     query_prompt: str | None = None
     instruction_template: str | None = None
     smallest_dimension: int | None = None  # trained with Matryoshka down to here
@@ -37,31 +41,43 @@ class Family:
 
 @dataclass(frozen=True, slots=True)
 class OutputKind:
-    """One kind of output: what makes it, and how long its canonical payload may be."""
+    """One kind of output. Its canonical payload is the bytes of an array [n] of `dtype`."""
 
     head: str  # "module:class"
-    is_length: Callable[[int, ModelSpec], bool]  # bytes of a payload → may a model give so many
+    dtype: np.dtype[Any]  # little-endian
+    may_have: Callable[[int, ModelSpec], bool]  # may a model give so many numbers
+    version: int = 1  # raise when a change to the head changes what it gives: it is in the cache key
+
+    def decode(self, payload: bytes) -> npt.NDArray[Any]:
+        """The array that a payload holds, read-only."""
+        return np.frombuffer(payload, dtype=self.dtype)
+
+    def is_payload(self, payload: bytes, spec: ModelSpec) -> bool:
+        """Can these bytes be what a model gives?"""
+        number, rest = divmod(len(payload), self.dtype.itemsize)
+        return rest == 0 and self.may_have(number, spec)
 
 
 OUTPUTS = {
-    DENSE: OutputKind("inlay.models.heads.dense:DenseHead", lambda num_bytes, spec: num_bytes == spec.width * 4),
+    DENSE: OutputKind("inlay.models.heads.dense:DenseHead", np.dtype("<f4"), lambda number, spec: number == spec.width),
 }
 
 
-_ROBERTA = Family("inlay.models.bert:Bert", 3, Pooling.MEAN)
+_BERT = Family("inlay.models.bert:Bert", 3, Pooling.MEAN)
 
 FAMILIES = {
     "qwen3": Family(
         "inlay.models.qwen3:Qwen3",
         4,
         Pooling.LAST,
+        "Qwen/Qwen3-Embedding-0.6B, -4B, -8B",
         query_prompt=QWEN3_TEMPLATE.format(instruction=QWEN3_TASK),
         instruction_template=QWEN3_TEMPLATE,
         smallest_dimension=32,
     ),
-    "bert": Family("inlay.models.bert:Bert", 3, Pooling.MEAN),
-    "roberta": _ROBERTA,
-    "xlm-roberta": _ROBERTA,
+    "bert": replace(_BERT, example="demo (all-MiniLM-L6-v2), BAAI/bge-*-en-v1.5, intfloat/e5-*, thenlper/gte-*"),
+    "roberta": _BERT,
+    "xlm-roberta": replace(_BERT, example="BAAI/bge-m3 (dense), intfloat/multilingual-e5-*"),
 }
 
 

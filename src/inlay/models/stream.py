@@ -20,7 +20,7 @@ class Stream:
         self._waiting = waiting
 
     def add(self, rows: Rows) -> None:
-        """What a part adds, to all rows or (behind the last attention) to the wanted ones."""
+        """What a part adds, to all rows or (behind the last attention) to the wanted ones; any number of times."""
         if self._waiting is not None:
             self.hidden += self._waiting.full()
         if self._wanted is not None and rows.shape[0] != len(self.hidden):

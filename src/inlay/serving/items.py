@@ -49,7 +49,9 @@ def check_options(spec: ModelSpec, options: EmbedOptions) -> None:
     """Refuse outputs that the model does not give, and a cut that its vectors were not made for."""
     for kind in options.outputs:
         if kind not in spec.outputs:
-            raise InvalidInput(f"model {spec.name!r} gives no {kind!r} output: it gives {', '.join(spec.outputs)}")
+            raise InvalidInput(
+                f"model {spec.name!r} gives no {kind!r} output: it gives {', '.join(spec.outputs)}", param="outputs"
+            )
     dimensions = options.dimensions
     if dimensions is None or dimensions == spec.width:
         return
@@ -83,7 +85,8 @@ def make_inputs(spec: ModelSpec, request: EmbedRequest) -> list[Input]:
                 raise InvalidInput("has token ids, before which no prompt can be put: send texts, or no prompt")
             final = given.content = prompt + content if isinstance(content, str) else content
             for kind in options.outputs:
-                given.keys[kind] = cache_keys(spec.fingerprint, kind, final, options.truncate, spec.max_tokens)
+                of = f"{kind}.{OUTPUTS[kind].version}"
+                given.keys[kind] = cache_keys(spec.fingerprint, of, final, options.truncate, spec.max_tokens)
         except InvalidInput as error:
             given.error = error
         except UnicodeEncodeError:
@@ -103,11 +106,11 @@ def keys_of(inputs: list[Input]) -> list[bytes]:
 
 def is_entry_of(spec: ModelSpec) -> Callable[[Entry], bool]:
     """Can an entry be one of this model's outputs? A shared store is not ours alone."""
-    lengths = {kind: OUTPUTS[kind].is_length for kind in spec.outputs}
+    kinds = {kind: OUTPUTS[kind] for kind in spec.outputs}
 
     def is_good(entry: Entry) -> bool:
-        is_length = lengths.get(entry.kind)
-        return is_length is not None and is_length(len(entry.payload), spec)
+        kind = kinds.get(entry.kind)
+        return kind is not None and kind.is_payload(entry.payload, spec)
 
     return is_good
 
@@ -149,7 +152,7 @@ def make_result(spec: ModelSpec, options: EmbedOptions, inputs: list[Input]) -> 
         truncated=[given.index for given in inputs if given.is_truncated],
         queue_seconds=max((given.queue_seconds for given in inputs), default=0.0),
         model_seconds=max((given.model_seconds for given in inputs), default=0.0),
-        payloads={kind: [given.payloads[kind] for given in inputs] for kind in others},
+        others={kind: [OUTPUTS[kind].decode(given.payloads[kind]) for given in inputs] for kind in others},
     )
 
 

@@ -1,13 +1,13 @@
 """What a dialect is: how one route's requests are read, and how its results and its errors are written.
 
-A new dialect is a file in this folder with one `Dialect` for each of its routes, listed in `registry`. All else
-(bounds, keys, admission, cache, metrics, the API's description) comes from the route table.
+A new dialect is a file in this folder with one `Dialect` for each of its routes, listed in `registry`; none knows
+another. All else (bounds, keys, admission, cache, headers, metrics, the API's description) is common to all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -25,8 +25,10 @@ class Dialect(Generic[C]):
 
     path: str
     summary: str
-    request: type[C]  # the struct that a body is decoded into
+    request: type[C]  # the struct of a body; with `forbid_unknown_fields`, fields it does not know are refused
     response: type[Any]  # the struct of a reply, for the API's description
+    error: type[Any]  # the same of an error
     parse: Callable[[C, Exchange], EmbedRequest]
     render: Callable[[EmbedResult, C], Reply]
     render_error: RenderError
+    names: Mapping[str, str] = field(default_factory=dict)  # what it calls `input`, `dimensions`, …, where otherwise

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
 from inlay.api.dialects.dialect import Dialect
-from inlay.api.dialects.openai_schema import EmbeddingRequest, EmbeddingResponse
+from inlay.api.dialects.openai_schema import EmbeddingRequest, EmbeddingResponse, ErrorResponse
 from inlay.api.exchange import Exchange
-from inlay.api.replies import Headers, Reply, plain, retry_headers
+from inlay.api.replies import Reply
 from inlay.errors import InlayError, InvalidInput, shorten
 from inlay.models.prompts import DOCUMENT, QUERY
 from inlay.serving.shaping import to_base64
@@ -23,13 +21,12 @@ INPUT_TYPES = {
     "search_query": QUERY,
     "search_document": DOCUMENT,
 }
-NAMED_TRUNCATED = 64  # indices listed in the header
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
 def parse(call: EmbeddingRequest, exchange: Exchange) -> EmbedRequest:
     """The request of a body."""
-    return EmbedRequest(call.model, _inputs_of(call.input), _options_of(call, exchange.directives(b"cache-control")))
+    return EmbedRequest(call.model, _inputs_of(call.input), _options_of(call))
 
 
 def render(result: EmbedResult, call: EmbeddingRequest) -> Reply:
@@ -56,21 +53,14 @@ def render(result: EmbedResult, call: EmbeddingRequest) -> Reply:
             "prompt_tokens_details": {"cached_tokens": result.cached_tokens},
         },
     }
-    return Reply(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), headers=result_headers(result))
+    return Reply.of_json(body)
 
 
 def render_error(error: InlayError) -> Reply:
-    """`{"error": {message, type, param, code}}`, with the headers that tell a client when to come back."""
-    fallback = "invalid_request_error" if error.status < 500 else "server_error"
-    body = {
-        "error": {
-            "message": plain(error.message),
-            "type": _TYPES.get(error.status, fallback),
-            "param": None if error.param is None else plain(error.param),
-            "code": error.code,
-        }
-    }
-    return Reply.of_json(body, error.status, retry_headers(error))
+    """`{"error": {message, type, param, code}}`."""
+    kind = _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
+    body = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
+    return Reply.of_json({"error": body}, error.status)
 
 
 EMBEDDINGS = Dialect(
@@ -78,6 +68,7 @@ EMBEDDINGS = Dialect(
     summary="Embed texts",
     request=EmbeddingRequest,
     response=EmbeddingResponse,
+    error=ErrorResponse,
     parse=parse,
     render=render,
     render_error=render_error,
@@ -98,7 +89,7 @@ def _inputs_of(given: str | list[str | int | list[int]]) -> list[str | list[int]
     return [ids]
 
 
-def _options_of(call: EmbeddingRequest, cache_control: frozenset[str]) -> EmbedOptions:
+def _options_of(call: EmbeddingRequest) -> EmbedOptions:
     if isinstance(call.truncate, str):
         truncate = Truncate(call.truncate)
     else:
@@ -110,8 +101,6 @@ def _options_of(call: EmbeddingRequest, cache_control: frozenset[str]) -> EmbedO
         normalize=call.normalize,
         truncate=truncate,
         priority=Priority(call.priority or Priority.NORMAL),
-        read_cache="no-cache" not in cache_control and "no-store" not in cache_control,
-        write_cache="no-store" not in cache_control,
     )
 
 
@@ -131,17 +120,3 @@ def _prompt_name_of(call: EmbeddingRequest) -> str | None:
             param="prompt_name",
         )
     return role
-
-
-def result_headers(result: EmbedResult) -> Headers:
-    """Where the time went, whether the cache answered, and which inputs were cut."""
-    headers = [
-        (b"x-inlay-queue-ms", b"%.2f" % (result.queue_seconds * 1000)),
-        (b"x-inlay-model-ms", b"%.2f" % (result.model_seconds * 1000)),
-        (b"x-inlay-cache", result.cache_status.encode()),
-    ]
-    if result.truncated:
-        more = ",..." if len(result.truncated) > NAMED_TRUNCATED else ""
-        listed = ",".join(str(index) for index in result.truncated[:NAMED_TRUNCATED])
-        headers.append((b"x-inlay-truncated", (listed + more).encode()))
-    return headers

@@ -6,6 +6,8 @@ from typing import Any
 
 from inlay.api.dialects import openai
 from inlay.api.dialects.dialect import Dialect
+from inlay.api.dialects.openai_schema import ErrorResponse
 
 DIALECTS: tuple[Dialect[Any], ...] = (openai.EMBEDDINGS,)
+DEFAULT_ERROR = ErrorResponse
 render_error = openai.render_error

@@ -13,7 +13,10 @@ from inlay.types import ModelSpec
 
 
 class Head(ABC):
-    """One kind of output of one model; named in `models.registry.OUTPUTS`, made with the model's spec."""
+    """One kind of output of one model; named in `models.registry.OUTPUTS`, made with the model's spec.
+
+    Both calls are made on the device's thread. Every kind that a model gives runs once when it is loaded.
+    """
 
     needs_all_rows: bool = False  # else it is given the one row of each sequence that pooling names
 
@@ -22,8 +25,11 @@ class Head(ABC):
 
     @abstractmethod
     def __call__(self, hidden: Tensor, layout: Layout) -> Tensor:
-        """On the device: hidden [B, width], or [T, width] of all rows, in float32 → what goes to the host."""
+        """On the device: hidden [B, width], or [T, width] of all rows, in float32 → one tensor for the host.
+
+        Of any shape and dtype. Nothing in here may make the host wait for the device.
+        """
 
     @abstractmethod
     def payloads(self, array: npt.NDArray[Any], layout: Layout) -> list[bytes | None]:
-        """On the host: the canonical bytes of each sequence's output; None where it is not finite."""
+        """On the host: the payload of each sequence, in their order; None where it is not finite."""

@@ -61,7 +61,7 @@ def with_inlay(documents: dict[str, str], queries: list[str]) -> list[list[str]]
     rows = (Row(n, text, None, id_, {"id": id_}) for n, (id_, text) in enumerate(documents.items(), 1))
     with tempfile.TemporaryDirectory() as folder, Embedder("demo", dtype="float32", cache="none") as embedder:
         spec = embedder.spec
-        recipe = Recipe("demo", spec.fingerprint, spec.width, spec.max_tokens, "f32", truncate=Truncate.END)
+        recipe = Recipe("demo", spec.fingerprint, spec.width, spec.max_tokens, spec.dtype, "f32", truncate=Truncate.END)
         columns = Columns("text", "id", ())
         precompute(Path(folder), rows, "cranfield", columns, LocalSource(embedder), recipe, is_append=False)
         hits = Searcher(Path(folder)).search_many(embedder.embed(queries, truncate="end"), FOUND)

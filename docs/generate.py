@@ -100,7 +100,9 @@ def _row(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
         return f"| `{_metavar(parameter)}` | {_cell(parameter.help or '')} |"
     flags = ", ".join(f"`{flag}`" for flag in [*parameter.opts, *parameter.secondary_opts])
-    return f"| {flags} | {_cell(parameter.help or '')} |"
+    is_said = parameter.default in (None, False) or not parameter.show_default
+    default = "" if is_said else f" [default: {parameter.default}]"
+    return f"| {flags} | {_cell(parameter.help or '')}{default} |"
 
 
 def _metavar(argument: Any) -> str:

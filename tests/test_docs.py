@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from inlay.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
@@ -27,10 +33,26 @@ def test_a_generated_page_is_current(name: str) -> None:
     assert path.read_text() == generated()[path], "run: make docs"
 
 
-def test_every_verb_and_flag_is_in_the_commands() -> None:
-    page = generated()[ROOT / "docs" / "commands.md"]
-    for said in ("## inlay serve", "## inlay bench engine", "## inlay cache verify", "`--store-dtype`", "`--dtype`"):
-        assert said in page
+def commands_of(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    for below, inner in getattr(command, "commands", {}).items():
+        yield from commands_of(f"{name} {below}", inner)
+    if not getattr(command, "commands", {}):
+        yield name, command
+
+
+def test_every_verb_has_its_section_with_all_flags_of_its_help() -> None:
+    sections = re.split(r"^## ", (ROOT / "docs" / "commands.md").read_text(), flags=re.MULTILINE)
+    said = {section.splitlines()[0]: section for section in sections[1:]}
+    verbs = dict(commands_of("inlay", typer.main.get_command(app)))
+    assert said.keys() == verbs.keys()
+    for name, command in verbs.items():
+        shown = CliRunner().invoke(app, [*name.split()[1:], "--help"], env={"COLUMNS": "200"}).output
+        flags = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", shown)) - {"--help"}
+        declared = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+        declared = {flag for flag in declared if flag.startswith("--")}
+        assert len(flags & declared) >= len(declared) // 2, f"{name}: its help was not read"
+        for flag in flags & declared:
+            assert f"`{flag}`" in said[name], f"{name} {flag}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

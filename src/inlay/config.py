@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -33,6 +33,7 @@ _KUBERNETES = re.compile(r"INLAY_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(T
 MOST_SECONDS = 30 * 86_400
 
 SERVE, EMBED, VERIFY, PRECOMPUTE, SEARCH = "serve", "embed", "verify", "precompute", "search"
+AUTO = "auto"  # of dtype and device: chosen for the machine
 INT8_COSINE = 0.999  # what int8 is held to unless asked otherwise
 BENCH, QUANTIZE = "bench", "quantize"
 ENGINE = (SERVE, EMBED, VERIFY, PRECOMPUTE, SEARCH, BENCH)
@@ -257,7 +258,8 @@ def _convert(name: str, value: object, source: str) -> object:
         return msgspec.convert(value, field.type, strict=False)
     except (msgspec.ValidationError, ValueError) as error:
         default = getattr(Settings(), name)
-        choices = f"; use {', '.join(type(default))}" if isinstance(default, StrEnum) else ""
+        allowed = list(type(default)) if isinstance(default, StrEnum) else get_args(field.type.__origin__)
+        choices = f"; use {', '.join(allowed)}" if allowed and all(isinstance(one, str) for one in allowed) else ""
         raise ConfigError(f"{source}: {error}{choices}") from error
 
 

@@ -81,7 +81,11 @@ def test_vectors_of_a_model_that_has_changed_behind_the_url_are_not_taken(corpus
         source = RemoteSource(server.url, None, None)
         with pytest.raises(ConfigError, match="another model"):
             source.embed_texts(["a text"], recipe)
+        other = "float32" if source.spec.dtype != "float32" else "bfloat16"
         source.close()
+        arguments = ["precompute", "-", "-o", "nowhere", "--server", server.url, "--dtype", other]
+        done = run_inlay(*arguments, text="a text\n")
+        assert (done.returncode, "computes in" in done.stderr) == (2, True)
 
 
 def test_a_server_that_is_not_there_is_named(tmp_path: Path, file: Path) -> None:

@@ -18,7 +18,7 @@ from inlay.precompute.input_rows import read_rows
 from inlay.precompute.run import Outcome, precompute
 from inlay.types import FloatArray, ModelSpec
 
-RECIPE = Recipe(model="fake", fingerprint=SPEC.fingerprint, width=WIDTH, max_tokens=SPEC.max_tokens, dtype="f32")
+RECIPE = Recipe("fake", SPEC.fingerprint, WIDTH, SPEC.max_tokens, SPEC.dtype, "f32")
 
 
 class Killed(BaseException):

@@ -59,7 +59,7 @@ def test_flipped_bits_are_misses_and_counted(tmp_path: Path, file: Path) -> None
 
 
 def test_a_rounded_corpus_is_no_cache(tmp_path: Path, file: Path) -> None:
-    make_corpus(tmp_path / "c", file, recipe=msgspec.structs.replace(RECIPE, dtype="f16"))
+    make_corpus(tmp_path / "c", file, recipe=msgspec.structs.replace(RECIPE, store_dtype="f16"))
     with pytest.raises(ConfigError, match="f16"):
         make_cache([f"corpus://{tmp_path / 'c'}"])
     assert [tier.name for tier in make_cache(["memory://1MiB"], [Corpus(tmp_path / "c")]).tiers] == ["memory"]

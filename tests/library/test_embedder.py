@@ -326,3 +326,17 @@ def test_two_embedders_share_a_directory(tmp_path: Path, checkpoint: Callable[[s
             time.sleep(0.02)
         assert again.num_cached == 1
         assert np.array_equal(first.vectors, again.vectors)
+
+
+def test_who_leaves_and_closes_leaves_no_traceback_behind(caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        async with AsyncEmbedder("demo", cache="none") as embedder:
+            leaving = asyncio.create_task(embedder.embed([f"text {number} " * 40 for number in range(600)]))
+            await asyncio.sleep(0.2)
+            leaving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await leaving
+
+    asyncio.run(story())
+    gc.collect()
+    assert "never retrieved" not in caplog.text

@@ -71,7 +71,7 @@ def test_it_is_served_in_int8_or_not_at_all(written: tuple[Runner, Path]) -> Non
 def test_a_report_that_cannot_be_read_is_refused(written: tuple[Runner, Path]) -> None:
     _, target = written
     (target / REPORT).write_text("{}")
-    with pytest.raises(ModelError, match="make it again with inlay quantize"):
+    with pytest.raises(ModelError, match="rebuild it with inlay quantize"):
         Embedder(str(target))
 
 
@@ -81,7 +81,7 @@ def test_a_zero_point_that_cannot_be_is_refused(written: tuple[Runner, Path], ze
     report = json.loads((target / REPORT).read_text())
     report["zero_points"][min(report["zero_points"])] = zero_point
     (target / REPORT).write_text(json.dumps(report))
-    with pytest.raises(ModelError, match="make it again with inlay quantize"):
+    with pytest.raises(ModelError, match="rebuild it with inlay quantize"):
         make(target)
 
 
@@ -90,7 +90,7 @@ def test_a_report_of_other_products_is_refused(written: tuple[Runner, Path]) -> 
     report = json.loads((target / REPORT).read_text())
     report["zero_points"]["layers.77.up"] = report["zero_points"].pop(min(report["zero_points"]))
     (target / REPORT).write_text(json.dumps(report))
-    with pytest.raises(ModelError, match="not those of the model: make it again with inlay quantize"):
+    with pytest.raises(ModelError, match="not those of the model: rebuild it with inlay quantize"):
         make(target)
 
 

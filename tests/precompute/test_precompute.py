@@ -178,7 +178,7 @@ def test_appending_writes_only_what_is_new(tmp_path: Path) -> None:
 
 
 def test_f16_holds_unit_vectors_and_copies_them_as_they_are(tmp_path: Path) -> None:
-    recipe = msgspec.structs.replace(RECIPE, dtype="f16")
+    recipe = msgspec.structs.replace(RECIPE, store_dtype="f16")
     make_corpus(tmp_path / "c", write_rows(tmp_path / "a.jsonl", rows_of(range(600), texts=5)), recipe=recipe)
     vectors = Corpus(tmp_path / "c").parts[0].vectors
     assert vectors.dtype == np.float16

@@ -164,6 +164,26 @@ def test_a_request_between_landing_and_writing_still_shares_the_result() -> None
     asyncio.run(story())
 
 
+def test_who_wants_it_computed_again_does_not_join_an_answer_of_before() -> None:
+    async def story() -> None:
+        worker = FakeWorker()
+        service = make_service(worker)
+        original = service.cache.put_many
+
+        async def slow_put(entries: object) -> None:
+            if len(worker.computed) == 1:  # the first has landed and the cache does not have it yet
+                await service.embed(request_of(["x"], read_cache=False))
+            await original(entries)  # type: ignore[arg-type]
+
+        service.cache.put_many = slow_put  # type: ignore[method-assign, assignment]
+        await service.embed(request_of(["x"]))
+        await service.flights.finish()
+        assert worker.computed == ["x", "x"]
+        assert len(service.flights.table) == 0
+
+    asyncio.run(story())
+
+
 def test_when_the_last_one_leaves_the_work_is_cancelled_and_not_joined() -> None:
     async def story() -> None:
         worker = FakeWorker()

@@ -53,19 +53,29 @@ class BodyDecoder(Generic[C]):
         except msgspec.ValidationError as error:
             if self._forbids_unknown or not str(error).startswith(_UNKNOWN):
                 raise
+        except msgspec.DecodeError as error:
+            return self._decode_surrogates(body, error)
+        try:
             return self._decoder.decode(body), True
-        except msgspec.DecodeError:
-            if LONE_SURROGATE.search(body) is None:
-                raise
-            # The standard library reads half a surrogate pair, and then the input with it can be named.
-            return msgspec.convert(json.loads(body), self._schema), False
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError as error:
+            return self._decode_surrogates(body, error)
+
+    def _decode_surrogates(self, body: bytes | bytearray, error: msgspec.DecodeError) -> tuple[C, bool]:
+        """The standard library reads half a surrogate pair, and then the input with it can be named."""
+        if LONE_SURROGATE.search(body) is None:
+            raise error
+        values = json.loads(body)
+        call = msgspec.convert(values, self._schema)
+        return call, bool(values.keys() - set(self._schema.__struct_fields__))
 
     def _wrong_field(self, message: str) -> InvalidInput:
         """msgspec's message, with the place taken out of it and put first."""
         found = _PATH.search(message)
         if found is None or not found[1]:
-            missing = re.search(r"required field `(\w+)`", message)
-            return InvalidInput(f"the body is invalid: {message}", param=missing[1] if missing else None)
+            named = re.search(r"(?:required|unknown) field `(\w+)`", message)
+            return InvalidInput(f"the body is invalid: {message}", param=named[1] if named else None)
         place = found[1]
         reason = message[: found.start()]
         if place in self._choices and reason.startswith("Invalid enum value"):

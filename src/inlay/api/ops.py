@@ -80,6 +80,7 @@ def _describe_corpus(name: str, batcher: SearchBatcher) -> dict[str, Any]:
         "model": corpus.recipe.model,
         "fingerprint": corpus.recipe.fingerprint,
         "dtype": corpus.recipe.dtype,
+        "store_dtype": corpus.recipe.store_dtype,
         "index": None if index is None else {"kind": index.info.kind, "recall_at_10": index.info.recall_at_10},
     }
 

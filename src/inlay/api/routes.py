@@ -51,7 +51,8 @@ class RouteTable:
     def methods_of(self, path: str) -> list[str]:
         """The methods that a path has; none where it is not there."""
         pattern, _ = self._match(path)
-        return list(self._by_path.get(pattern, ()))
+        methods = list(self._by_path.get(pattern, ()))
+        return [*methods, "HEAD"] if GET in methods else methods
 
     def find(self, path: str, method: str) -> tuple[Route, str]:
         """The route, and the rest of the path for its placeholder; `NotFound` or `MethodNotAllowed`."""

@@ -57,7 +57,7 @@ class SearchRoute:
                 "object": "list",
                 "data": [_describe(hit, call.include_text is not False) for hit in hits],
                 "corpus": name,
-                "model": batcher.searcher.corpus.recipe.model,
+                "model": self._name_of(name, batcher),
                 "usage": {
                     "prompt_tokens": num_tokens,
                     "total_tokens": num_tokens,
@@ -103,6 +103,13 @@ class SearchRoute:
                 raise
             raise type(error)(error.message.replace("input[0]", "query", 1), param="query") from error
         return result.vectors[0], result.num_tokens, result.cached_tokens
+
+    def _name_of(self, name: str, batcher: SearchBatcher) -> str:
+        """The model by the name that it is served under, or (with an embedding alone) the one it was made with."""
+        try:
+            return self._model_of(name, batcher)
+        except CorpusMismatch:
+            return batcher.searcher.corpus.recipe.model
 
     def _model_of(self, name: str, batcher: SearchBatcher) -> str:
         """The served model that made the corpus."""

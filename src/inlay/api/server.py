@@ -33,7 +33,7 @@ from inlay.cache.urls import make_cache, read_secret
 from inlay.config import Settings
 from inlay.corpus.search.batcher import SearchBatcher
 from inlay.corpus.search.served_corpora import open_corpora
-from inlay.errors import ConfigError, InlayError
+from inlay.errors import ConfigError, EngineError, InlayError
 from inlay.telemetry.logs import get_logger
 from inlay.types import Worker
 
@@ -159,8 +159,8 @@ def _watch_loading(
             gc.freeze()  # what torch and the models brought need not be looked through with each request's garbage
             _warn_of_foreign_corpora(around.corpora, workers)
             log.info("ready", models=list(workers), url=_url(around.listener))
-        except InlayError as error:
-            failures.append(error)
+        except Exception as error:  # noqa: BLE001 - nobody else would hear of it
+            failures.append(error if isinstance(error, InlayError) else EngineError(f"the start failed ({error!r})"))
             loop.call_soon_threadsafe(server._exit)
 
     Thread(target=wait, name="inlay-loading", daemon=True).start()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from inlay.config import Settings
+from inlay.config import AUTO, Settings
+from inlay.errors import ConfigError
 from inlay.models.source import DEMO
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ def open_source(settings: Settings, model: str | None) -> Iterator[Source]:
 
         remote = RemoteSource(settings.server, model, next(iter(settings.api_key), None))
         try:
+            if settings.dtype not in (AUTO, remote.spec.dtype):
+                raise ConfigError(
+                    f"--dtype {settings.dtype}: {settings.server} computes in {remote.spec.dtype}: leave it out, or "
+                    "have a server compute in it"
+                )
             yield remote
         finally:
             remote.close()

@@ -57,10 +57,10 @@ def search(
     with open_source(settings, model if settings.server else model or recipe.model) as source:
         if source.spec.fingerprint != recipe.fingerprint:
             raise CorpusMismatch(
-                f"{directory} was made with {recipe.model} (fingerprint {recipe.fingerprint}); this is "
-                f"{source.spec.name} in {source.spec.dtype} (fingerprint {source.spec.fingerprint}): vectors of "
-                "different models cannot be compared. Name its model with --model and its --dtype, or precompute the "
-                "corpus again"
+                f"{directory} was made with {recipe.model} in {recipe.dtype} (fingerprint {recipe.fingerprint}); this "
+                f"is {source.spec.name} in {source.spec.dtype} (fingerprint {source.spec.fingerprint}): vectors of "
+                "different models cannot be compared. Name its model with --model and its --dtype, or rebuild the "
+                "corpus"
             )
         asked = _query_recipe(recipe, prompt, instruction)
         (answer,) = source.embed_texts([query], asked)

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from inlay.types import EmbedOptions, Truncate
 
-FLOAT32, FLOAT16 = "f32", "f16"
+FLOAT16 = "f16"
 
 
 class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
@@ -16,7 +16,8 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     fingerprint: str
     width: int
     max_tokens: int
-    dtype: str  # f32: canonical vectors, bit for bit; f16: unit vectors, for search alone
+    dtype: str  # that the model computed in
+    store_dtype: str  # f32: canonical vectors, bit for bit; f16: unit vectors, for search alone
     prompt: str | None = None
     instruction: str | None = None
     truncate: Truncate = Truncate.NONE

@@ -1,1 +1,1 @@
-"""The back half: owns one device, turns items into vectors, and knows nothing of HTTP."""
+"""The back half: owns one device, turns work into answers, and knows nothing of HTTP."""

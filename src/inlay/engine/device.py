@@ -76,7 +76,8 @@ def _choose_dtype(device: torch.device, asked: str) -> tuple[str, str]:
     if asked in DTYPES:
         return asked, "asked for"
     if asked != AUTO:
-        raise ConfigError(f"--dtype {asked}: use auto, {', '.join([*DTYPES, INT8])}")
+        stored = "; what inlay precompute keeps vectors in is --store-dtype" if asked in ("f16", "f32") else ""
+        raise ConfigError(f"--dtype {asked}: use auto, {', '.join([*DTYPES, INT8])}{stored}")
     if device.type == "cuda":
         if torch.cuda.get_device_capability(device) >= AMPERE:
             return "bfloat16", "the GPU computes in bfloat16"

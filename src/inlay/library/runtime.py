@@ -131,15 +131,15 @@ class Runtime:
     async def _until_closed(self, work: Coroutine[Any, Any, T]) -> T:
         try:
             return await work
-        except asyncio.CancelledError:
-            if not self._is_closed:
+        except asyncio.CancelledError as error:
+            if error.args != (CLOSED,):  # the caller's own, who wants nothing of it any more
                 raise
             raise ShuttingDown(CLOSED) from None
 
     async def _finish(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
-            task.cancel()
+            task.cancel(CLOSED)
         await asyncio.gather(*others, return_exceptions=True)
         await self._service.close()
 

@@ -53,10 +53,10 @@ def read_report(path: Path) -> StoredReport | None:
     try:
         report = msgspec.json.decode(file.read_bytes(), type=StoredReport)
     except (msgspec.DecodeError, OSError) as error:
-        raise ModelError(f"{file} cannot be read ({error}): make it again with inlay quantize") from error
+        raise ModelError(f"{file} cannot be read ({error}): rebuild it with inlay quantize") from error
     if report.version != VERSION:
         raise ModelError(
-            f"{file} has version {report.version}, this Inlay reads {VERSION}: inlay quantize makes it again"
+            f"{file} has version {report.version}, this Inlay reads {VERSION}: rebuild it with inlay quantize"
         )
     return report
 
@@ -65,7 +65,7 @@ def expect_int8(model: ForwardPass, report: StoredReport) -> None:
     """Give a model without memory the parameters that an int8 checkpoint fills."""
     names = {name for name, *_ in model.projections()}
     if set(report.zero_points) != names - set(report.kept) or not names >= set(report.kept):
-        raise ModelError(f"the products in {REPORT} are not those of the model: make it again with inlay quantize")
+        raise ModelError(f"the products in {REPORT} are not those of the model: rebuild it with inlay quantize")
     for name, module, projection in model.projections():
         if name in report.kept:
             continue

@@ -78,7 +78,8 @@ class Flights:
             for kind in given.missing():
                 key = given.keys[kind].of_work
                 flight = flights.get(key) or self.table.find(key)
-                if flight is None:
+                is_past = flight is not None and flight.answer is not None and not options.read_cache
+                if flight is None or is_past:  # who wants it computed again takes no answer of before
                     new.append(kind)
                     continue
                 flights[key] = flight
@@ -137,9 +138,11 @@ class Flights:
         entries: dict[bytes, Entry] = {}
         for flight in flights:
             entries |= flight.entries()
-        await self._cache.put_many(entries)
-        for flight in flights:
-            self.table.forget(flight)
+        try:
+            await self._cache.put_many(entries)
+        finally:
+            for flight in flights:
+                self.table.forget(flight)
 
 
 @dataclass(frozen=True, slots=True)

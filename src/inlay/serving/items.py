@@ -80,7 +80,7 @@ def make_inputs(spec: ModelSpec, request: EmbedRequest) -> list[Input]:
         given = Input(index, content, prompt)
         try:
             if not content:
-                raise InvalidInput("is empty: send a text, or leave it out")
+                raise InvalidInput("is empty: send a text (or token ids), or leave it out")
             if prompt and not isinstance(content, str):
                 raise InvalidInput("has token ids, before which no prompt can be put: send texts, or no prompt")
             final = given.content = prompt + content if isinstance(content, str) else content

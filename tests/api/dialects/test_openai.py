@@ -215,6 +215,17 @@ def test_garbage_is_a_400_that_says_what_is_wrong(server: RunningServer, body: b
     assert server.post({"input": "still there"}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b'{"later": 1, "input": ["ok", "\\ud83d"]}', b'{"input": ["ok", "\\ud83d"], "later": 1}'],
+)
+def test_half_a_pair_is_named_also_beside_a_field_that_is_not_known(server: RunningServer, body: bytes) -> None:
+    before = ignored_fields(server)
+    error = error_of(server.post(body))
+    assert (error["param"], ignored_fields(server)) == ("input[1]", before + 1)
+    assert server.post(b'{"input": "a", "later": "\\ud800"}').status_code == 200
+
+
 def test_one_bad_input_among_many_is_named_and_the_next_request_is_fine(server: RunningServer) -> None:
     texts = [f"fine text {i}" for i in range(500)]
     texts[321] = LONG

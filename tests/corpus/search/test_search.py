@@ -247,7 +247,7 @@ def test_searches_that_meet_get_what_they_would_get_alone(corpus: Path) -> None:
 def test_f16_finds_nearly_the_same(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "a.jsonl", [{"id": n, "text": f"t{n}"} for n in range(3000)])
     make_corpus(tmp_path / "exact", file)
-    make_corpus(tmp_path / "rounded", file, recipe=msgspec.structs.replace(RECIPE, dtype="f16"))
+    make_corpus(tmp_path / "rounded", file, recipe=msgspec.structs.replace(RECIPE, store_dtype="f16"))
     queries = np.stack([vector_of(f"q{n}") for n in range(20)])
     found = [search(Searcher(tmp_path / name).corpus.parts, queries, 10) for name in ("rounded", "exact")]
     for one, truth in zip(*found, strict=True):

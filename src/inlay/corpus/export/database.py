@@ -74,7 +74,7 @@ def check_fingerprint(corpus: Corpus, database: Database) -> None:
 def open_database(url: str) -> Iterator[Database]:
     """The collection that a URL names.
 
-    `ConfigError` for a URL that is off or a client that is not installed, `DatabaseError` for what the database
+    `ConfigError` for a URL that is invalid or a client that is not installed, `DatabaseError` for what the database
     itself says.
     """
     database = _connect(url)

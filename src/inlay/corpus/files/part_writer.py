@@ -78,7 +78,7 @@ class PartWriter:
                 f"remove {self.path} to start again"
             )
         rows = self.progress.num_rows
-        dtype = np.dtype("<f2" if recipe.dtype == FLOAT16 else "<f4")
+        dtype = np.dtype("<f2" if recipe.store_dtype == FLOAT16 else "<f4")
         self._check_files(dtype.itemsize)
         self._vectors = NpyWriter(self.path / VECTORS, dtype, (recipe.width,), rows)
         self._scales = NpyWriter(self.path / SCALES, np.dtype("<f4"), (), rows)

@@ -16,8 +16,8 @@ from inlay import Embedder
 from inlay.engine.device import choose
 from inlay.engine.runner import Runner
 from inlay.errors import ModelError
+from inlay.models.source import INT8_REPORT
 from inlay.models.spec import read_spec
-from inlay.models.stored_int8 import REPORT
 from inlay.ops.int8 import can_multiply_bytes
 
 pytestmark = pytest.mark.skipif(not can_multiply_bytes(), reason="the processor has no VNNI")
@@ -48,7 +48,7 @@ def test_it_gives_the_same_bits_as_the_model_it_was_written_from(written: tuple[
 
 def test_the_report_and_the_weights_say_what_is_int8(written: tuple[Runner, Path]) -> None:
     runner, target = written
-    report = json.loads((target / REPORT).read_text())
+    report = json.loads((target / INT8_REPORT).read_text())
     assert report["kept"] == list(runner.report.kept)
     assert report["mean_cosine"] == pytest.approx(runner.report.mean_cosine)
     with safe_open(target / "model.safetensors", "np") as opened:
@@ -70,7 +70,7 @@ def test_it_is_served_in_int8_or_not_at_all(written: tuple[Runner, Path]) -> Non
 
 def test_a_report_that_cannot_be_read_is_refused(written: tuple[Runner, Path]) -> None:
     _, target = written
-    (target / REPORT).write_text("{}")
+    (target / INT8_REPORT).write_text("{}")
     with pytest.raises(ModelError, match="rebuild it with inlay quantize"):
         Embedder(str(target))
 
@@ -78,25 +78,25 @@ def test_a_report_that_cannot_be_read_is_refused(written: tuple[Runner, Path]) -
 @pytest.mark.parametrize("zero_point", [0, 1, 255, 999, "x"])
 def test_a_zero_point_that_cannot_be_is_refused(written: tuple[Runner, Path], zero_point: object) -> None:
     _, target = written
-    report = json.loads((target / REPORT).read_text())
+    report = json.loads((target / INT8_REPORT).read_text())
     report["zero_points"][min(report["zero_points"])] = zero_point
-    (target / REPORT).write_text(json.dumps(report))
+    (target / INT8_REPORT).write_text(json.dumps(report))
     with pytest.raises(ModelError, match="rebuild it with inlay quantize"):
         make(target)
 
 
 def test_a_report_of_other_products_is_refused(written: tuple[Runner, Path]) -> None:
     _, target = written
-    report = json.loads((target / REPORT).read_text())
+    report = json.loads((target / INT8_REPORT).read_text())
     report["zero_points"]["layers.77.up"] = report["zero_points"].pop(min(report["zero_points"]))
-    (target / REPORT).write_text(json.dumps(report))
+    (target / INT8_REPORT).write_text(json.dumps(report))
     with pytest.raises(ModelError, match="not those of the model: rebuild it with inlay quantize"):
         make(target)
 
 
 def test_without_its_report_an_int8_checkpoint_says_what_it_may_be(written: tuple[Runner, Path]) -> None:
     _, target = written
-    (target / REPORT).unlink()
+    (target / INT8_REPORT).unlink()
     with pytest.raises(ModelError, match=r"only inlay quantize's are supported"):
         make(target)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from inlay.engine.tokenizer import Tokenizer
 from inlay.library.embedder import Embedder
-from inlay.models.stored_int8 import read_report
+from inlay.models.source import INT8_REPORT
 from inlay.types import FloatArray
 
 TEXTS = [
@@ -131,7 +131,7 @@ def _check_reference(embedder: Embedder, vectors: FloatArray) -> Finding:
     check = "cosine to sentence-transformers in float32"
     if find_spec("sentence_transformers") is None:
         return Finding(check, None, "pip install sentence-transformers to compare")
-    if read_report(embedder.spec.path) is not None:
+    if (embedder.spec.path / INT8_REPORT).exists():
         return Finding(check, None, "an int8 checkpoint, which it cannot read: verify the model that it was made of")
     from sentence_transformers import SentenceTransformer
 

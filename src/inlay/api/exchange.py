@@ -15,10 +15,6 @@ class Exchange:
     receive: Receive
     name: str = ""  # what a path such as /v1/models/{name} has in that place
 
-    def header(self, name: bytes) -> str | None:
-        """A request header by its lower-case name."""
-        return header(self.scope, name)
-
     def directives(self, name: bytes) -> frozenset[str]:
         """What all headers of a name say together, such as `no-store`: in lower case, without values."""
         found = [value for key, value in self.scope["headers"] if key == name]

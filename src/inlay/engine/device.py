@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import torch
 
+from inlay.config import AUTO
 from inlay.errors import ConfigError
 from inlay.ops.int8 import can_multiply_bytes
 from inlay.ops.processor import has_amx, has_avx512_bf16
 
-AUTO, INT8 = "auto", "int8"
+INT8 = "int8"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _ALIASES = {"half": "float16", "fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "float": "float32"}
 AMPERE = (8, 0)  # the first compute capability with bf16

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from inlay.config import Settings
+from inlay.config import AUTO, Settings
 from inlay.engine.allocator import give_back_freed_memory, keep_freed_memory
 from inlay.engine.batch import Batch, Sequence, pack
-from inlay.engine.device import AUTO, INT8, Choice, choose
+from inlay.engine.device import INT8, Choice, choose
 from inlay.engine.intake import Intake
 from inlay.engine.loop import BatchRunner, DeviceLoop
 from inlay.engine.queue import SequenceQueue

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from environments import ENVIRONMENTS, python_of
@@ -44,12 +46,24 @@ CONTESTANTS = {
 class Contestant:
     """A process that runs rows when asked to."""
 
-    def __init__(self, name: str, checkpoint: Path, environments: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        checkpoint: Path,
+        environments: Path,
+        variables: Mapping[str, str] | None = None,
+        control_group: Path | None = None,
+    ) -> None:
         packages, script, dtype = CONTESTANTS[name]
         self.name = name
         command = [python_of(packages, environments), str(HERE / script), str(checkpoint), dtype]
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+        if control_group is not None:
+            enter = f'echo $$ > "{control_group}/cgroup.procs" && exec "$@"'
+            command = ["sh", "-c", enter, "sh", *command]
+        pipe, environment = subprocess.PIPE, {**os.environ, **(variables or {})}
+        self._process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=environment
+        )
         while (line := self._read()) not in ("ready", ""):
             pass  # what libraries print while they load
         self.is_there = line == "ready"

@@ -28,6 +28,7 @@ ENV_PREFIX = "INLAY_"
 CONFIG_FILE = "inlay.toml"
 CONFIG_VARIABLE = "INLAY_CONFIG"
 CPU_ISA_VARIABLE = "INLAY_MAX_CPU_ISA"  # read by `ops.processor`, and no option
+THREADS_VARIABLE = "INLAY_THREADS"  # read by `ops.threads`, and no option: threads belong to the process
 # Kubernetes sets these for each Service whose name begins with "inlay", such as inlay-redis; they are not ours.
 _KUBERNETES = re.compile(r"INLAY_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)$")
 MOST_SECONDS = 30 * 86_400
@@ -266,7 +267,7 @@ def _convert(name: str, value: object, source: str) -> object:
 def _read_variables(environ: Mapping[str, str]) -> dict[str, str]:
     found = {}
     for variable, value in environ.items():
-        if not variable.startswith(ENV_PREFIX) or variable in (CONFIG_VARIABLE, CPU_ISA_VARIABLE):
+        if not variable.startswith(ENV_PREFIX) or variable in (CONFIG_VARIABLE, CPU_ISA_VARIABLE, THREADS_VARIABLE):
             continue
         name = variable.removeprefix(ENV_PREFIX).lower()
         if _KUBERNETES.match(variable) and (name not in OPTIONS or "://" in value):

@@ -24,6 +24,7 @@ from inlay.engine.worker import DeviceWorker
 from inlay.errors import ConfigError
 from inlay.models.source import locate, served_name
 from inlay.models.spec import read_spec
+from inlay.ops.threads import choose_threads
 
 GIB = 1 << 30
 
@@ -69,7 +70,7 @@ def start_engine(model: str, name: str | None, settings: Settings, unrelated_sec
         **machine_card(),
         "model": worker.spec.name,
         "dtype": f"{worker.spec.dtype} ({choice.reason})",
-        "threads": torch.get_num_threads(),
+        "threads": choose_threads().count,
     }
     if choice.device.type == "cuda":
         card["gpu"] = torch.cuda.get_device_name(choice.device)

@@ -32,6 +32,7 @@ from inlay.errors import ModelError
 from inlay.models.registry import OUTPUTS
 from inlay.models.stored_int8 import read_report
 from inlay.ops.native import kernels_name
+from inlay.ops.threads import choose_threads
 from inlay.telemetry.logs import get_logger
 from inlay.types import DENSE, ModelSpec, Priority, Truncate, Work
 
@@ -68,6 +69,8 @@ def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engi
     choice = choose_for(spec, settings)
     if choice.device.type == "cpu":
         keep_freed_memory()
+        threads = choose_threads()
+        log.info("threads chosen", model=spec.name, threads=threads.count, because=threads.reason)
     elif choice.device.type == "cuda":
         torch.cuda.set_device(choice.device)  # of this thread, which owns it from now on
     with ThreadPoolExecutor(1) as pool:

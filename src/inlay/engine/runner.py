@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from inlay.models.registry import make_head
 from inlay.models.stored_int8 import make_stored, read_report, write_int8
 from inlay.models.weights import weight_files
 from inlay.ops.layout import Layout
-from inlay.ops.native import kernels_name, load_kernels
+from inlay.ops.native import kernels_name, load_kernels, torch_beside_kernels
 from inlay.types import DENSE, ModelSpec
 
 LONGEST_WHOLE = 2048  # tokens; longer inputs run in pieces
@@ -116,7 +116,7 @@ class Runner:
     def launch(self, batch: Batch) -> Launch:
         """Start a batch; on a CPU it is also done when this returns."""
         self._check_files()
-        with self._naming_out_of_memory():
+        with self._naming_out_of_memory(), self._beside_kernels():
             heads = {kind: self._heads[kind] for kind in batch.kinds}
             layout = Layout.of(batch.offsets, self.device)
             needs_all_rows = any(head.needs_all_rows for head in heads.values())
@@ -147,7 +147,8 @@ class Runner:
                 while True:
                     self._check_files()
                     try:
-                        next(pieces)
+                        with self._beside_kernels():
+                            next(pieces)
                     except StopIteration as finished:
                         layout = Layout.of(batch.offsets, self.device)
                         hidden: Tensor = finished.value
@@ -162,6 +163,9 @@ class Runner:
             arrays = {kind: arrived(given) for kind, given in launched.given.items()}
         self._check_files()  # what was read in the meantime was what was loaded
         return {kind: self._heads[kind].payloads(array, launched.layout) for kind, array in arrays.items()}
+
+    def _beside_kernels(self) -> AbstractContextManager[None]:
+        return torch_beside_kernels() if self.device.type == "cpu" else nullcontext()
 
     def _check_files(self) -> None:
         if (file := self._guard.changed()) is not None:

@@ -18,6 +18,7 @@ from inlay.models.plan import Plan
 from inlay.models.positions import first_position_of
 from inlay.models.stream import Stream
 from inlay.ops.activation import ACTIVATIONS
+from inlay.ops.embedding import look_up
 from inlay.ops.rows import Rows
 
 
@@ -86,9 +87,9 @@ class Bert(ForwardPass):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, plan: Plan) -> Tensor:
-        hidden: Tensor = self.word_table(plan.ids) + self.position_table(plan.positions + self.first_position)
-        hidden += self.token_type_table.weight[0].float()  # [T, width]
-        stream = plan.stream(hidden)
+        positions = self.position_table.weight[self.first_position :]
+        tables = (self.word_table.weight, plan.ids), (positions, plan.positions), (self.token_type_table.weight, None)
+        stream = plan.stream(look_up(*tables))
         x = self.embeddings_norm(stream)
         for layer in self.layers:
             x = layer(x, stream, plan)

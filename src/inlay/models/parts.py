@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from inlay.models.stream import Stream
 from inlay.ops.activation import activate, silu_product
 from inlay.ops.convert import rows_in, tensor_of
+from inlay.ops.embedding import look_up
 from inlay.ops.linear import Product, Weights
 from inlay.ops.norm import add_layer_norm, add_rms_norm
 from inlay.ops.rows import FULL, Form, Rows
@@ -89,7 +90,7 @@ class Table(nn.Module):
         self.weight = nn.Parameter(torch.empty(rows, width, dtype=dtype), requires_grad=False)
 
     def forward(self, ids: Tensor) -> Tensor:
-        return nn.functional.embedding(ids, self.weight).float()
+        return look_up((self.weight, ids))
 
 
 class RMSNorm(nn.Module):

@@ -63,7 +63,7 @@ OUTPUTS = {
 }
 
 
-_BERT = Family("inlay.models.bert:Bert", 3, Pooling.MEAN)
+_BERT = Family("inlay.models.bert:Bert", 4, Pooling.MEAN)
 
 FAMILIES = {
     "qwen3": Family(

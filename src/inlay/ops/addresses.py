@@ -36,6 +36,12 @@ class Input(ctypes.Structure):
     )
 
 
+class Table(ctypes.Structure):
+    """The kernels' `Table`."""
+
+    _fields_ = (("rows", ADDRESS), ("ids", ADDRESS), ("count", INTEGER))
+
+
 ROWS_IN = (ctypes.POINTER(Input),)
 ROWS_OUT = (ADDRESS, INTEGER, ADDRESS, ADDRESS, FLAG, FLAG)
 
@@ -49,8 +55,9 @@ def empty_rows(shape: tuple[int, int], to: Form) -> Rows:
 def spaced_rows(shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
     """Uninitialised rows, a line further apart where they would share one set of the cache."""
     rows, width = shape
-    is_shared = width * dtype.itemsize % CACHE_WAY == 0
-    return torch.empty(rows, width + is_shared * LINE // dtype.itemsize, dtype=dtype)[:, :width]
+    if width * dtype.itemsize % CACHE_WAY:
+        return torch.empty(rows, width, dtype=dtype)
+    return torch.empty(rows, width + LINE // dtype.itemsize, dtype=dtype)[:, :width]
 
 
 def address(tensor: Tensor | None) -> int | None:

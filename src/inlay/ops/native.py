@@ -1,17 +1,18 @@
 """The compiled kernels: finds the build for this processor and calls it on tensors.
 
 In: CPU tensors whose rows are contiguous. Out: tensors; each method is the kernel of the op of that name, and
-says nothing that the op does not. The library knows no torch: it gets addresses, and torch's own threads through
-`torch_parallel_for` of torch's stable C interface. Where none was built, or the processor has no AVX2, there is none.
+says nothing that the op does not. The library knows no torch: it gets addresses, and has threads of its own. Only
+where torch does the products (AMX) it runs on torch's, through `torch_parallel_for` of torch's stable C interface.
+Where none was built, or the processor has no AVX2, there is none.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from inlay.ops.addresses import (
     ROWS_IN,
     ROWS_OUT,
     WORD,
+    Table,
     address,
     empty_rows,
     incoming,
@@ -33,8 +35,9 @@ from inlay.ops.addresses import (
 )
 from inlay.ops.processor import has_amx, has_avx2, has_avx512, has_avx512_bf16, has_vnni
 from inlay.ops.rows import Form, Rows
+from inlay.ops.threads import choose_threads, torch_on_one_thread
 
-OUT_OF_MEMORY = 1  # a kernel's status; 0 is success
+OUT_OF_MEMORY, OUT_OF_RANGE = 1, 3  # of a kernel's statuses; 0 is success
 WITH_HALVES = "avx512_bf16"  # the build that multiplies bytes and bfloat16
 SIGNATURES = {
     "add_rms_norm": (INTEGER, INTEGER, ADDRESS, *ROWS_IN, ADDRESS, ADDRESS, REAL, *ROWS_OUT),
@@ -45,6 +48,8 @@ SIGNATURES = {
     "rotate_heads": (*(INTEGER,) * 4, *ROWS_IN, ADDRESS, ADDRESS, REAL, *(ADDRESS,) * 4, FLAG),
     "multiply": (INTEGER, *ROWS_IN, ADDRESS),
     "pack": (INTEGER, INTEGER, ADDRESS, ADDRESS),
+    "look_up": (*(INTEGER,) * 3, ctypes.POINTER(Table), FLAG, ADDRESS),
+    "mean": (INTEGER, INTEGER, *(ADDRESS,) * 3),
     "release_memory": (),
     "attention": (
         *(INTEGER,) * 4,
@@ -57,10 +62,15 @@ SIGNATURES = {
 class Kernels:
     """One build of the kernels."""
 
-    def __init__(self, name: str, library: ctypes.CDLL, threads: ctypes.CDLL) -> None:
+    def __init__(self, name: str, library: ctypes.CDLL, *, on_torch_threads: bool = False) -> None:
         self.name = name
+        self.on_torch_threads = on_torch_threads
         library.inlay_use_threads.argtypes = (ADDRESS, INTEGER)
-        library.inlay_use_threads(ctypes.cast(threads.torch_parallel_for, ADDRESS), torch.get_num_threads())
+        if on_torch_threads:
+            parallel_for = ctypes.CDLL(torch._C.__file__).torch_parallel_for
+            library.inlay_use_threads(ctypes.cast(parallel_for, ADDRESS), torch.get_num_threads())
+        else:
+            library.inlay_use_threads(None, choose_threads().count)
         self._panel = library.inlay_panel()
         self._functions = {}
         for function, signature in SIGNATURES.items():
@@ -73,6 +83,8 @@ class Kernels:
         status = self._functions[function](*arguments)
         if status == OUT_OF_MEMORY:
             raise MemoryError(f"the kernel {function} needs more memory than there is")
+        if status == OUT_OF_RANGE:
+            raise IndexError(f"the kernel {function} was given the number of a row that is not there")
         if status:
             raise RuntimeError(f"the kernel {function} failed")
 
@@ -129,6 +141,18 @@ class Kernels:
         self._call("rotate_heads", len(positions), *heads, incoming(qkv), *parameters)
         return out
 
+    def look_up(self, tables: tuple[tuple[Tensor, Tensor | None], ...], rows: int) -> Tensor:
+        first, _ = tables[0]
+        given = (Table * len(tables))(*(Table(table.data_ptr(), address(ids), len(table)) for table, ids in tables))
+        out = torch.empty(rows, first.shape[1])
+        self._call("look_up", *out.shape, len(tables), given, CODES[first.dtype], out.data_ptr())
+        return out
+
+    def mean_of_rows(self, hidden: Tensor, offsets: Tensor) -> Tensor:
+        out = torch.empty(len(offsets) - 1, hidden.shape[1])
+        self._call("mean", *out.shape, hidden.data_ptr(), offsets.data_ptr(), out.data_ptr())
+        return out
+
     def release_memory(self) -> None:
         """What the threads keep from call to call goes; a long input leaves much."""
         self._call("release_memory")
@@ -173,14 +197,24 @@ class Kernels:
 def kernels_for(x: Tensor | Rows, *dtypes: torch.dtype) -> Kernels | None:
     """The kernels, if they know this tensor's device and dtype, and the other dtypes of the op."""
     tensor = x.values if isinstance(x, Rows) else x
-    is_known = tensor.device.type == "cpu" and all(dtype in CODES for dtype in (tensor.dtype, *dtypes))
-    return load_kernels() if is_known else None
+    if not tensor.is_cpu or tensor.dtype not in CODES:
+        return None
+    for dtype in dtypes:
+        if dtype not in CODES:
+            return None
+    return load_kernels()
 
 
 @cache
 def load_kernels() -> Kernels | None:
     """The best build that this processor runs; None where there is none."""
     return next(runnable_kernels(), None)
+
+
+def torch_beside_kernels() -> AbstractContextManager[None]:
+    """torch's operators run on the calling thread, where the kernels beside them have threads of their own."""
+    kernels = load_kernels()
+    return nullcontext() if kernels is None or kernels.on_torch_threads else torch_on_one_thread()
 
 
 def kernels_name() -> str:
@@ -191,11 +225,10 @@ def kernels_name() -> str:
 
 def runnable_kernels() -> Iterator[Kernels]:
     """All builds that are there and that this processor runs, the best first."""
-    threads = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     for name in _runnable():
         found = find_spec(f"inlay.ops._kernels_{name}")
-        if found is not None and found.origin is not None and threads.exists():
-            yield Kernels(name, ctypes.CDLL(found.origin), ctypes.CDLL(str(threads)))
+        if found is not None and found.origin is not None:
+            yield Kernels(name, ctypes.CDLL(found.origin), on_torch_threads=has_amx())
 
 
 def _runnable() -> list[str]:

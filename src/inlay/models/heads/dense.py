@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from inlay.models.heads.head import Head
+from inlay.ops.embedding import mean_of_rows
 from inlay.ops.layout import Layout
 from inlay.types import ModelSpec, Pooling
 
@@ -28,11 +28,3 @@ class DenseHead(Head):
     def payloads(self, array: npt.NDArray[Any], layout: Layout) -> list[bytes | None]:
         are_finite: list[bool] = np.isfinite(array).all(axis=1).tolist()
         return [row.tobytes() if is_finite else None for row, is_finite in zip(array, are_finite, strict=True)]
-
-
-def mean_of_rows(hidden: Tensor, layout: Layout) -> Tensor:
-    """hidden [T, width] in float32 → the mean of each sequence, [B, width]. Neighbours of equal length share a call."""
-    if hidden.device.type == "cuda":  # one kernel, which sums each sequence in its order
-        return torch.segment_reduce(hidden, "mean", offsets=layout.cu_seqlens.long(), axis=0)
-    runs = (hidden[first : first + count * length].view(count, length, -1) for first, count, length in layout.runs())
-    return torch.cat([run.mean(dim=1) for run in runs])

@@ -216,13 +216,10 @@ INLAY_EXPORT int32_t inlay_attention(int64_t sequences, int64_t heads, int64_t k
     Problem problem{heads,     kv_heads,  width,          q,     k,   v,         q_stride, kv_stride,
                     q_offsets, k_offsets, is_causal != 0, scale, out, out_stride};
     std::vector<Task> tasks = tasks_of(problem, sequences);
-    std::atomic<size_t> next{0};
-    auto work = [&] {
-      for (size_t i; (i = next++) < tasks.size();) {
-        if (dtype == BFLOAT16) attend<Half, bf16>(problem, tasks[i]);
-        else attend<float, float>(problem, tasks[i]);
-      }
+    auto attend_to = [&](int64_t index) {
+      if (dtype == BFLOAT16) attend<Half, bf16>(problem, tasks[index]);
+      else attend<float, float>(problem, tasks[index]);
     };
-    on_every_thread(work);
+    each_task(static_cast<int64_t>(tasks.size()), attend_to);
   });
 }

@@ -86,26 +86,23 @@ void multiply(const Input& in, int64_t first, int64_t rows, int64_t begin, int64
 }
 
 void multiply_together(const Input& in, int64_t first, int64_t rows, float* to) {
-  int64_t panels = num_panels(in), share = (panels + 4 * num_threads - 1) / (4 * num_threads);
+  int64_t panels = num_panels(in), share = (panels + 4 * num_threads() - 1) / (4 * num_threads());
   int64_t columns = std::min(panels_at_once(in), share);
   int64_t row_blocks = (rows + ROW_BLOCK - 1) / ROW_BLOCK;
   int64_t tasks = (panels + columns - 1) / columns * row_blocks;
-  std::atomic<int64_t> next{0};
-  auto work = [&] {
-    for (int64_t task; (task = next++) < tasks;) {
-      int64_t begin = task / row_blocks * columns, row = task % row_blocks * ROW_BLOCK;
-      int64_t count = std::min(ROW_BLOCK, rows - row), end = std::min(begin + columns, panels);
-      multiply(in, first + row, count, begin, end, to + row * sums_stride(in));
-    }
+  auto task = [&](int64_t index) {
+    int64_t begin = index / row_blocks * columns, row = index % row_blocks * ROW_BLOCK;
+    int64_t count = std::min(ROW_BLOCK, rows - row), end = std::min(begin + columns, panels);
+    multiply(in, first + row, count, begin, end, to + row * sums_stride(in));
   };
-  on_every_thread(work);
+  each_task(tasks, task);
 }
 
 int64_t block_rows(const Input& in, int64_t rows) {
   if (num_panels(in) * panel_bytes(in) > SHARED_CACHE) return 0;
   int64_t fitting = BLOCK_SUMS / sums_stride(in) / MOST_ROWS * MOST_ROWS;
   int64_t most = std::clamp<int64_t>(fitting, MOST_ROWS, MOST_BLOCK_ROWS);
-  int64_t share = rows / (4 * num_threads) / MOST_ROWS * MOST_ROWS;  // four for each thread, so that none waits long
+  int64_t share = rows / (4 * num_threads()) / MOST_ROWS * MOST_ROWS;  // four for each thread, so that none waits long
   return std::min(most, share);
 }
 

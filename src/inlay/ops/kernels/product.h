@@ -28,20 +28,17 @@ constexpr int64_t MOST_SUMS = 1 << 22;  // floats that are computed together
 template <class F>
 void each_row_in_blocks(const Input& in, int64_t rows, int64_t block, F f) {
   int64_t stride = sums_stride(in);
-  std::atomic<int64_t> next{0};
-  auto work = [&] {
-    for (int64_t first; (first = next.fetch_add(block)) < rows;) {
-      int64_t count = std::min(block, rows - first);
-      float* sums = scratch<Input>(block * stride);
-      multiply(in, first, count, 0, num_panels(in), sums);
-      for (int64_t row = 0; row < count; ++row)
-        f(first + row, Values{sums + row * stride, in.scale(first + row), FLOAT32});
-    }
+  auto task = [&](int64_t index) {
+    int64_t first = index * block, count = std::min(block, rows - first);
+    float* sums = scratch<Input>(block * stride);
+    multiply(in, first, count, 0, num_panels(in), sums);
+    for (int64_t row = 0; row < count; ++row)
+      f(first + row, Values{sums + row * stride, in.scale(first + row), FLOAT32});
   };
-  on_every_thread(work);
+  each_task((rows + block - 1) / block, task);
 }
 
-// Calls f(row, values) for every row, on torch's threads.
+// Calls f(row, values) for every row.
 template <class F>
 void each_row(const Input& in, int64_t rows, F f) {
   if (in.panels == nullptr)

@@ -1,10 +1,11 @@
-// Rows in, rows out: dtypes as the caller names them, threads that are torch's own, and the write of a finished row.
+// Rows in, rows out: dtypes as the caller names them, rows as tasks of threads, and the write of a finished row.
 #pragma once
 #include <atomic>
 #include <new>
 #include <vector>
 
 #include "simd.h"
+#include "threads.h"
 
 #define INLAY_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -12,16 +13,10 @@ namespace inlay {
 
 enum Dtype : int32_t { FLOAT32 = 0, BFLOAT16 = 1, BYTES = 2 };
 
-using Body = void (*)(int64_t begin, int64_t end, void* context);
-// torch_parallel_for of torch's stable C interface; set once, when the library is loaded.
-using ParallelFor = int32_t (*)(int64_t begin, int64_t end, int64_t grain, Body body, void* context);
-extern ParallelFor parallel_for;
-extern int64_t num_threads;
-
-constexpr int64_t GRAIN = 1 << 14;  // elements below which a thread is not worth waking
+constexpr int64_t GRAIN = 1 << 12;  // elements of a task, at the least
 
 // What a call of the library returns: the rows that it was to write are only there after DONE.
-enum Status : int32_t { DONE = 0, OUT_OF_MEMORY = 1, FAILED = 2 };
+enum Status : int32_t { DONE = 0, OUT_OF_MEMORY = 1, FAILED = 2, OUT_OF_RANGE = 3 };
 
 struct Failure {
   Status status;
@@ -42,38 +37,33 @@ Status guarded(F&& f) {
   }
 }
 
-// Calls f(begin, end) on torch's threads; throws on this one what any of them has thrown.
+// Calls f(index) for 0 … count − 1, shared out among threads; throws on this one what any of them has thrown.
 template <class F>
-void in_parallel(int64_t count, int64_t grain, F& f) {
+void each_task(int64_t count, F& f) {
   struct Shared {
     F& call;
     std::atomic<int32_t> status{DONE};
   } shared{f};
-  auto body = [](int64_t begin, int64_t end, void* context) {
+  auto task = [](int64_t index, void* context) {
     Shared& own = *static_cast<Shared*>(context);
-    Status status = guarded([&] { own.call(begin, end); });
+    if (own.status.load(std::memory_order_relaxed) != DONE) return;
+    Status status = guarded([&] { own.call(index); });
     if (status != DONE) own.status = status;
   };
-  bool is_broken = parallel_for(0, count, grain, body, &shared) != 0;
+  run_tasks(count, task, &shared);
   if (shared.status != DONE) throw Failure{static_cast<Status>(shared.status.load())};
-  if (is_broken) throw Failure{FAILED};
 }
 
-// Calls f(row) for every row, on torch's threads.
+// Calls f(row) for every row, some of them at a time.
 template <class F>
 void each_row(int64_t rows, int64_t width, F f) {
-  auto body = [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) f(row);
+  int64_t fewest = std::max<int64_t>(GRAIN / std::max<int64_t>(width, 1), 1);
+  int64_t count = std::max(fewest, rows / (4 * num_threads()));
+  auto task = [&](int64_t index) {
+    int64_t end = std::min(rows, (index + 1) * count);
+    for (int64_t row = index * count; row < end; ++row) f(row);
   };
-  if (rows * width <= GRAIN) return body(0, rows);
-  in_parallel(rows, std::max<int64_t>(1, GRAIN / width), body);
-}
-
-// Calls f() once on each of torch's threads, or as often on fewer: f takes its work from a counter.
-template <class F>
-void on_every_thread(F& f) {
-  auto body = [&](int64_t, int64_t) { f(); };
-  in_parallel(num_threads, 1, body);
+  each_task((rows + count - 1) / count, task);
 }
 
 // Memory of this thread that lasts from call to call, until `inlay_release_memory`.

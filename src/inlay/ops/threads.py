@@ -1,0 +1,110 @@
+"""How many threads compute: what the process may really use, and why.
+
+In: the processors that this process may run on, the quota of its control groups, and `INLAY_THREADS`. Out: a number
+with its reason, for the log. The kernels' own pool has so many threads; while a batch runs on it, torch's operators
+beside it run on the calling thread alone, as threads of both would wait for the same cores.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+import torch
+
+from inlay.config import THREADS_VARIABLE
+from inlay.errors import ConfigError
+
+MOST_THREADS = 1024
+CONTROL_GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """A number of threads, and why so many."""
+
+    count: int
+    reason: str
+
+
+@cache
+def choose_threads() -> Threads:
+    """The number that is asked for, or one for each processor that the process may keep busy."""
+    asked = os.environ.get(THREADS_VARIABLE, "")
+    if asked:
+        if not asked.isdecimal() or not 1 <= int(asked) <= MOST_THREADS:
+            raise ConfigError(f"{THREADS_VARIABLE}={asked}: use a whole number from 1 to {MOST_THREADS}")
+        return Threads(int(asked), f"{THREADS_VARIABLE}={asked}")
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    if quota is not None and quota < processors:
+        # Rounded down: threads beyond the quota would all be stopped together for the rest of each period.
+        return Threads(max(1, math.floor(quota)), f"the control group allows {quota:g} of {processors} processors")
+    return Threads(processors, f"the process may run on {processors} processors")
+
+
+def cpu_quota(groups: Path = CONTROL_GROUPS, own: Path = OWN_GROUPS) -> float | None:
+    """Processors' worth of time that the control groups (v1 or v2) of this process allow; None: no limit."""
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return None
+    quotas = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        roots = _roots_of(controllers)
+        for folder in (groups / root for root in roots):
+            quotas += [quota for group in _and_parents(folder, path) if (quota := _quota_of(group)) is not None]
+    return min(quotas, default=None)
+
+
+def _roots_of(controllers: str) -> list[str]:
+    """Where a hierarchy may be mounted; v2's has no controllers in its line."""
+    if not controllers:
+        return [".", "unified"]
+    return [controllers, "cpu", "cpu,cpuacct"] if "cpu" in controllers.split(",") else []
+
+
+def _and_parents(root: Path, path: str) -> list[Path]:
+    """A group and those above it. In a container the path may be the host's; the root is then the own group."""
+    relative = PurePosixPath(path.lstrip("/"))
+    return [root / relative, *(root / parent for parent in relative.parents)]
+
+
+def _quota_of(group: Path) -> float | None:
+    try:
+        if (group / "cpu.max").exists():
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+        return float(quota) / float(period) if quota not in ("max", "-1") else None
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+@contextmanager
+def torch_on_one_thread() -> Iterator[None]:
+    """torch's operators of this thread, and of no other, run on it alone."""
+    openmp = _openmp()
+    if openmp is None:
+        yield
+        return
+    before = torch.get_num_threads()  # also what makes torch set this thread up, once
+    openmp.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        openmp.omp_set_num_threads(before)
+
+
+@cache
+def _openmp() -> ctypes.CDLL | None:
+    """The OpenMP runtime that torch itself uses, found among what its module depends on."""
+    library = ctypes.CDLL(torch._C.__file__)
+    return library if hasattr(library, "omp_set_num_threads") else None

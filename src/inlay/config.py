@@ -79,7 +79,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     int8_cosine: Annotated[
         float,
         _option(
-            "With --dtype int8: least mean cosine to bfloat16; products stay in bfloat16 until it holds.",
+            "With --dtype int8: least mean cosine to the model without it; products stay out of int8 until it holds.",
             *ENGINE,
             QUANTIZE,
             ge=0,

@@ -238,7 +238,7 @@ def test_flags_of_sglang_are_translated_or_noted() -> None:
         translate(["--model-path"])
 
 
-@pytest.mark.skipif(not can_multiply_bytes(), reason="the processor has no VNNI")
+@pytest.mark.skipif(not can_multiply_bytes(), reason="there is no product of bytes")
 def test_int8_is_verified_and_its_cosine_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run_inlay("verify", "demo", "--dtype", "int8")
     assert (done.returncode, "FAIL" in done.stdout) == (0, False), done.stdout + done.stderr

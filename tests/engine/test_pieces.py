@@ -57,7 +57,7 @@ def test_pieces_give_what_the_whole_gives(
     assert cosine > (0.999999 if dtype == "float32" else 0.9999)
 
 
-@pytest.mark.skipif(not can_multiply_bytes(), reason="the processor has no VNNI")
+@pytest.mark.skipif(not can_multiply_bytes(), reason="there is no product of bytes")
 def test_in_int8_the_bits_are_the_same(checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     sample = [sequence_of([1, 2, 3, number]) for number in range(8)]
     runner = Runner(read_spec(checkpoint("qwen3"), "x"), choose("cpu", "int8"), lambda: sample, 0.9)
@@ -73,7 +73,7 @@ def test_what_a_layer_adds_keeps_its_own_bias(
 ) -> None:
     """Of a family whose layers end in a product with a bias, another in each."""
     if dtype == "int8" and not can_multiply_bytes():
-        pytest.skip("the processor has no VNNI")
+        pytest.skip("there is no product of bytes")
     sample = [sequence_of([1, 2, 3, number]) for number in range(8)]
     runner = Runner(read_spec(checkpoint("qwen3"), "x"), choose("cpu", dtype), lambda: sample, 0.9)
     torch.manual_seed(0)

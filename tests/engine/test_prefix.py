@@ -107,7 +107,7 @@ def test_vectors_are_those_without_sharing(
         np.testing.assert_allclose(run_packed(runner, lists), run_packed(plain, lists), atol=2e-6)
 
 
-@pytest.mark.skipif(not can_multiply_bytes(), reason="the processor has no VNNI")
+@pytest.mark.skipif(not can_multiply_bytes(), reason="there is no product of bytes")
 def test_in_int8_the_bits_are_the_same(checkpoint: Callable[[str], Path]) -> None:
     def make() -> Runner:
         sample = [sequence_of([1, 2, 3, number]) for number in range(8)]

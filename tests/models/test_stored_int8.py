@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from inlay.models.source import INT8_REPORT
 from inlay.models.spec import read_spec
 from inlay.ops.int8 import can_multiply_bytes
 
-pytestmark = pytest.mark.skipif(not can_multiply_bytes(), reason="the processor has no VNNI")
+pytestmark = pytest.mark.skipif(not can_multiply_bytes(), reason="there is no product of bytes")
 LISTS = [[1, 2, 3, 4], [5, 6], [7, 8, 9, 10, 11, 12]]
 
 
@@ -105,7 +106,7 @@ def test_the_verb_writes_a_directory_and_says_what_it_measured(tmp_path: Path) -
     target = tmp_path / "mini"
     done = run_inlay("quantize", "demo", "-o", str(target))
     assert done.returncode == 0, done.stderr
-    assert "cosine to torch.bfloat16: mean 0.99" in done.stdout
+    assert re.search(r"cosine to (bfloat16|float32): mean 0\.99", done.stdout)
     assert "of 24 products in int8" in done.stdout
     again = run_inlay("quantize", "demo", "-o", str(target))
     assert again.returncode == 1

@@ -16,7 +16,7 @@ from inlay.ops.linear import Weights
 from inlay.ops.native import Kernels
 from inlay.ops.rows import Form, Rows
 
-pytestmark = pytest.mark.skipif(not can_multiply_bytes(), reason="the processor has no VNNI")
+pytestmark = pytest.mark.skipif(not can_multiply_bytes(), reason="there is no product of bytes")
 
 
 def exact(x: Rows, weight: QuantisedWeight) -> torch.Tensor:

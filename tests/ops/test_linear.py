@@ -31,7 +31,7 @@ def product_of(weights: Weights, dtype: torch.dtype) -> Product:
 @pytest.fixture(params=DTYPES, ids=str)
 def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     if request.param == torch.uint8 and not can_multiply_bytes():
-        pytest.skip("the processor has no VNNI")
+        pytest.skip("there is no product of bytes")
     chosen: torch.dtype = request.param
     return chosen
 

@@ -24,7 +24,7 @@ from inlay.models.parts import Linear
 from inlay.models.registry import forward_class
 from inlay.ops.int8 import PackedInt8Product, QuantisedWeight, can_multiply_bytes
 from inlay.ops.linear import PackedProduct, PlainProduct, Product, can_pack
-from inlay.ops.processor import has_amx, has_avx512_bf16
+from inlay.ops.processor import has_amx, has_avx512_bf16, has_vnni
 from inlay.ops.rows import Rows
 from inlay.types import ModelSpec
 
@@ -139,7 +139,8 @@ def computed_dtypes(device: str) -> tuple[str, ...]:
     """The dtypes that a device computes in, and so has a ceiling of its own for."""
     if device != "cpu":
         return (HALF, FULL)
-    return ((INT8,) if can_multiply_bytes() else ()) + ((HALF,) if has_avx512_bf16() or has_amx() else ()) + (FULL,)
+    has_int8, has_half = has_vnni() and can_multiply_bytes(), has_avx512_bf16() or has_amx()
+    return ((INT8,) if has_int8 else ()) + ((HALF,) if has_half else ()) + (FULL,)
 
 
 def _computed_dtype(dtype: str, device: str) -> str:

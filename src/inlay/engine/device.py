@@ -13,7 +13,7 @@ import torch
 from inlay.config import AUTO
 from inlay.errors import ConfigError
 from inlay.ops.int8 import can_multiply_bytes
-from inlay.ops.processor import has_amx, has_avx512_bf16
+from inlay.ops.processor import has_amx, has_arm_bf16, has_avx512_bf16
 
 INT8 = "int8"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -48,7 +48,10 @@ def _choose_int8(device: torch.device) -> Choice:
     if device.type != "cpu":
         raise ConfigError(f"--dtype int8 is for processors, and the device is {device}: use bfloat16, or --device cpu")
     if not can_multiply_bytes():
-        raise ConfigError("--dtype int8 needs a processor with VNNI and torch with oneDNN: use auto")
+        raise ConfigError(
+            "--dtype int8 needs Inlay's compiled kernels, or a processor with VNNI and torch with oneDNN: use auto, "
+            "or install Inlay where there is a C++ compiler"
+        )
     name, reason = _choose_dtype(device, AUTO)
     return Choice(device, DTYPES[name], INT8, f"asked for; the rest in {name}: {reason}")
 
@@ -88,5 +91,7 @@ def _choose_dtype(device: torch.device, asked: str) -> tuple[str, str]:
             return "bfloat16", "the processor has AVX512-BF16"
         if has_amx():
             return "bfloat16", "the processor has AMX"
+        if has_arm_bf16():
+            return "bfloat16", "the processor has ARM's bfloat16 products"
         return "float32", "the processor has no native bfloat16"
     return "float32", f"bfloat16 is not known to be native on {device.type}"

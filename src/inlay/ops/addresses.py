@@ -33,6 +33,7 @@ class Input(ctypes.Structure):
         ("starts", ADDRESS),
         ("channels", ADDRESS),
         ("dtype", FLAG),
+        ("panel_dtype", FLAG),
     )
 
 
@@ -71,10 +72,10 @@ def incoming(x: Rows | None) -> Input | None:
         return None
     row = (x.values.data_ptr(), x.values.stride(0), address(x.scales), x.values.shape[1])
     if x.panels is None:
-        return Input(*row, x.shape[1], None, None, None, CODES[x.values.dtype])
+        return Input(*row, x.shape[1], None, None, None, CODES[x.values.dtype], FLOAT32)
     panels = x.panels
     weight = (panels.words.data_ptr(), address(panels.starts), address(panels.channels))
-    return Input(*row, panels.width_out, *weight, CODES[panels.dtype])
+    return Input(*row, panels.width_out, *weight, CODES[x.values.dtype], CODES[panels.dtype])
 
 
 def outgoing(out: Rows, to: Form) -> tuple[int | None, ...]:

@@ -1,9 +1,8 @@
 """The int8 product (W8A8): weights with a scale a channel, activations with a scale a row, sums in whole numbers.
 
 In: rows of bytes. Out: rows in a float dtype that still want the scales of their rows, and the bias. The sums are
-exact, so a row's result is the same bits whatever comes with it. VNNI multiplies unsigned activations by signed
-weights. oneDNN, where the compiled product is not, would without VNNI add pairs of products in 16 bits, which
-overflow.
+exact, on every processor, so a row's result is the same bits whatever comes with it. oneDNN, where the compiled product
+is not, would without VNNI add pairs of products in 16 bits, which overflow.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inlay.ops.addresses import WORD
 from inlay.ops.convert import rows_in
 from inlay.ops.linear import PanelProduct, Product, Weights
 from inlay.ops.native import kernels_for
@@ -62,8 +62,15 @@ def smoothing(activations: Tensor, weights: Weights) -> Tensor:
 
 
 def can_multiply_bytes() -> bool:
-    """Does torch have the product, and the processor the instruction?"""
-    return torch._C._has_mkldnn and hasattr(torch.ops.onednn, "qlinear_pointwise") and has_vnni()
+    """Is there a compiled product; or does torch have one, and the processor the instruction that makes it exact?"""
+    kernels = kernels_for(torch.empty(0))
+    if kernels is not None and kernels.knows_product(torch.uint8, WORD):
+        return True
+    return _has_onednn() and has_vnni()
+
+
+def _has_onednn() -> bool:
+    return bool(torch._C._has_mkldnn) and hasattr(torch.ops.onednn, "qlinear_pointwise")
 
 
 class PackedInt8Product:
@@ -81,15 +88,32 @@ class PackedInt8Product:
         return Rows(y, x.scales, self._bias)
 
 
+class PlainInt8Product:
+    """Exact and slow: for widths that are no whole words, where nothing else is exact."""
+
+    def __init__(self, weight: QuantisedWeight, bias: Tensor | None, out: torch.dtype) -> None:
+        self.takes = weight.takes
+        self._weight = weight.values.double().T
+        self._scales = weight.scales
+        self._bias = None if bias is None else bias.float()
+        self._out = out
+
+    def __call__(self, x: Rows) -> Rows:
+        sums = (x.values.double() - self.takes.zero_point) @ self._weight
+        return Rows((sums.float() * self._scales).to(self._out), x.scales, self._bias)
+
+
 def make_quantised_product(weight: QuantisedWeight, bias: Tensor | None, out: torch.dtype) -> Product:
     """The fastest product of an int8 weight; results are in `out` where they are not used at once."""
     kernels = kernels_for(weight.scales)
     width_out, width_in = weight.values.shape
     if kernels is None or not kernels.knows_product(torch.uint8, width_in):
-        return PackedInt8Product(weight, bias, out)
+        return (PackedInt8Product if _has_onednn() and has_vnni() else PlainInt8Product)(weight, bias, out)
     words = kernels.pack(weight.values)
     padding = (0, words.shape[0] * words.shape[2] - width_out)
-    starts = F.pad(-weight.takes.zero_point * weight.values.sum(dim=1, dtype=torch.int32), padding)
+    starts = F.pad(
+        (kernels.byte_offset - weight.takes.zero_point) * weight.values.sum(dim=1, dtype=torch.int32), padding
+    )
     panels = Panels(words, width_out, torch.uint8, out, kernels.multiply, starts, F.pad(weight.scales, padding))
     return PanelProduct(panels, bias, weight.takes)
 

@@ -56,7 +56,7 @@ def make_product(weights: Weights) -> Product:
     kernels = kernels_for(weight)
     if kernels is not None and kernels.knows_product(weight.dtype, weight.shape[1]):
         panels = Panels(kernels.pack(weight), len(weight), weight.dtype, weight.dtype, kernels.multiply)
-        return PanelProduct(panels, bias)
+        return PanelProduct(panels, bias, Form(kernels.row_dtype(weight.dtype)))
     if can_pack(weight):
         return PackedProduct(weight, bias)
     return PlainProduct(weight, bias)
@@ -74,8 +74,8 @@ def can_pack(weight: Tensor) -> bool:
 class PanelProduct:
     """The compiled one, with the weight in panels."""
 
-    def __init__(self, panels: Panels, bias: Tensor | None, takes: Form | None = None) -> None:
-        self.takes = takes or Form(panels.dtype)
+    def __init__(self, panels: Panels, bias: Tensor | None, takes: Form) -> None:
+        self.takes = takes
         self._panels = panels
         self._bias = None if bias is None else bias.float()
 

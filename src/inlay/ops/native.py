@@ -33,12 +33,11 @@ from inlay.ops.addresses import (
     outgoing,
     spaced_rows,
 )
-from inlay.ops.processor import has_amx, has_avx2, has_avx512, has_avx512_bf16, has_vnni
+from inlay.ops.processor import has_amx, runnable_builds
 from inlay.ops.rows import Form, Rows
 from inlay.ops.threads import choose_threads, torch_on_one_thread
 
 OUT_OF_MEMORY, OUT_OF_RANGE = 1, 3  # of a kernel's statuses; 0 is success
-WITH_HALVES = "avx512_bf16"  # the build that multiplies bytes and bfloat16
 SIGNATURES = {
     "add_rms_norm": (INTEGER, INTEGER, ADDRESS, *ROWS_IN, ADDRESS, ADDRESS, REAL, *ROWS_OUT),
     "add_layer_norm": (INTEGER, INTEGER, ADDRESS, *ROWS_IN, *(ADDRESS,) * 3, REAL, *ROWS_OUT),
@@ -72,6 +71,8 @@ class Kernels:
         else:
             library.inlay_use_threads(None, choose_threads().count)
         self._panel = library.inlay_panel()
+        self._multiplies_halves = bool(library.inlay_multiplies_halves())
+        self.byte_offset: int = library.inlay_byte_offset()  # what products take off each byte of a row
         self._functions = {}
         for function, signature in SIGNATURES.items():
             call = getattr(library, f"inlay_{function}")
@@ -164,7 +165,11 @@ class Kernels:
         """
         if dtype not in CODES or (width_in * dtype.itemsize) % WORD:
             return False
-        return dtype == torch.float32 or (self.name == WITH_HALVES and not has_amx())
+        return dtype == torch.float32 or not self.on_torch_threads
+
+    def row_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """What rows of a product in a dtype are in; without products of bfloat16 its rows are floats."""
+        return dtype if self._multiplies_halves else torch.float32
 
     def pack(self, weight: Tensor) -> Tensor:
         """weight [out, in] as the words of `Panels`."""
@@ -225,14 +230,7 @@ def kernels_name() -> str:
 
 def runnable_kernels() -> Iterator[Kernels]:
     """All builds that are there and that this processor runs, the best first."""
-    for name in _runnable():
+    for name in runnable_builds():
         found = find_spec(f"inlay.ops._kernels_{name}")
         if found is not None and found.origin is not None:
             yield Kernels(name, ctypes.CDLL(found.origin), on_torch_threads=has_amx())
-
-
-def _runnable() -> list[str]:
-    builds = ["avx512"] if has_avx512() else []
-    if builds and has_avx512_bf16() and has_vnni():
-        builds.insert(0, WITH_HALVES)
-    return [*builds, "avx2"] if has_avx2() else []

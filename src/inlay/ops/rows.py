@@ -56,7 +56,7 @@ class Panels:
 
     words: Tensor  # [panels, in / step, outputs of a panel] int32
     width_out: int
-    dtype: torch.dtype  # of what it multiplies
+    dtype: torch.dtype  # that it is kept in; uint8 stands for bytes
     out: torch.dtype  # what results are rounded to where they are not used at once
     multiply: Callable[[Rows], Tensor]  # [rows, width_out] in float32, where no op computes them on its way
     starts: Tensor | None = None  # [all panels' outputs] int32, for bytes: −zero point · sum of the weights

@@ -12,6 +12,26 @@
 namespace inlay {
 namespace {
 
+#if defined(INLAY_HALVES)
+using Half = bf16;  // what bfloat16 inputs are computed in
+#else
+using Half = float;
+#endif
+
+// The element of tiles that a type is computed in.
+template <class E>
+struct ElementOf {
+  using type = Floats;
+};
+#if defined(INLAY_HALVES)
+template <>
+struct ElementOf<bf16> {
+  using type = Halves;
+};
+#endif
+template <class E>
+using Element = typename ElementOf<E>::type;
+
 constexpr int64_t PART = 512;  // positions of a task: packing its keys costs next to nothing beside their use
 
 struct Problem {
@@ -159,7 +179,7 @@ void attend(const Problem& p, const Task& task) {
   int64_t total = (task.end - task.begin) * group;
   for (int64_t first = 0; first < total;) {
     int rows = rows_at_once(total - first);
-    Tile<E> multiply_tile = tile<E>(rows);
+    Tile<Element<E>> multiply_tile = tile<Element<E>>(rows);
     int64_t last = task.begin + (first + rows - 1) / group;
     int64_t seen = p.is_causal ? before + last + 1 : limit, seen_padded = round_up(seen, step);
     float sums[MOST_ROWS];

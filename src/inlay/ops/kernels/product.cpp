@@ -1,6 +1,8 @@
 // The matrix product of a layer: rows times panels of a packed weight.
 #include "product.h"
 
+#include <type_traits>
+
 namespace inlay {
 namespace {
 
@@ -14,17 +16,16 @@ constexpr int64_t CHUNK =
     1 << 11;  // bytes of a row that are summed up at a time: those of a tile stay in the nearest cache
 
 int64_t panel_bytes(const Input& in) {
-  return PANEL * in.width * (in.dtype == BYTES ? 1 : in.dtype == BFLOAT16 ? 2 : 4);
+  return PANEL * in.width * (in.panel_dtype == BYTES ? 1 : in.panel_dtype == BFLOAT16 ? 2 : 4);
 }
 int64_t panels_at_once(const Input& in) { return std::max<int64_t>(PANEL_BLOCK / panel_bytes(in), 1); }
 
 // What sums of a panel begin with; null for 0.
 const float* start_of(const Input&, int64_t, float) { return nullptr; }
-[[maybe_unused]] const int32_t* start_of(const Input& in, int64_t column, int32_t) { return in.starts + column; }
+const int32_t* start_of(const Input& in, int64_t column, int32_t) { return in.starts + column; }
 
 // Sums are floats in the end.
 void finish(const Input&, int64_t, int, float*, int64_t) {}
-#if defined(__AVX512VNNI__)
 void finish(const Input& in, int64_t column, int rows, int32_t* sums, int64_t stride) {
   Vec left = Vec::load(in.channels + column), right = Vec::load(in.channels + column + Vec::size);
   for (int r = 0; r < rows; ++r, sums += stride) {
@@ -32,23 +33,44 @@ void finish(const Input& in, int64_t column, int rows, int32_t* sums, int64_t st
     (Vec::of_integers(sums + Vec::size) * right).store(reinterpret_cast<float*>(sums + Vec::size));
   }
 }
-#endif
 
-// The rows of a tile with some panels, chunk by chunk.
-template <class E>
-void multiply_tile(const Input& in, int64_t row, int rows, int64_t begin, int64_t end, float* to, int64_t stride) {
-  using Number = typename Element<E>::Number;
-  Tile<E> run = tile<E>(rows);
-  auto x = static_cast<const E*>(in.at(row));
-  auto weight = static_cast<const typename Element<E>::Factor*>(in.panels);
-  constexpr int64_t most = CHUNK / sizeof(E);
+// Rows as a tile reads them.
+template <class R>
+struct Read {
+  const R* data;
+  int64_t stride;
+};
+
+template <class X>
+Read<typename X::Row> read_rows(const Input& in, int64_t first, int64_t rows) {
+#if defined(INLAY_WIDENS_BYTES)
+  if constexpr (std::is_same_v<X, Bytes>) {
+    // Rows apart by an odd number of lines.
+    int64_t stride = round_up(in.width, 32) + (in.width % 64 < 32 ? 32 : 0);
+    auto wide = reinterpret_cast<int16_t*>(scratch<Read<int16_t>>(rows * stride / 2));
+    for (int64_t row = 0; row < rows; ++row)
+      X::widen(static_cast<const uint8_t*>(in.at(first + row)), in.width, wide + row * stride);
+    return {wide, stride};
+  }
+#endif
+  return {static_cast<const typename X::Row*>(in.at(first)), in.stride};
+}
+
+// Rows of a tile with some panels, chunk by chunk.
+template <class X>
+void multiply_tile(const Input& in, const typename X::Row* x, int64_t x_stride, int rows, int64_t begin, int64_t end,
+                   float* to, int64_t stride) {
+  using Number = typename X::Number;
+  Tile<X> run = tile<X>(rows);
+  auto weight = static_cast<const typename X::Factor*>(in.panels);
+  constexpr int64_t most = CHUNK / sizeof(typename X::Row);
   for (int64_t k = 0; k < in.width; k += most) {
     int64_t count = std::min(most, in.width - k);
     for (int64_t panel = begin; panel < end; ++panel) {
       int64_t column = panel * PANEL;
       Number* sums = reinterpret_cast<Number*>(to) + column;
       const Number* start = k == 0 ? start_of(in, column, Number()) : sums;
-      run(x + k, in.stride, weight + column * in.width + k * PANEL, count, start, k == 0 ? 0 : stride, sums, stride);
+      run(x + k, x_stride, weight + column * in.width + k * PANEL, count, start, k == 0 ? 0 : stride, sums, stride);
       if (k + count == in.width) finish(in, column, rows, sums, stride);
     }
   }
@@ -56,13 +78,15 @@ void multiply_tile(const Input& in, int64_t row, int rows, int64_t begin, int64_
 
 // Tile by tile, with as many panels as the cache keeps until the last tile. Few tiles wait for the weights to come from
 // memory: they take panel by panel, so that the next one is on its way while they compute.
-template <class E>
+template <class X>
 void multiply_as(const Input& in, int64_t first, int64_t rows, int64_t begin, int64_t end, float* to) {
   int64_t stride = sums_stride(in);
+  auto read = read_rows<X>(in, first, rows);
   for (int64_t group = begin, at_once = rows > FEW_ROWS ? panels_at_once(in) : 1; group < end; group += at_once) {
     for (int64_t row = 0; row < rows;) {
       int count = rows_at_once(rows - row);
-      multiply_tile<E>(in, first + row, count, group, std::min(group + at_once, end), to + row * stride, stride);
+      multiply_tile<X>(in, read.data + row * read.stride, read.stride, count, group, std::min(group + at_once, end),
+                       to + row * stride, stride);
       row += count;
     }
   }
@@ -71,18 +95,12 @@ void multiply_as(const Input& in, int64_t first, int64_t rows, int64_t begin, in
 }  // namespace
 
 void multiply(const Input& in, int64_t first, int64_t rows, int64_t begin, int64_t end, float* to) {
-  switch (in.dtype) {
-#if defined(__AVX512VNNI__)
-    case BYTES:
-      return multiply_as<uint8_t>(in, first, rows, begin, end, to);
+  if (in.panel_dtype == BYTES) return multiply_as<Bytes>(in, first, rows, begin, end, to);
+#if defined(INLAY_HALVES)
+  if (in.dtype == BFLOAT16) return multiply_as<Halves>(in, first, rows, begin, end, to);
 #endif
-#if defined(__AVX512BF16__)
-    case BFLOAT16:
-      return multiply_as<bf16>(in, first, rows, begin, end, to);
-#endif
-    default:
-      return multiply_as<float>(in, first, rows, begin, end, to);
-  }
+  if (in.panel_dtype == BFLOAT16) return multiply_as<KeptHalves>(in, first, rows, begin, end, to);
+  multiply_as<Floats>(in, first, rows, begin, end, to);
 }
 
 void multiply_together(const Input& in, int64_t first, int64_t rows, float* to) {
@@ -135,3 +153,13 @@ INLAY_EXPORT int32_t inlay_pack(int64_t width_out, int64_t words, const int32_t*
 }
 
 INLAY_EXPORT int64_t inlay_panel() { return PANEL; }
+// What products take off each byte of a row; what sums begin with must make up for it.
+INLAY_EXPORT int64_t inlay_byte_offset() { return BYTE_OFFSET; }
+// Are rows of bfloat16 multiplied as they are? Else a weight in bfloat16 takes rows of floats.
+INLAY_EXPORT int64_t inlay_multiplies_halves() {
+#if defined(INLAY_HALVES)
+  return 1;
+#else
+  return 0;
+#endif
+}

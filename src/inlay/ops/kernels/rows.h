@@ -153,7 +153,8 @@ struct Input {
   const void* panels;     // null: the rows are there
   const int32_t* starts;  // [width_out] of bytes: what sums begin with
   const float* channels;  // [width_out] of bytes: scales
-  Dtype dtype;
+  Dtype dtype;            // of the rows
+  Dtype panel_dtype;      // of the weight: the same, or bfloat16 where the rows are floats
 
   float scale(int64_t row) const { return scales == nullptr ? 1.0f : scales[row]; }
   const void* at(int64_t row) const {

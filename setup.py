@@ -66,7 +66,6 @@ def library(name: str, sources: str, flags: list[str]) -> Extension:
         sorted(glob(f"src/inlay/ops/{sources}/*.cpp")),
         depends=sorted(glob(f"src/inlay/ops/{sources}/*.h")),
         extra_compile_args=[*COMMON, *flags],
-        extra_link_args=["-static-libstdc++", "-static-libgcc"] if os.uname().sysname == "Linux" else [],
         language="c++",
         optional=True,
     )

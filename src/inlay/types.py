@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections import abc
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -77,8 +77,7 @@ class ModelSpec:
     fingerprint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class EmbedOptions:
+class EmbedOptions(Struct, frozen=True):
     """How the inputs of one request are to be embedded. Filled by a dialect or the library."""
 
     prompt_name: str | None = None
@@ -93,13 +92,12 @@ class EmbedOptions:
     outputs: tuple[str, ...] = (DENSE,)  # the kinds asked for
 
 
-@dataclass(frozen=True, slots=True)
-class EmbedRequest:
+class EmbedRequest(Struct, frozen=True):
     """One call after its dialect is gone. Filled by a dialect or the library."""
 
     model: str | None
     inputs: abc.Sequence[str | list[int]]
-    options: EmbedOptions = field(default_factory=EmbedOptions)
+    options: EmbedOptions = EmbedOptions()
     deadline: float | None = None  # on the clock of time.monotonic()
     departed: Callable[[], Awaitable[object]] | None = None  # returns when the client has gone
 
@@ -147,7 +145,7 @@ class Answer(Struct, frozen=True):
 Deliver = Callable[[list[Answer]], None]  # how a worker hands answers over, on one of its threads
 
 
-class Entry(NamedTuple):
+class Entry(Struct, frozen=True, gc=False):
     """What a cache tier keeps for a key; made by the hundred thousand, so the cheapest kind of noun."""
 
     kind: str
@@ -156,8 +154,7 @@ class Entry(NamedTuple):
     is_truncated: bool
 
 
-@dataclass(frozen=True, slots=True)
-class EmbedResult:
+class EmbedResult(Struct, frozen=True):
     """The answer to an `EmbedRequest`. Filled by the service."""
 
     model: str

@@ -37,9 +37,9 @@ def test_hits_are_bit_for_bit_what_was_computed(tmp_path: Path, file: Path) -> N
     found = asyncio.run(tier.get_many([key_of(f"t{n}") for n in range(500)]))
     assert found.keys() == {key_of(f"t{n}") for n in range(400)}
     for n in range(400):
-        _, _, num_tokens, is_truncated = found[key_of(f"t{n}")]
-        assert np.array_equal(vector_in(found[key_of(f"t{n}")]), vector_of(f"t{n}"))
-        assert (num_tokens, is_truncated) == (len(f"t{n}"), False)
+        entry = found[key_of(f"t{n}")]
+        assert np.array_equal(vector_in(entry), vector_of(f"t{n}"))
+        assert (entry.num_tokens, entry.is_truncated) == (len(f"t{n}"), False)
 
 
 def test_flipped_bits_are_misses_and_counted(tmp_path: Path, file: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from corpus.sources import RECIPE, FakeSource, Killed, make_corpus, vector_of, write_rows
 from fakes import SPEC
+from msgspec.structs import astuple
 
 from inlay.cache.key import cache_keys
 from inlay.corpus.corpus import Corpus
@@ -311,7 +312,7 @@ def test_a_corpus_made_with_cutting_serves_default_clients_what_was_not_cut(tmp_
     corpus = Corpus(tmp_path / "c")
     for n in range(20):
         text = f"text {n}"
-        whole, cut = cache_keys(SPEC.fingerprint, "dense.1", text, Truncate.END, SPEC.max_tokens)
+        whole, cut = astuple(cache_keys(SPEC.fingerprint, "dense.1", text, Truncate.END, SPEC.max_tokens))
         assert cut is not None
         assert (corpus.find(whole) is not None) == (len(text) <= 6)
         assert (corpus.find(cut) is not None) == (len(text) > 6)

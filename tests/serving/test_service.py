@@ -356,9 +356,9 @@ def test_a_request_ends_with_its_deadline_or_its_client() -> None:
         worker.gate.clear()
         service = make_service(worker)
         with pytest.raises(DeadlineExceeded):
-            await service.embed(replace(request_of(["a"]), deadline=time.monotonic() + 0.01))
+            await service.embed(structs.replace(request_of(["a"]), deadline=time.monotonic() + 0.01))
         with pytest.raises(Cancelled):
-            await service.embed(replace(request_of(["b"]), departed=lambda: asyncio.sleep(0)))
+            await service.embed(structs.replace(request_of(["b"]), departed=lambda: asyncio.sleep(0)))
         worker.gate.set()
         await until(lambda: len(service.flights.table) == 0)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from inlay.serving.shaping import shape_vectors, to_base64
+from inlay.serving.shaping import shape_vectors, to_base64_many
 
 vectors = arrays(np.float32, (3, 16), elements=st.floats(-100, 100, width=32))
 
@@ -32,4 +32,4 @@ def test_without_normalisation_the_canonical_components_come_back() -> None:
 
 def test_base64_is_of_little_endian_float32_also_for_a_cut_row() -> None:
     array = np.arange(8, dtype=">f4").reshape(2, 4)[1, :2]
-    assert np.frombuffer(base64.b64decode(to_base64(array)), dtype="<f4").tolist() == [4, 5]
+    assert np.frombuffer(base64.b64decode(to_base64_many(array[None])[0]), dtype="<f4").tolist() == [4, 5]

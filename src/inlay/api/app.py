@@ -78,7 +78,7 @@ def _dialect_routes(service: Service, metrics: Metrics, gate: Gate, settings: Se
             max_inputs=settings.max_inputs_per_request,
             allow_token_ids=settings.allow_token_ids,
         )
-        answer = JSONRoute(gate, dialect.request, route.handle).answer
+        answer = JSONRoute(gate, dialect.request, route.handle, route.recall).answer
         yield Route(
             POST,
             dialect.path,

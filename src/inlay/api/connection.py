@@ -23,6 +23,7 @@ from uvicorn.server import ServerState
 
 from inlay.api.connections import Connections
 from inlay.api.replies import RenderError, refuse
+from inlay.api.whole_reply import offer_whole_reply
 from inlay.errors import BodyTimeout, HeadTimeout, HeadTooLarge, InlayError, Overloaded, RequestError
 
 MOST_HEAD_BYTES = 64 << 10
@@ -145,7 +146,10 @@ class BoundedConnection(HttpToolsProtocol):
             self._refusal = RequestError(f"over {MOST_PIPELINED} requests wait on this connection: wait for replies")
             raise ValueError(self._refusal.message)
         self.limits.connections.note_work(self)
+        before = self.cycle
         super().on_headers_complete()
+        if self.cycle is not None and self.cycle is not before:
+            offer_whole_reply(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         super().on_body(body)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Generic, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from inlay.api.dialects.dialect import Dialect
-from inlay.api.exchange import Exchange
+from inlay.api.exchange import Exchange, header
+from inlay.api.json_route import Body
+from inlay.api.repeated import RepeatedReplies
 from inlay.api.replies import Headers, Reply
 from inlay.errors import InlayError, InvalidInput
 from inlay.serving.service import Service
@@ -18,6 +20,7 @@ from inlay.types import EmbedRequest, EmbedResult
 
 C = TypeVar("C", bound=msgspec.Struct)
 
+CACHE_CONTROL = b"cache-control"
 NAMED_TRUNCATED = 64  # indices listed in the header
 
 
@@ -32,10 +35,22 @@ class EmbedRoute(Generic[C]):
         self._metrics = metrics
         self._max_inputs = max_inputs
         self._allow_token_ids = allow_token_ids
+        self._repeated = RepeatedReplies()
 
-    async def handle(self, call: C, exchange: Exchange, deadline: float) -> Reply:
+    def recall(self, body: Body, exchange: Exchange) -> Reply | None:
+        """The reply to a body that came before and that the cache has answered; None where it is to be worked out."""
+        if header(exchange.scope, CACHE_CONTROL) is not None:
+            return None
+        known = self._repeated.find(bytes(body))
+        if known is None:
+            return None
+        reply, result = known
+        self._metrics.count_repeated(result)
+        return reply
+
+    async def handle(self, call: C, body: Body | None, exchange: Exchange, deadline: float) -> Reply:
         try:
-            request = self._dialect.parse(call, exchange)
+            request = self._dialect.parse(call)
             self._check_inputs(request.inputs)
             request = _completed(request, exchange, deadline)
             result = await self._service.embed(request)
@@ -44,6 +59,8 @@ class EmbedRoute(Generic[C]):
         self._metrics.count_result(result)
         reply = self._dialect.render(result, call)
         reply.headers.extend(result_headers(result))
+        if body is not None and request.options.write_cache:
+            self._repeated.keep(bytes(body), reply, result)
         return reply
 
     def _check_inputs(self, inputs: Sequence[str | list[int]]) -> None:
@@ -76,7 +93,7 @@ class EmbedRoute(Generic[C]):
 def _completed(request: EmbedRequest, exchange: Exchange, deadline: float) -> EmbedRequest:
     """The request with what no dialect has to say: its time, its client, and `Cache-Control`."""
     options = request.options
-    if asked := exchange.directives(b"cache-control"):
+    if asked := exchange.directives(CACHE_CONTROL):
         no_store = "no-store" in asked
         options = replace(options, read_cache=not (no_store or "no-cache" in asked), write_cache=not no_store)
     return EmbedRequest(request.model, request.inputs, options, deadline, exchange.departed)

@@ -13,19 +13,19 @@ import time
 import uuid
 from itertools import count
 
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from inlay.api.auth import Keyring
 from inlay.api.dialects.registry import render_error
 from inlay.api.exchange import Exchange, header
-from inlay.api.replies import RenderError, refuse
-from inlay.api.routes import Route, RouteTable
+from inlay.api.replies import RenderError, Reply, refuse
+from inlay.api.routes import ANSWERED_AS, Route, RouteTable
 from inlay.errors import InlayError, MethodNotAllowed, OutOfMemory, ShuttingDown, shorten
 from inlay.telemetry.logs import get_logger
 from inlay.telemetry.metrics import Metrics
 
 log = get_logger("api")
-LOGGER = "inlay.api"
+_levels = logging.getLogger("inlay.api")
 OTHER = "other"  # the paths that metrics do not tell apart
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -47,37 +47,33 @@ class Envelope:
         began = time.perf_counter()
         request_id = self._id_of(scope)
         status = 0
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"].append((b"x-request-id", request_id.encode()))
-            await send(message)
-
-        route = self._routes.route_of(scope["path"])
+        route, name = self._routes.match(scope["path"], scope["method"])
         self._metrics.num_in_flight += 1
         try:
-            await self._exchange(route, scope, receive, send_with_id)
-        except (asyncio.CancelledError, Exception) as error:
-            refusal = _refusal_of(error, request_id, scope["path"])
-            if not status:
-                reply = refuse(refusal, self.renderer_of(scope["path"]))
-                if isinstance(refusal, MethodNotAllowed):
-                    reply.headers.append((b"allow", ", ".join(self._routes.methods_of(scope["path"])).encode()))
-                await reply.send(send_with_id)
-            elif isinstance(error, asyncio.CancelledError):
-                raise
+            try:
+                reply = await self._answer(route, name, scope, receive)
+            except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001 - whatever it is, it is answered
+                reply = self._refusal_reply(error, request_id, scope["path"])
+            reply.headers.append((b"x-request-id", request_id.encode()))
+            status = reply.status
+            await reply.send(scope, send)  # a slow reader takes nobody's place
         finally:
             self._metrics.num_in_flight -= 1
             self._count(route, scope, status, time.perf_counter() - began, request_id)
 
-    async def _exchange(self, route: Route | None, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, route: Route | None, name: str, scope: Scope, receive: Receive) -> Reply:
         if route is None or not route.is_open:
             self._keyring.check(scope)
-        found, name = self._routes.find(scope["path"], scope["method"])
-        reply = await found.answer(Exchange(scope, receive, name))
-        await reply.send(send)  # a slow reader takes nobody's place
+        if route is None or route.method not in (scope["method"], ANSWERED_AS.get(scope["method"])):
+            raise self._routes.missing(scope["path"], scope["method"])
+        return await route.answer(Exchange(scope, receive, name))
+
+    def _refusal_reply(self, error: BaseException, request_id: str, path: str) -> Reply:
+        refusal = _refusal_of(error, request_id, path)
+        reply = refuse(refusal, self.renderer_of(path))
+        if isinstance(refusal, MethodNotAllowed):
+            reply.headers.append((b"allow", ", ".join(self._routes.methods_of(path)).encode()))
+        return reply
 
     def renderer_of(self, path: str) -> RenderError:
         """How errors are told to who asks for a path."""
@@ -93,7 +89,7 @@ class Envelope:
     def _count(self, route: Route | None, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         self._metrics.count_request(OTHER if route is None else route.path, status, seconds)
         level = _level_of(route, status)
-        if logging.getLogger(LOGGER).isEnabledFor(level):
+        if _levels.isEnabledFor(level):
             log.log(
                 level,
                 "request",

@@ -21,6 +21,10 @@ from inlay.serving.admission import Admission, ByteBudget
 from inlay.telemetry.metrics import Metrics
 
 C = TypeVar("C", bound=msgspec.Struct)
+Body = bytes | bytearray
+# The body is what a reply may be kept by; None where the next one would have to be told of ignored fields.
+Handle = Callable[[C, Body | None, Exchange, float], Awaitable[Reply]]
+Recall = Callable[[Body, Exchange], Reply | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +39,24 @@ class Gate:
 
 
 class JSONRoute(Generic[C]):
-    """Bodies of one struct, each answered by `handle(call, exchange, deadline)`."""
+    """Bodies of one struct, each answered by `handle(call, body, exchange, deadline)`, or by what recalls its reply."""
 
-    def __init__(self, gate: Gate, schema: type[C], handle: Callable[[C, Exchange, float], Awaitable[Reply]]) -> None:
+    def __init__(self, gate: Gate, schema: type[C], handle: Handle[C], recall: Recall | None = None) -> None:
         self._gate = gate
+        self._recall = recall
         self._decoder = BodyDecoder(schema)
         self._handle = handle
 
     async def answer(self, exchange: Exchange) -> Reply:
         gate = self._gate
         with BodyReader(gate.budget, gate.max_body_bytes) as reader:
-            call, has_unknown = self._decoder.decode(await reader.read(exchange.scope, exchange.receive))
+            body = await reader.read(exchange.scope, exchange.receive)
+            if self._recall is not None and (known := self._recall(body, exchange)) is not None:
+                return known
+            call, has_unknown = self._decoder.decode(body)
             if has_unknown:
                 gate.metrics.count_ignored_fields()
             with gate.admission:
-                return await self._handle(call, exchange, time.monotonic() + gate.request_timeout)
+                return await self._handle(
+                    call, None if has_unknown else body, exchange, time.monotonic() + gate.request_timeout
+                )

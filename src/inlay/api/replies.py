@@ -5,28 +5,28 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import orjson
-from starlette.types import Send
+from msgspec import Struct
+from starlette.types import Scope, Send
 
 from inlay.errors import InlayError
 
 LONGEST_MESSAGE = 2000  # characters of what a client sent may be in it
 MOST_JITTER = 0.5  # of a time to come back: whoever is refused together comes back one after the other
 JSON = b"application/json"
+WHOLE_REPLY = "inlay.whole_reply"  # of a scope's extensions: see `whole_reply`
 
 Headers = list[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """One answer, whole."""
 
     body: bytes
     status: int = 200
     content_type: bytes = JSON
-    headers: Headers = field(default_factory=list)  # beside the content's type and length
+    headers: Headers = []  # beside the content's type and length
 
     @classmethod
     def of_json(cls, value: object, status: int = 200) -> Reply:
@@ -38,7 +38,11 @@ class Reply:
         length = b"%d" % len(self.body)
         return [(b"content-type", self.content_type), (b"content-length", length), *self.headers]
 
-    async def send(self, send: Send) -> None:
+    async def send(self, scope: Scope, send: Send) -> None:
+        """In one write where the server can, else in ASGI's two messages."""
+        send_whole = scope.get("extensions", {}).get(WHOLE_REPLY)
+        if send_whole is not None and send_whole(self.status, self.head(), self.body):
+            return
         await send({"type": "http.response.start", "status": self.status, "headers": self.head()})
         await send({"type": "http.response.body", "body": self.body})
 

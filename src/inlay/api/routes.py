@@ -8,9 +8,10 @@ from typing import Any
 
 from inlay.api.exchange import Exchange
 from inlay.api.replies import RenderError, Reply
-from inlay.errors import MethodNotAllowed, NotFound, shorten
+from inlay.errors import InlayError, MethodNotAllowed, NotFound, shorten
 
 GET, POST = "GET", "POST"
+ANSWERED_AS = {"HEAD": GET}
 PLACEHOLDER = "{name}"  # at the end of a path: the rest of what was asked for, slashes included
 
 
@@ -54,17 +55,20 @@ class RouteTable:
         methods = list(self._by_path.get(pattern, ()))
         return [*methods, "HEAD"] if GET in methods else methods
 
-    def find(self, path: str, method: str) -> tuple[Route, str]:
-        """The route, and the rest of the path for its placeholder; `NotFound` or `MethodNotAllowed`."""
+    def match(self, path: str, method: str) -> tuple[Route | None, str]:
+        """The route of a path, with the method if there is one, and the rest of the path for its placeholder."""
         pattern, name = self._match(path)
-        methods = self._by_path.get(pattern, {})
-        route = methods.get(GET if method == "HEAD" else method)
-        if route is not None:
-            return route, name
+        methods = self._by_path.get(pattern)
+        if methods is None:
+            return None, ""
+        return methods.get(ANSWERED_AS.get(method, method)) or next(iter(methods.values())), name
+
+    def missing(self, path: str, method: str) -> InlayError:
+        """`NotFound`, or `MethodNotAllowed` for a path that others ask for."""
         asked = f"{method} {shorten(path)}"
-        if methods:
-            raise MethodNotAllowed(f"there is no {asked}: use {', '.join(methods)}")
-        raise NotFound(f"there is no {asked}: GET /docs lists the routes")
+        if methods := self._by_path.get(self._match(path)[0]):
+            return MethodNotAllowed(f"there is no {asked}: use {', '.join(methods)}")
+        return NotFound(f"there is no {asked}: GET /docs lists the routes")
 
     def _match(self, path: str) -> tuple[str, str]:
         """The path of the table that a path falls under, and what is in its placeholder."""

@@ -16,6 +16,7 @@ import numpy as np
 import pybase64
 
 from inlay.api.exchange import Exchange
+from inlay.api.json_route import Body
 from inlay.api.replies import Reply
 from inlay.api.search_schema import SearchRequest
 from inlay.corpus.search.batcher import SearchBatcher
@@ -43,7 +44,7 @@ class SearchRoute:
         self._service = service
         self._corpora = corpora
 
-    async def handle(self, call: SearchRequest, exchange: Exchange, deadline: float) -> Reply:
+    async def handle(self, call: SearchRequest, _body: Body | None, exchange: Exchange, deadline: float) -> Reply:
         """One search."""
         name, batcher = self._resolve(call.corpus)
         if call.model is not None and call.model != (served := self._model_of(name, batcher)):

@@ -30,7 +30,8 @@ class S3Fifo:
 
     def use(self, key: bytes) -> None:
         """A kept key was asked for."""
-        self._uses[key] = min(self._uses[key] + 1, MOST_USES)
+        if (uses := self._uses[key]) < MOST_USES:
+            self._uses[key] = uses + 1
 
     def add(self, key: bytes) -> None:
         """Keep a new key; one that went not long ago has shown that it comes back."""

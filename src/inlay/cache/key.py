@@ -1,4 +1,4 @@
-"""The one function that names a cached output: all that decides it, and nothing else.
+"""The one place that names a cached output: all that decides it, and nothing else.
 
 In the key: its own version, the model's fingerprint, the kind of output and of content, the final text byte for byte
 or the token ids. Only an output of an input that was cut has the truncation side and the limit in its key too: what
@@ -8,11 +8,10 @@ batch. Fields are prefixed with their length, so that no two lists of fields can
 
 from __future__ import annotations
 
-import hashlib
-from functools import lru_cache
-from typing import NamedTuple
+from hashlib import sha256
 
 import numpy as np
+from msgspec import Struct
 
 from inlay.types import Truncate
 
@@ -21,7 +20,7 @@ KEY_VERSION = b"3"
 TOKENS_PER_BYTE, SPECIAL_TOKENS = 11, 16
 
 
-class CacheKeys(NamedTuple):
+class CacheKeys(Struct, frozen=True, gc=False):
     """Each SHA-256 (32 bytes)."""
 
     whole: bytes  # of the output of all the content
@@ -33,27 +32,40 @@ class CacheKeys(NamedTuple):
         return self.cut or self.whole
 
 
+class KeyMaker:
+    """Names the outputs of one kind that a request asks a model for; what all its inputs share is put together once."""
+
+    def __init__(self, fingerprint: str, kind: str, truncate: Truncate, max_tokens: int) -> None:
+        self._max_tokens = max_tokens
+        self._is_cut = truncate is not Truncate.NONE
+        fields = (KEY_VERSION, fingerprint.encode(), kind.encode())
+        self._head_of_text, self._head_of_ids = _prefixed(*fields, b"text"), _prefixed(*fields, b"ids")
+        self._tail_of_cut = _prefixed(truncate.encode(), b"%d" % max_tokens)
+
+    def keys_of(self, content: str | list[int]) -> CacheKeys:
+        """The keys under which an output of an input may lie.
+
+        UnicodeEncodeError for a text with lone surrogates, which no tokenizer takes.
+        """
+        if isinstance(content, str):
+            head, data = self._head_of_text, content.encode()
+            most = len(data) * TOKENS_PER_BYTE + SPECIAL_TOKENS
+        else:
+            head, data = self._head_of_ids, np.array(content, dtype="<i8").tobytes()
+            most = len(content)
+        digest = sha256(head + len(data).to_bytes(8, "little"))
+        digest.update(data)
+        whole = digest.digest()
+        if not self._is_cut or most <= self._max_tokens:
+            return CacheKeys(whole, None)
+        digest.update(self._tail_of_cut)
+        return CacheKeys(whole, digest.digest())
+
+
 def cache_keys(fingerprint: str, kind: str, content: str | list[int], truncate: Truncate, max_tokens: int) -> CacheKeys:
-    """The keys under which an output of an input may lie.
-
-    UnicodeEncodeError for a text with lone surrogates, which no tokenizer takes.
-    """
-    if isinstance(content, str):
-        form, data = b"text", content.encode()
-    else:
-        form, data = b"ids", np.array(content, dtype="<i8").tobytes()
-    digest = hashlib.sha256(
-        _prefixed(KEY_VERSION, fingerprint.encode(), kind.encode(), form) + len(data).to_bytes(8, "little")
-    )
-    digest.update(data)
-    whole = digest.digest()
-    most = len(content) if form == b"ids" else len(data) * TOKENS_PER_BYTE + SPECIAL_TOKENS
-    if truncate is Truncate.NONE or most <= max_tokens:
-        return CacheKeys(whole, None)
-    digest.update(_prefixed(truncate.encode(), b"%d" % max_tokens))
-    return CacheKeys(whole, digest.digest())
+    """The keys of one input; see `KeyMaker`."""
+    return KeyMaker(fingerprint, kind, truncate, max_tokens).keys_of(content)
 
 
-@lru_cache(maxsize=256)  # few models, sides and limits; the content comes between them
 def _prefixed(*fields: bytes) -> bytes:
     return b"".join(len(field).to_bytes(8, "little") + field for field in fields)

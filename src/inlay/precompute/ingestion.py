@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
+from msgspec.structs import astuple
 
 from inlay.corpus.corpus import Corpus
 from inlay.corpus.files.part import TextVector
@@ -176,7 +177,7 @@ class Ingestion:
         candidate = _Candidate(row, id_, problem=row.problem)
         if candidate.problem is None:
             (given,) = make_inputs(self._source.spec, EmbedRequest(None, [row.text], self._recipe.options))
-            candidate.keys = tuple(key for pair in given.keys.values() for key in pair if key is not None)
+            candidate.keys = tuple(key for pair in given.keys.values() for key in astuple(pair) if key is not None)
             candidate.problem = None if given.error is None else given.error.message
         return candidate
 

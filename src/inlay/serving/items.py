@@ -7,11 +7,11 @@ later, from inputs with all their outputs, an `EmbedResult`. Pure functions, no 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec import Struct
 
-from inlay.cache.key import CacheKeys, cache_keys
+from inlay.cache.key import CacheKeys, KeyMaker
 from inlay.errors import InlayError, InvalidInput
 from inlay.models.prompts import prompt_of
 from inlay.models.registry import OUTPUTS
@@ -19,15 +19,14 @@ from inlay.serving.shaping import shape_vectors
 from inlay.types import DENSE, Answer, EmbedOptions, EmbedRequest, EmbedResult, Entry, FloatArray, ModelSpec
 
 
-@dataclass(slots=True, eq=False)
-class Input:
+class Input(Struct, eq=False):
     """One text, or list of ids, of a request."""
 
     index: int  # place in the request; results are written here and nowhere else
     content: str | list[int]  # the final text, prompt included, or token ids
     prompt: str = ""  # with which the content begins
-    keys: dict[str, CacheKeys] = field(default_factory=dict)  # by kind of output
-    payloads: dict[str, bytes] = field(default_factory=dict)  # by kind, the canonical outputs that are there
+    keys: dict[str, CacheKeys] = {}  # by kind of output
+    payloads: dict[str, bytes] = {}  # by kind, the canonical outputs that are there
     num_tokens: int = 0  # filled with a payload
     is_truncated: bool = False  # filled with a payload
     is_cached: bool = False  # did all payloads come from a cache
@@ -75,7 +74,10 @@ def make_inputs(spec: ModelSpec, request: EmbedRequest) -> list[Input]:
     """An `Input` for each input, prompt in front; one that cannot have a key carries its error."""
     options = request.options
     prompt = prompt_of(spec, options)
-    names = {kind: f"{kind}.{OUTPUTS[kind].version}" for kind in options.outputs}
+    makers = {
+        kind: KeyMaker(spec.fingerprint, f"{kind}.{OUTPUTS[kind].version}", options.truncate, spec.max_tokens)
+        for kind in options.outputs
+    }
     inputs = []
     for index, content in enumerate(request.inputs):
         given = Input(index, content, prompt)
@@ -85,8 +87,8 @@ def make_inputs(spec: ModelSpec, request: EmbedRequest) -> list[Input]:
             if prompt and not isinstance(content, str):
                 raise InvalidInput("has token ids, before which no prompt can be put: send texts, or no prompt")
             final = given.content = prompt + content if isinstance(content, str) else content
-            for kind, name in names.items():
-                given.keys[kind] = cache_keys(spec.fingerprint, name, final, options.truncate, spec.max_tokens)
+            for kind, maker in makers.items():
+                given.keys[kind] = maker.keys_of(final)
         except InvalidInput as error:
             given.error = error
         except UnicodeEncodeError:

@@ -6,7 +6,8 @@ In: a request. Out: its worker, and the request with the prompt that the name ma
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from inlay.errors import InvalidInput, NotReady, UnknownModel, WorkerDead, shorten
 from inlay.types import EmbedRequest, Worker

@@ -15,11 +15,17 @@ def shape_vectors(vectors: FloatArray, dimensions: int | None, *, normalize: boo
     cut = vectors if dimensions is None else vectors[:, :dimensions]
     if not normalize:
         return cut
-    norms = np.sqrt(np.einsum("ij,ij->i", cut, cut))
-    unit: FloatArray = cut / np.maximum(norms, SMALLEST_NORM)[:, None]
+    norms = np.vecdot(cut, cut)
+    np.sqrt(norms, out=norms)
+    np.maximum(norms, SMALLEST_NORM, out=norms)
+    unit: FloatArray = cut / norms[:, None]
     return unit
 
 
-def to_base64(vector: FloatArray) -> str:
-    """Base64 of the components as little-endian float32."""
-    return pybase64.b64encode_as_string(np.ascontiguousarray(vector, dtype="<f4").data)
+def to_base64_many(vectors: FloatArray) -> list[bytes]:
+    """Base64 of each row's components as little-endian float32."""
+    if not vectors.size:
+        return [b""] * len(vectors)
+    raw = memoryview(np.ascontiguousarray(vectors, dtype="<f4").data).cast("B")
+    row = len(raw) // len(vectors)
+    return [pybase64.b64encode(raw[start : start + row]) for start in range(0, len(raw), row)]

@@ -10,10 +10,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from inlay.telemetry.latencies import Latencies
 from inlay.types import EmbedResult, Worker, WorkerStats
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -35,14 +36,13 @@ class Metrics:
         self._requests: dict[tuple[str, str], float] = defaultdict(float)
         self._inputs: dict[tuple[str, str], float] = defaultdict(float)
         self._tokens: dict[tuple[str, str], float] = defaultdict(float)
-        self._seconds = Histogram(
-            "request_seconds", "Time to answer a request", ["route"], buckets=LATENCY_BUCKETS, **own
-        )
+        self._seconds = Latencies("inlay_request_seconds", "Time to answer a request", "route", LATENCY_BUCKETS)
+        self.registry.register(self._seconds)
         self._truncated = Counter("truncated_inputs", "Inputs that were cut as asked", ["model"], **own)
+        self._repeated = Counter("repeated_requests", "Requests answered as the same body was before", **own)
         self._ignored = Counter("ignored_fields", "Requests with fields that were ignored", **own)
         self.num_in_flight = 0
         Gauge("requests_in_flight", "Requests being answered", **own).set_function(lambda: self.num_in_flight)
-        self._latencies: dict[str, Histogram] = {}
         self.registry.register(
             _Counts(
                 ("inlay_requests", "Requests answered", ("route", "status"), self._requests),
@@ -55,9 +55,7 @@ class Metrics:
 
     def count_request(self, route: str, status: int, seconds: float) -> None:
         self._requests[route, str(status)] += 1
-        if route not in self._latencies:
-            self._latencies[route] = self._seconds.labels(route)
-        self._latencies[route].observe(seconds)
+        self._seconds.observe(route, seconds)
 
     def count_result(self, result: EmbedResult) -> None:
         if result.num_hits:
@@ -68,6 +66,11 @@ class Metrics:
             self._tokens[result.model, "model"] += result.num_tokens - result.cached_tokens
         if result.truncated:
             self._truncated.labels(result.model).inc(len(result.truncated))
+
+    def count_repeated(self, result: EmbedResult) -> None:
+        """A request whose reply was known, by the result that it had."""
+        self._repeated.inc()
+        self.count_result(result)
 
     def count_ignored_fields(self) -> None:
         self._ignored.inc()

@@ -252,6 +252,34 @@ def test_a_client_that_leaves_harms_nobody(server: RunningServer) -> None:
     assert server.post({"input": "left behind 7"}).status_code == 200
 
 
+def count(server: RunningServer, line: str) -> float:
+    found = [shown for shown in server.get("/metrics").text.splitlines() if shown.startswith(line + " ")]
+    return float(found[0].split()[-1]) if found else 0.0
+
+
+def test_a_body_that_comes_again_gets_the_same_reply_and_counts_the_same(server: RunningServer) -> None:
+    body = {"input": ["a body that comes", "again and again"], "encoding_format": "base64"}
+    server.post(body)
+    first = server.post(body)
+    repeated, inputs = "inlay_repeated_requests_total", 'inlay_inputs_total{model="demo",source="cache"}'
+    before = count(server, repeated), count(server, inputs)
+    for number in range(3):
+        reply = server.post(body, headers={"x-request-id": f"try-{number}"})
+        assert reply.content == first.content
+        ids = [value for name, value in reply.headers.multi_items() if name == "x-request-id"]
+        assert ids == [f"try-{number}"]
+        assert reply.headers["x-inlay-cache"] == "hit"
+    assert (count(server, repeated), count(server, inputs)) == (before[0] + 3, before[1] + 6)
+
+
+def test_ignored_fields_are_counted_each_time(server: RunningServer) -> None:
+    body = {"input": "ignored again and again", "made_up": 1}
+    before = count(server, "inlay_ignored_fields_total")
+    for _ in range(4):
+        assert server.post(body).status_code == 200
+    assert count(server, "inlay_ignored_fields_total") == before + 4
+
+
 def test_cache_control_is_obeyed(server: RunningServer) -> None:
     body = {"input": "not to be kept"}
     server.post(body, headers={"cache-control": "no-store"})

@@ -12,7 +12,6 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from inlay.api.exchange import Exchange
 from inlay.api.replies import RenderError, Reply
 from inlay.types import EmbedRequest, EmbedResult
 
@@ -28,7 +27,7 @@ class Dialect(Generic[C]):
     request: type[C]  # the struct of a body; with `forbid_unknown_fields`, fields it does not know are refused
     response: type[Any]  # the struct of a reply, for the API's description
     error: type[Any]  # the same of an error
-    parse: Callable[[C, Exchange], EmbedRequest]
+    parse: Callable[[C], EmbedRequest]  # all that is asked for is in the body: replies are kept by it
     render: Callable[[EmbedResult, C], Reply]
     render_error: RenderError
     names: Mapping[str, str] = field(default_factory=dict)  # what it calls `input`, `dimensions`, …, where otherwise

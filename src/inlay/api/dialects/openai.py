@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from inlay.api.dialects.dialect import Dialect
 from inlay.api.dialects.openai_schema import EmbeddingRequest, EmbeddingResponse, ErrorResponse
-from inlay.api.exchange import Exchange
 from inlay.api.replies import Reply
 from inlay.errors import InlayError, InvalidInput, shorten
 from inlay.models.prompts import DOCUMENT, QUERY
-from inlay.serving.shaping import to_base64
+from inlay.serving.shaping import to_base64_many
 from inlay.types import EmbedOptions, EmbedRequest, EmbedResult, Priority, Truncate
 
 BASE64 = "base64"
+BASE64_ROW = b'{"object":"embedding","index":%d,"embedding":"%b"}'
 INPUT_TYPES = {
     "query": QUERY,
     "document": DOCUMENT,
@@ -24,7 +26,7 @@ INPUT_TYPES = {
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
-def parse(call: EmbeddingRequest, exchange: Exchange) -> EmbedRequest:
+def parse(call: EmbeddingRequest) -> EmbedRequest:
     """The request of a body."""
     return EmbedRequest(call.model, _inputs_of(call.input), _options_of(call))
 
@@ -32,19 +34,9 @@ def parse(call: EmbeddingRequest, exchange: Exchange) -> EmbedRequest:
 def render(result: EmbedResult, call: EmbeddingRequest) -> Reply:
     """The vectors of a result, with usage."""
     includes_tokens = bool(call.include_tokens)
-    if call.encoding_format == BASE64:
-        embeddings: list[Any] = [to_base64(vector) for vector in result.vectors]
-    else:
-        embeddings = list(result.vectors)
-    data = [
-        {"object": "embedding", "index": index, "embedding": embedding} for index, embedding in enumerate(embeddings)
-    ]
-    if includes_tokens:
-        for row, num_tokens in zip(data, result.item_tokens, strict=True):
-            row["num_tokens"], row["is_truncated"] = num_tokens, row["index"] in result.truncated
     body = {
         "object": "list",
-        "data": data,
+        "data": _rows_of(result, includes_tokens=includes_tokens, is_base64=call.encoding_format == BASE64),
         "model": result.model,
         **({"fingerprint": result.fingerprint} if includes_tokens else {}),
         "usage": {
@@ -54,6 +46,22 @@ def render(result: EmbedResult, call: EmbeddingRequest) -> Reply:
         },
     }
     return Reply.of_json(body)
+
+
+def _rows_of(result: EmbedResult, *, includes_tokens: bool, is_base64: bool) -> object:
+    """`data` as orjson takes it."""
+    embeddings = to_base64_many(result.vectors) if is_base64 else result.vectors
+    if is_base64 and not includes_tokens:  # by far the most: put together here, at half the cost
+        rows = [BASE64_ROW % pair for pair in enumerate(embeddings)]
+        return orjson.Fragment(b"[%b]" % b",".join(rows))
+    data: list[dict[str, Any]] = [
+        {"object": "embedding", "index": index, "embedding": embedding.decode() if is_base64 else embedding}
+        for index, embedding in enumerate(embeddings)
+    ]
+    if includes_tokens:
+        for row, num_tokens in zip(data, result.item_tokens, strict=True):
+            row["num_tokens"], row["is_truncated"] = num_tokens, row["index"] in result.truncated
+    return data
 
 
 def render_error(error: InlayError) -> Reply:

@@ -1,0 +1,50 @@
+"""Replies kept for bodies that come again: which, how many, and what a client sees of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inlay.api.repeated import LARGEST, OVERHEAD, RepeatedReplies
+from inlay.api.replies import Reply
+from inlay.types import EmbedResult
+
+
+def result_of(num_hits: int = 1) -> EmbedResult:
+    return EmbedResult("m", "f", np.zeros((1, 2), np.float32), [3], 3, num_hits, [], 0.0, 0.0, {})
+
+
+def test_a_body_gets_its_reply_again_with_headers_of_its_own() -> None:
+    kept = RepeatedReplies()
+    given = result_of()
+    kept.keep(b"body", Reply(b"reply", headers=[(b"a", b"b")]), given)
+    first, result = kept.find(b"body") or (None, None)
+    assert first is not None
+    assert (first.body, first.status) == (b"reply", 200)
+    assert result is given
+    first.headers.append((b"x-request-id", b"1"))
+    second, _ = kept.find(b"body") or (None, None)
+    assert second is not None
+    assert second.headers == [(b"a", b"b")]
+    assert kept.find(b"body ") is None
+
+
+def test_what_the_cache_did_not_answer_whole_and_what_is_large_is_not_kept() -> None:
+    kept = RepeatedReplies()
+    kept.keep(b"miss", Reply(b"reply"), result_of(num_hits=0))
+    kept.keep(b"large", Reply(bytes(LARGEST)), result_of())
+    assert kept.find(b"miss") is None
+    assert kept.find(b"large") is None
+    assert kept.num_bytes == 0
+
+
+def test_the_bytes_are_bounded_and_the_one_not_asked_for_longest_goes() -> None:
+    size = 1 + 5 + OVERHEAD
+    kept = RepeatedReplies(most_bytes=3 * size)
+    for body in (b"1", b"2", b"3"):
+        kept.keep(body, Reply(b"reply"), result_of())
+    kept.find(b"1")
+    kept.keep(b"4", Reply(b"reply"), result_of())
+    assert kept.num_bytes == 3 * size
+    assert [kept.find(body) is not None for body in (b"1", b"2", b"3", b"4")] == [True, False, True, True]
+    kept.keep(b"4", Reply(b"reply"), result_of())
+    assert kept.num_bytes == 3 * size

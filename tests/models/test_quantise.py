@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 
 from inlay import Embedder
 from inlay.bench.shapes import SHAPES, make_checkpoint
+from inlay.engine import runner
 from inlay.engine.batch import Sequence
 from inlay.engine.device import choose
 from inlay.engine.runner import Runner
@@ -164,3 +165,14 @@ def test_vectors_of_other_kernels_have_another_fingerprint(planted: Path, monkey
     monkeypatch.setattr(native, "load_kernels", lambda: None)
     torchs = make_int8(planted)
     assert ours.spec.fingerprint != torchs.spec.fingerprint
+
+
+def test_bfloat16_computed_as_float32_has_another_fingerprint(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a processor does not round what products take, so its vectors differ by more than the last bits."""
+    spec, bfloat16 = read_spec(planted, "planted"), choose("cpu", "bfloat16")
+
+    def fingerprint_where(takes_float_rows: bool) -> str:
+        monkeypatch.setattr(runner, "takes_float_rows", lambda dtype: takes_float_rows)
+        return Runner(spec, bfloat16).spec.fingerprint
+
+    assert fingerprint_where(True) != fingerprint_where(False)

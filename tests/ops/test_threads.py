@@ -67,6 +67,7 @@ def test_without_a_quota_there_is_none(tmp_path: Path, content: str) -> None:
     group(tmp_path, cpu__max=content)
     assert cpu_quota(tmp_path, own(tmp_path, "0::/\n")) is None
     assert cpu_quota(tmp_path, tmp_path / "missing") is None
+    assert cpu_quota(tmp_path, own(tmp_path, "nonsense\n")) is None
 
 
 @pytest.mark.parametrize(("quota", "count"), [(0.5, 1), (1.0, 1), (2.9, 2), (64.0, 4), (None, 4)])
@@ -85,7 +86,7 @@ def test_the_variable_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_threads().count == 7
 
 
-@pytest.mark.parametrize("asked", ["0", "-1", "two", "1.5", "100000"])
+@pytest.mark.parametrize("asked", ["0", "-1", "two", "1.5", "100000", "9" * 5000])
 def test_a_number_of_threads_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
     monkeypatch.setenv("INLAY_THREADS", asked)
     with pytest.raises(ConfigError, match=f"INLAY_THREADS={asked}: use a whole number"):

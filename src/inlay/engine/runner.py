@@ -34,7 +34,7 @@ from inlay.models.registry import make_head
 from inlay.models.stored_int8 import make_stored, read_report, write_int8
 from inlay.models.weights import weight_files
 from inlay.ops.layout import Layout
-from inlay.ops.native import kernels_name, load_kernels, torch_beside_kernels
+from inlay.ops.native import kernels_name, load_kernels, takes_float_rows, torch_beside_kernels
 from inlay.types import DENSE, ModelSpec
 
 LONGEST_WHOLE = 2048  # tokens; longer inputs run in pieces
@@ -80,7 +80,7 @@ class Runner:
         self._check_files()
 
     def _prepare(self, choice: Choice, sample: Callable[[], list[Sequence]], least_cosine: float) -> list[str]:
-        """Make the products; what decides the vectors of int8 beside its name."""
+        """Make the products; what decides the vectors beside the name of the dtype."""
         arithmetic = f"{choice.dtype} {kernels_name()}"  # roundings to bytes fall otherwise with other kernels
         if self._stored is not None:
             self._model.prepare(partial(make_stored, dtype=choice.dtype, zero_points=self._stored.zero_points))
@@ -90,7 +90,8 @@ class Runner:
             self.report = self._quantise(sequences, choice.dtype, least_cosine)
             return [arithmetic, *(sequence.ids.tobytes().hex() for sequence in sequences), *self.report.kept]
         self._model.prepare()
-        return []
+        is_rounded_less = self.device.type == "cpu" and takes_float_rows(choice.dtype)
+        return ["rows of float32"] if is_rounded_less else []
 
     @torch.inference_mode()
     def _quantise(self, sample: list[Sequence], dtype: torch.dtype, least_cosine: float) -> QuantisationReport:

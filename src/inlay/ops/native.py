@@ -222,6 +222,12 @@ def torch_beside_kernels() -> AbstractContextManager[None]:
     return nullcontext() if kernels is None or kernels.on_torch_threads else torch_on_one_thread()
 
 
+def takes_float_rows(dtype: torch.dtype) -> bool:
+    """Do the kernels' products of a dtype take rows of float32? Then they round less than on other processors."""
+    kernels = load_kernels()
+    return kernels is not None and kernels.knows_product(dtype, WORD) and kernels.row_dtype(dtype) != dtype
+
+
 def kernels_name() -> str:
     """The build that CPU tensors run on; `torch` where there is none."""
     kernels = load_kernels()

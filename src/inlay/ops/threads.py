@@ -38,7 +38,7 @@ def choose_threads() -> Threads:
     """The number that is asked for, or one for each processor that the process may keep busy."""
     asked = os.environ.get(THREADS_VARIABLE, "")
     if asked:
-        if not asked.isdecimal() or not 1 <= int(asked) <= MOST_THREADS:
+        if not asked.isdecimal() or len(asked) > len(str(MOST_THREADS)) or not 1 <= int(asked) <= MOST_THREADS:
             raise ConfigError(f"{THREADS_VARIABLE}={asked}: use a whole number from 1 to {MOST_THREADS}")
         return Threads(int(asked), f"{THREADS_VARIABLE}={asked}")
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -52,12 +52,11 @@ def choose_threads() -> Threads:
 def cpu_quota(groups: Path = CONTROL_GROUPS, own: Path = OWN_GROUPS) -> float | None:
     """Processors' worth of time that the control groups (v1 or v2) of this process allow; None: no limit."""
     try:
-        lines = own.read_text().splitlines()
-    except OSError:
+        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except (OSError, ValueError):
         return None
     quotas = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
+    for _, controllers, path in (line for line in lines if len(line) == 3):
         roots = _roots_of(controllers)
         for folder in (groups / root for root in roots):
             quotas += [quota for group in _and_parents(folder, path) if (quota := _quota_of(group)) is not None]

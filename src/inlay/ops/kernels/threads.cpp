@@ -234,8 +234,8 @@ class Pool {
 };
 
 // Where torch's threads do the products, they do the rest, too: two pools would fight for the same cores.
-ParallelFor torch_threads = nullptr;
-int64_t num_torch_threads = 1;
+std::atomic<ParallelFor> torch_threads{nullptr};
+std::atomic<int64_t> num_torch_threads{1};
 
 void run_on_torch_threads(int64_t count, Run task, void* context) {
   struct Shared {
@@ -248,13 +248,13 @@ void run_on_torch_threads(int64_t count, Run task, void* context) {
     Shared& own = *static_cast<Shared*>(from);
     for (int64_t index; (index = own.next++) < own.count;) own.task(index, own.context);
   };
-  torch_threads(0, std::min(count, num_torch_threads), 1, body, &shared);
+  torch_threads.load()(0, std::min(count, num_torch_threads.load()), 1, body, &shared);
   body(0, 0, &shared);  // all of it, if torch has refused
 }
 
 }  // namespace
 
-int64_t num_threads() { return torch_threads != nullptr ? num_torch_threads : Pool::of_process().size(); }
+int64_t num_threads() { return torch_threads != nullptr ? num_torch_threads.load() : Pool::of_process().size(); }
 
 void run_tasks(int64_t count, Run task, void* context) {
   if (torch_threads != nullptr) return run_on_torch_threads(count, task, context);

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from inlay.api.dialects.dialect import Dialect
 from inlay.api.exchange import Exchange, header
 from inlay.api.json_route import Body
-from inlay.api.repeated import RepeatedReplies
+from inlay.api.repeated import LARGEST, RepeatedReplies
 from inlay.api.replies import Headers, Reply
 from inlay.errors import InlayError, InvalidInput
 from inlay.serving.service import Service
@@ -39,8 +39,8 @@ class EmbedRoute(Generic[C]):
 
     def recall(self, body: Body, exchange: Exchange) -> Reply | None:
         """The reply to a body that came before and that the cache has answered; None where it is to be worked out."""
-        if header(exchange.scope, CACHE_CONTROL) is not None:
-            return None
+        if len(body) > LARGEST or header(exchange.scope, CACHE_CONTROL) is not None:
+            return None  # a large body is not even copied
         known = self._repeated.find(bytes(body))
         if known is None:
             return None
@@ -59,7 +59,7 @@ class EmbedRoute(Generic[C]):
         self._metrics.count_result(result)
         reply = self._dialect.render(result, call)
         reply.headers.extend(result_headers(result))
-        if body is not None and request.options.write_cache:
+        if body is not None and len(body) <= LARGEST and request.options.write_cache:
             self._repeated.keep(bytes(body), reply, result)
         return reply
 

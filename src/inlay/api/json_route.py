@@ -16,6 +16,7 @@ import msgspec
 from inlay.api.body import BodyReader
 from inlay.api.decoding import BodyDecoder
 from inlay.api.exchange import Exchange
+from inlay.api.repeated import LARGEST
 from inlay.api.replies import Reply
 from inlay.serving.admission import Admission, ByteBudget
 from inlay.telemetry.metrics import Metrics
@@ -54,9 +55,9 @@ class JSONRoute(Generic[C]):
             if self._recall is not None and (known := self._recall(body, exchange)) is not None:
                 return known
             call, has_unknown = self._decoder.decode(body)
+            known_by = None if has_unknown or len(body) > LARGEST else body
+            del body  # a large one is not held while it is answered
             if has_unknown:
                 gate.metrics.count_ignored_fields()
             with gate.admission:
-                return await self._handle(
-                    call, None if has_unknown else body, exchange, time.monotonic() + gate.request_timeout
-                )
+                return await self._handle(call, known_by, exchange, time.monotonic() + gate.request_timeout)

@@ -33,7 +33,7 @@ SECONDS = 20.0  # that a good client waits
 FEW = 50  # tries, above which a run is not a quick one
 MIB = 1 << 20
 TEXTS = [f"a text of number {number}" for number in range(40)]
-MEMORY_SHARE, MEMORY_BESIDE = 1.5, 64 * MIB  # what a request may take: so many times its size, and this
+MEMORY_SHARE, MEMORY_BESIDE = 1.5, 80 * MIB  # what a request may take: so many times its size, and this
 HALF_OPEN_BYTES, HALF_OPEN_SECONDS = 100 * MIB, 0.1
 
 

@@ -59,7 +59,7 @@ class EmbedRoute(Generic[C]):
         self._metrics.count_result(result)
         reply = self._dialect.render(result, call)
         reply.headers.extend(result_headers(result))
-        if body is not None and len(body) <= LARGEST and request.options.write_cache:
+        if body is not None and request.options.write_cache:
             self._repeated.keep(bytes(body), reply, result)
         return reply
 

@@ -48,7 +48,7 @@ class PieceDriver:
         stream = Stream(hidden)
         for number, layer in enumerate(self._model.layers):
             for start, end in self.sizer.spans(length):
-                stream = Stream(hidden[start:end], self._last_row(end - start, ids), deltas.of(start, end))
+                stream = Stream(hidden[start:end], _last_row(end - start), deltas.of(start, end))
                 plan = self._plan(ids, positions, start, end, last_layer, past)
                 if number == last_layer:  # not timed: all but the last row only leave keys and values
                     layer(stream, plan)
@@ -64,11 +64,8 @@ class PieceDriver:
     def _plan(self, ids: Tensor, positions: Tensor, start: int, end: int, last_layer: int, past: EarlierPieces) -> Plan:
         """A piece as a batch of its own; of the last layer its last row is wanted, and used of the last piece."""
         layout = Layout.of(np.array([0, end - start], dtype=np.int64), ids.device)
-        wanted = self._last_row(end - start, ids)
+        wanted = _last_row(end - start)
         return Plan(ids[start:end], positions[start:end], layout, self._model.IS_CAUSAL, last_layer, wanted, past)
-
-    def _last_row(self, length: int, ids: Tensor) -> Tensor:
-        return torch.tensor([length - 1], device=ids.device)
 
 
 class PieceSizer:
@@ -157,3 +154,7 @@ class Deltas:
         if self._is_first or self._values is None or self._scales is None:
             return None
         return Rows(self._values[start:end], self._scales[start:end], self._bias)
+
+
+def _last_row(length: int) -> slice:
+    return slice(length - 1, length)

@@ -59,7 +59,8 @@ class Planner:
         sees_all = self._pooling is Pooling.LAST or not self._is_causal
         is_narrowed = pooled is not None and sees_all and not needs_all_rows
         ids, positions = self._to_device(batch.ids), self._to_device(batch.positions)
-        plan = Plan(ids, positions, layout, self._is_causal, self._last_layer, pooled if is_narrowed else None)
+        wanted = _sole_row(layout, self._pooling) or pooled if is_narrowed else None
+        plan = Plan(ids, positions, layout, self._is_causal, self._last_layer, wanted)
         return Planned(plan, None if is_narrowed else pooled)
 
     def keep(self, planned: Planned) -> None:
@@ -80,6 +81,14 @@ class Planner:
 def can_look_back(spec: ModelSpec, model: ForwardPass, device: torch.device) -> bool:
     """Can rows run apart from those before them? Not where those make the answer too, and not yet on a GPU."""
     return device.type == "cpu" and model.IS_CAUSAL and spec.pooling is Pooling.LAST
+
+
+def _sole_row(layout: Layout, pooling: Pooling) -> slice | None:
+    """The row that pooling names, where there is one sequence: a view will do, and nothing is gathered."""
+    if len(layout.offsets) != 2:
+        return None
+    row = 0 if pooling is Pooling.CLS else layout.offsets[1] - 1
+    return slice(row, row + 1)
 
 
 def pooled_rows(layout: Layout, pooling: Pooling) -> Tensor:

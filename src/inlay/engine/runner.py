@@ -23,12 +23,14 @@ from inlay.engine.batch import Batch, Sequence, pack
 from inlay.engine.device import Choice
 from inlay.engine.pieces import PieceDriver
 from inlay.engine.planning import Planner, can_look_back
+from inlay.engine.short_pass import ShortPass
 from inlay.engine.transfer import Launched, arrived, send_back, to_device
 from inlay.errors import DeviceLost, ModelChanged, ModelError, OutOfMemory
 from inlay.file_guard import FileGuard
 from inlay.models.building import build_model
 from inlay.models.fingerprint import fingerprint
 from inlay.models.forward import Decoder
+from inlay.models.plan import Plan
 from inlay.models.quantise import QuantisationReport, quantise
 from inlay.models.registry import make_head
 from inlay.models.stored_int8 import make_stored, read_report, write_int8
@@ -75,7 +77,10 @@ class Runner:
         self._pieces: PieceDriver | None = None
         if isinstance(self._model, Decoder) and can_look_back(spec, self._model, choice.device):
             self._pieces = PieceDriver(self._model)  # before the weights are products
+        self._pass: Callable[[Plan], Tensor] = self._model
         made_of = self._prepare(choice, sample, least_cosine)
+        if self.device.type == "cpu" and (kernels := load_kernels()) is not None:
+            self._pass = ShortPass(self._model, kernels)  # the products stay what they are from here on
         self.spec = replace(self.spec, fingerprint=fingerprint(spec, files, choice.dtype_name, made_of))
         self._check_files()
 
@@ -122,7 +127,7 @@ class Runner:
             layout = Layout.of(batch.offsets, self.device)
             needs_all_rows = any(head.needs_all_rows for head in heads.values())
             planned = self._planner.plan(batch, layout, needs_all_rows=needs_all_rows)
-            hidden: Tensor = self._model(planned.plan)
+            hidden = self._pass(planned.plan)
             self._planner.keep(planned)
             given = {
                 kind: send_back(head(hidden if head.needs_all_rows else planned.pooled_rows(hidden), layout))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from inlay.models.past import Past
-from inlay.models.stream import Stream
+from inlay.models.stream import Stream, Wanted
 from inlay.ops.attention import attention
 from inlay.ops.layout import Layout
 
@@ -25,7 +25,7 @@ class Plan:
     layout: Layout
     is_causal: bool  # does a token see only those before it
     last_layer: int  # its number
-    wanted: Tensor | None = None  # [B], the one row of each sequence that is wanted, which sees all others; None: all
+    wanted: Wanted | None = None  # the one row of each sequence that is wanted, which sees all others; None: all
     past: Past | None = None  # what comes before the rows of each sequence
 
     def stream(self, hidden: Tensor) -> Stream:
@@ -42,5 +42,6 @@ class Plan:
         if self.past is not None:
             k, v, keys = self.past.join(layer, k, v, only_wanted=only_wanted)
         if self.wanted is not None and only_wanted:
-            q, queries = q[self.wanted], Layout.of_one_row_each(self.wanted)
+            q = q[self.wanted]
+            queries = Layout.of_one_row_each(len(q), q.device)
         return attention(q, k, v, queries, keys, is_causal=self.is_causal and not only_wanted).flatten(1)

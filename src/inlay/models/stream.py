@@ -10,13 +10,15 @@ from torch import Tensor
 
 from inlay.ops.rows import Rows
 
+Wanted = Tensor | slice  # rows of a batch: [B], or one row of its only sequence
+
 
 class Stream:
     """Hidden states [T, width], which norms change in place."""
 
-    def __init__(self, hidden: Tensor, wanted: Tensor | None = None, waiting: Rows | None = None) -> None:
+    def __init__(self, hidden: Tensor, wanted: Wanted | None = None, waiting: Rows | None = None) -> None:
         self.hidden = hidden
-        self._wanted = wanted  # [B], rows that are left once a part adds to so many; None: all stay
+        self._wanted = wanted  # rows that are left once a part adds to so many; None: all stay
         self._waiting = waiting
 
     def add(self, rows: Rows) -> None:

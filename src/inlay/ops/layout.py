@@ -34,11 +34,10 @@ class Layout:
         return cls(listed, torch.from_numpy(offsets), _on_device(offsets.astype(np.int32), device), longest)
 
     @classmethod
-    def of_one_row_each(cls, rows: Tensor) -> Layout:
+    def of_one_row_each(cls, count: int, device: torch.device) -> Layout:
         """So many sequences of one row; made on the device, which is not waited for."""
-        count = len(rows) + 1
-        cu_seqlens = torch.arange(count, dtype=torch.int32, device=rows.device)
-        return cls(list(range(count)), torch.arange(count), cu_seqlens, 1)
+        cu_seqlens = torch.arange(count + 1, dtype=torch.int32, device=device)
+        return cls(list(range(count + 1)), torch.arange(count + 1), cu_seqlens, 1)
 
     def runs(self) -> Iterator[tuple[int, int, int]]:
         """Neighbours of equal length, as (first row, number of sequences, length)."""

@@ -50,6 +50,7 @@ SIGNATURES = {
     "look_up": (*(INTEGER,) * 3, ctypes.POINTER(Table), FLAG, ADDRESS),
     "mean": (INTEGER, INTEGER, *(ADDRESS,) * 3),
     "release_memory": (),
+    "run_program": (ADDRESS,),
     "attention": (
         *(INTEGER,) * 4,
         *(ADDRESS, INTEGER, ADDRESS, ADDRESS, INTEGER, FLAG),
@@ -73,6 +74,10 @@ class Kernels:
         self._panel = library.inlay_panel()
         self._multiplies_halves = bool(library.inlay_multiplies_halves())
         self.byte_offset: int = library.inlay_byte_offset()  # what products take off each byte of a row
+        self._begin_program, self._end_program = library.inlay_begin_program, library.inlay_end_program
+        self._begin_program.restype, self._end_program.restype = ADDRESS, None
+        self._delete_program = library.inlay_delete_program
+        self._delete_program.argtypes, self._delete_program.restype = (ADDRESS,), None
         self._functions = {}
         for function, signature in SIGNATURES.items():
             call = getattr(library, f"inlay_{function}")
@@ -153,6 +158,23 @@ class Kernels:
         out = torch.empty(len(offsets) - 1, hidden.shape[1])
         self._call("mean", *out.shape, hidden.data_ptr(), offsets.data_ptr(), out.data_ptr())
         return out
+
+    def begin_program(self) -> int:
+        """From here on the calls of this thread are kept, until `end_program`; the program's number."""
+        program: int | None = self._begin_program()
+        if program is None:
+            raise MemoryError("a program of kernels needs more memory than there is")
+        return program
+
+    def end_program(self) -> None:
+        self._end_program()
+
+    def run_program(self, program: int) -> None:
+        """The calls of a program, with the addresses that they had."""
+        self._call("run_program", program)
+
+    def delete_program(self, program: int) -> None:
+        self._delete_program(program)
 
     def release_memory(self) -> None:
         """What the threads keep from call to call goes; a long input leaves much."""

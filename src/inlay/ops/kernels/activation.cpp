@@ -1,6 +1,7 @@
 // The nonlinear step between the two products of a layer's second half.
 #include "math.h"
 #include "product.h"
+#include "program.h"
 
 using namespace inlay;
 
@@ -8,9 +9,9 @@ using namespace inlay;
 INLAY_EXPORT int32_t inlay_silu_product(int64_t rows, int64_t width, const Input* in, void* out, int64_t out_stride,
                                         float* out_scales, const float* multipliers, int32_t zero_point,
                                         int32_t out_dtype) {
-  return guarded([&] {
+  return perform([=, in = *in] {
     Output to{out, out_stride, out_scales, multipliers, width, zero_point, static_cast<Dtype>(out_dtype)};
-    each_row(*in, rows, [&](int64_t row, const Values& values) {
+    each_row(in, rows, [&](int64_t row, const Values& values) {
       float* place = to.place(row);
       Vec scale = Vec::all(values.scale);
       with_row(values, [&](auto* from) {
@@ -47,17 +48,17 @@ void activate(int64_t rows, int64_t width, const Input& in, const float* bias, c
 INLAY_EXPORT int32_t inlay_activate(int64_t rows, int64_t width, const Input* in, const float* bias, int32_t function,
                                     void* out, int64_t out_stride, float* out_scales, const float* multipliers,
                                     int32_t zero_point, int32_t out_dtype) {
-  return guarded([&] {
+  return perform([=, in = *in] {
     Output to{out, out_stride, out_scales, multipliers, width, zero_point, static_cast<Dtype>(out_dtype)};
     switch (function) {
       case 1:
-        return activate(rows, width, *in, bias, to, gelu);
+        return activate(rows, width, in, bias, to, gelu);
       case 2:
-        return activate(rows, width, *in, bias, to, gelu_tanh);
+        return activate(rows, width, in, bias, to, gelu_tanh);
       case 3:
-        return activate(rows, width, *in, bias, to, relu);
+        return activate(rows, width, in, bias, to, relu);
       default:
-        return activate(rows, width, *in, bias, to, [](Vec x) { return x; });
+        return activate(rows, width, in, bias, to, [](Vec x) { return x; });
     }
   });
 }

@@ -8,6 +8,7 @@
 
 #include "math.h"
 #include "product.h"
+#include "program.h"
 
 namespace inlay {
 namespace {
@@ -232,7 +233,7 @@ INLAY_EXPORT int32_t inlay_attention(int64_t sequences, int64_t heads, int64_t k
                                      int64_t q_stride, const void* k, const void* v, int64_t kv_stride, int32_t dtype,
                                      const int64_t* q_offsets, const int64_t* k_offsets, int32_t is_causal, float scale,
                                      void* out, int64_t out_stride) {
-  return guarded([&] {
+  return perform([=] {
     Problem problem{heads,     kv_heads,  width,          q,     k,   v,         q_stride, kv_stride,
                     q_offsets, k_offsets, is_causal != 0, scale, out, out_stride};
     std::vector<Task> tasks = tasks_of(problem, sequences);

@@ -1,5 +1,6 @@
 // Residual sums with the normalisation that follows them, in one pass over the row.
 #include "product.h"
+#include "program.h"
 
 namespace inlay {
 namespace {
@@ -18,8 +19,8 @@ void add(float* hidden, const Values& delta, const float* bias, int64_t width) {
 
 // Calls f(row) for every row, with the delta added to it, where there is one.
 template <class F>
-void each_sum(int64_t rows, int64_t width, float* hidden, const Input* delta, const float* bias, F f) {
-  if (delta == nullptr) return each_row(rows, width, f);
+void each_sum(int64_t rows, int64_t width, float* hidden, const std::optional<Input>& delta, const float* bias, F f) {
+  if (!delta) return each_row(rows, width, f);
   each_row(*delta, rows, [&](int64_t row, const Values& values) {
     add(hidden + row * width, values, bias, width);
     f(row);
@@ -51,7 +52,7 @@ INLAY_EXPORT int32_t inlay_add_rms_norm(int64_t rows, int64_t width, float* hidd
                                         const float* delta_bias, const float* weight, float eps, void* out,
                                         int64_t out_stride, float* out_scales, const float* multipliers,
                                         int32_t zero_point, int32_t out_dtype) {
-  return guarded([&] {
+  return perform([=, delta = own(delta)] {
     Output to{out, out_stride, out_scales, multipliers, width, zero_point, static_cast<Dtype>(out_dtype)};
     each_sum(rows, width, hidden, delta, delta_bias, [&](int64_t row) {
       const float* x = hidden + row * width;
@@ -70,7 +71,7 @@ INLAY_EXPORT int32_t inlay_add_layer_norm(int64_t rows, int64_t width, float* hi
                                           const float* delta_bias, const float* weight, const float* bias, float eps,
                                           void* out, int64_t out_stride, float* out_scales, const float* multipliers,
                                           int32_t zero_point, int32_t out_dtype) {
-  return guarded([&] {
+  return perform([=, delta = own(delta)] {
     Output to{out, out_stride, out_scales, multipliers, width, zero_point, static_cast<Dtype>(out_dtype)};
     each_sum(rows, width, hidden, delta, delta_bias, [&](int64_t row) {
       float* x = hidden + row * width;
@@ -88,9 +89,9 @@ INLAY_EXPORT int32_t inlay_add_layer_norm(int64_t rows, int64_t width, float* hi
 // out = x, in another dtype.
 INLAY_EXPORT int32_t inlay_convert(int64_t rows, int64_t width, const Input* in, void* out, int64_t out_stride,
                                    float* out_scales, const float* multipliers, int32_t zero_point, int32_t out_dtype) {
-  return guarded([&] {
+  return perform([=, in = *in] {
     Output to{out, out_stride, out_scales, multipliers, width, zero_point, static_cast<Dtype>(out_dtype)};
-    each_row(*in, rows, [&](int64_t row, const Values& values) {
+    each_row(in, rows, [&](int64_t row, const Values& values) {
       float* place = to.place(row);
       with_row(values, [&](auto* from) {
         each_vector(width, [&](int64_t i, int n) { Vec::load(from + i, n).store(place + i, n); });

@@ -1,5 +1,6 @@
 // The matrix product of a layer: rows times panels of a packed weight.
 #include "product.h"
+#include "program.h"
 
 #include <type_traits>
 
@@ -130,9 +131,9 @@ using namespace inlay;
 
 // out [rows, width_out] = the sums of a product, as floats.
 INLAY_EXPORT int32_t inlay_multiply(int64_t rows, const Input* in, float* out) {
-  return guarded([&] {
-    each_row(*in, rows, [&](int64_t row, const Values& values) {
-      std::memcpy(out + row * in->width_out, values.data, in->width_out * sizeof(float));
+  return perform([=, in = *in] {
+    each_row(in, rows, [&](int64_t row, const Values& values) {
+      std::memcpy(out + row * in.width_out, values.data, in.width_out * sizeof(float));
     });
   });
 }

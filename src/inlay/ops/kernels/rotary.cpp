@@ -1,5 +1,6 @@
 // What stands between a layer's first product and attention in Qwen3: a norm of each head, then its rotation.
 #include "product.h"
+#include "program.h"
 
 namespace inlay {
 namespace {
@@ -57,9 +58,9 @@ using namespace inlay;
 INLAY_EXPORT int32_t inlay_rotate_heads(int64_t rows, int64_t heads, int64_t kv_heads, int64_t width, const Input* in,
                                         const float* q_weight, const float* k_weight, float eps, const float* cosines,
                                         const float* sines, const int64_t* positions, void* out, int32_t out_dtype) {
-  return guarded([&] {
+  return perform([=, in = *in] {
     Heads h{heads, kv_heads, width, q_weight, k_weight, eps, cosines, sines, positions};
-    if (out_dtype == BFLOAT16) run(h, rows, *in, static_cast<bf16*>(out));
-    else run(h, rows, *in, static_cast<float*>(out));
+    if (out_dtype == BFLOAT16) run(h, rows, in, static_cast<bf16*>(out));
+    else run(h, rows, in, static_cast<float*>(out));
   });
 }

@@ -64,7 +64,7 @@ def test_offsets_are_not_made_of_lists_on_the_device(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("is_causal", [True, False])
 def test_the_memory_efficient_kernel_gets_what_it_takes(is_causal: bool) -> None:
-    layout, last = Layout.of(np.array([0, 5, 9]), META), Layout.of_one_row_each(torch.zeros(2, device=META))
+    layout, last = Layout.of(np.array([0, 5, 9]), META), Layout.of_one_row_each(2, META)
     q, k, v = (torch.randn(9, heads, 16, device=META) for heads in (4, 2, 2))
     assert attend_efficiently(q, k, v, layout, layout, is_causal=is_causal).shape == (9, 4, 16)
     assert attend_efficiently(q[:2], k, v, last, layout, is_causal=False).shape == (2, 4, 16)

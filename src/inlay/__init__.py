@@ -1,7 +1,7 @@
-"""Inlay: a text-embedding server and library that never computes the same vector twice.
+"""Inlay: a text-embedding server and library that never computes the same thing twice.
 
-Importing the package is cheap: torch and the engine are loaded when an `Embedder` is made. Every error is an
-`InlayError`; the classes below it can be imported from here, and their tree is in `inlay.errors`.
+Importing the package is cheap: torch and the engine are loaded when an `Embedder` or a `Reranker` is made. Every error
+is an `InlayError`; the classes below it can be imported from here, and their tree is in `inlay.errors`.
 """
 
 from typing import TYPE_CHECKING
@@ -11,12 +11,31 @@ from inlay.errors import *  # noqa: F403 - the tree, whose names are in `errors.
 
 if TYPE_CHECKING:
     from inlay.library.embedder import AsyncEmbedder, Embedder
+    from inlay.library.reranker import AsyncReranker, Ranked, Reranker
     from inlay.library.runtime import RowResults
 
 __version__ = "0.1.0"
-__all__ = ["AsyncEmbedder", "Embedder", "RowResults", "__version__", *errors.__all__]
+__all__ = [
+    "AsyncEmbedder",
+    "AsyncReranker",
+    "Embedder",
+    "Ranked",
+    "Reranker",
+    "RowResults",
+    "__version__",
+    *errors.__all__,
+]
 
-_HOMES = {"Embedder": "embedder", "AsyncEmbedder": "embedder", "RowResults": "runtime"}  # in `inlay.library`
+_HOMES = {  # in `inlay.library`
+    "Embedder": "embedder",
+    "AsyncEmbedder": "embedder",
+    "Reranker": "reranker",
+    "AsyncReranker": "reranker",
+    "Ranked": "reranker",
+    "RowResults": "runtime",
+}
+__all__ = ["AsyncEmbedder", "AsyncReranker", "Embedder", "Ranked", "Reranker", "RowResults", "__version__"]
+__all__ += errors.__all__
 
 
 def __getattr__(name: str) -> object:

@@ -7,8 +7,7 @@ Matryoshka cut, normalisation and output encoding. Knows nothing of torch or HTT
 
 from __future__ import annotations
 
-from collections import abc
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -23,7 +22,15 @@ from inlay.errors import InlayError, error_of
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
-DENSE = "dense"  # the kind of output that is one vector; the others are in `models.registry.OUTPUTS`
+# Kinds of output: one vector, or the scores of a pair. All are in `models.registry.OUTPUTS`.
+DENSE, SCORES = "dense", "scores"
+
+
+class Task(StrEnum):
+    """What a model is for."""
+
+    EMBED = "embed"  # a text gets a vector
+    RANK = "rank"  # a query and a document get a score
 
 
 class Pooling(StrEnum):
@@ -55,6 +62,18 @@ class Priority(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Ranking:
+    """How a reranker reads a pair and scores it. Filled by `models.ranking`."""
+
+    layout: str  # of its head, see `models.heads.scores`
+    template: str | None = None  # of a body with "{query}" and "{document}"; None: two segments, as the tokenizer pairs
+    prefix: str = ""  # of special tokens and text before a body, and behind it
+    suffix: str = ""
+    instruction: str | None = None  # by default, for a template that has "{instruction}"
+    yes_no: tuple[int, int] | None = None  # token ids whose logits' difference is the score
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """What a checkpoint says of itself. Filled by `models.spec`; dtype and fingerprint by the worker."""
 
@@ -73,40 +92,33 @@ class ModelSpec:
     matryoshka: tuple[int, int] | None  # smallest and largest trained dimension
     config: Mapping[str, Any]  # config.json, for the family's forward pass
     outputs: tuple[str, ...] = (DENSE,)  # the kinds that it can give
+    ranking: Ranking | None = None  # of a reranker
     dtype: str = ""
     fingerprint: str = ""
 
-
-class EmbedOptions(Struct, frozen=True):
-    """How the inputs of one request are to be embedded. Filled by a dialect or the library."""
-
-    prompt_name: str | None = None
-    instruction: str | None = None
-    dimensions: int | None = None
-    normalize: bool | None = None  # None: as the checkpoint says; cut vectors are always normalised
-    truncate: Truncate = Truncate.NONE
-    priority: Priority = Priority.NORMAL
-    read_cache: bool = True
-    write_cache: bool = True
-    allow_untrained_cut: bool = False  # cut vectors of a model that was not trained for it
-    outputs: tuple[str, ...] = (DENSE,)  # the kinds asked for
+    @property
+    def task(self) -> Task:
+        return Task.EMBED if self.ranking is None else Task.RANK
 
 
-class EmbedRequest(Struct, frozen=True):
-    """One call after its dialect is gone. Filled by a dialect or the library."""
+class Pair(Struct, frozen=True):
+    """What a reranker reads: two segments, or two parts of one text."""
 
-    model: str | None
-    inputs: abc.Sequence[str | list[int]]
-    options: EmbedOptions = EmbedOptions()
-    deadline: float | None = None  # on the clock of time.monotonic()
-    departed: Callable[[], Awaitable[object]] | None = None  # returns when the client has gone
+    first: str  # the query, with all that comes before the document
+    second: str  # the document
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+
+Content = str | list[int] | Pair  # the final text, token ids, or a pair
 
 
 class Work(Struct, frozen=True):
     """What crosses to a worker: one content to compute. Filled by the service."""
 
     id: int  # unique among the work of a worker; whoever waits holds it
-    content: str | list[int]  # the final text, prompt included, or token ids
+    content: Content  # prompt included
     truncate: Truncate
     max_tokens: int
     prompt: str = ""  # with which the content begins
@@ -152,37 +164,6 @@ class Entry(Struct, frozen=True, gc=False):
     payload: bytes  # canonical, little-endian
     num_tokens: int
     is_truncated: bool
-
-
-class EmbedResult(Struct, frozen=True):
-    """The answer to an `EmbedRequest`. Filled by the service."""
-
-    model: str
-    fingerprint: str
-    vectors: FloatArray  # [n, dimensions], in the order of the inputs; [n, 0] where none was asked for
-    item_tokens: list[int]  # of each input, cached ones included
-    cached_tokens: int
-    num_hits: int
-    truncated: list[int]  # indices of the inputs that were cut
-    queue_seconds: float
-    model_seconds: float
-    others: Mapping[str, list[npt.NDArray[Any]]]  # the kinds other than dense, in the order of the inputs
-
-    @property
-    def num_inputs(self) -> int:
-        return len(self.item_tokens)
-
-    @property
-    def num_tokens(self) -> int:
-        """Of all inputs."""
-        return sum(self.item_tokens)
-
-    @property
-    def cache_status(self) -> str:
-        """`hit`: all from a cache; `miss`: none; else `partial`."""
-        if self.num_hits == 0:
-            return "miss"
-        return "hit" if self.num_hits == self.num_inputs else "partial"
 
 
 class WorkerStats(Struct):

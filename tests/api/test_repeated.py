@@ -6,7 +6,7 @@ import numpy as np
 
 from inlay.api.repeated import LARGEST, OVERHEAD, RepeatedReplies
 from inlay.api.replies import Reply
-from inlay.types import EmbedResult
+from inlay.requests import EmbedResult
 
 
 def result_of(num_hits: int = 1) -> EmbedResult:

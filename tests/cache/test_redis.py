@@ -24,8 +24,9 @@ from inlay.cache.redis import CHUNK, PREFIX, SIGNED_PREFIX, RedisTier
 from inlay.cache.tiers import Cache
 from inlay.cache.urls import make_cache, read_secret
 from inlay.errors import ConfigError
+from inlay.requests import EmbedRequest
 from inlay.serving.service import Service
-from inlay.types import EmbedRequest, Entry
+from inlay.types import Entry
 
 WIDTH = 8
 

@@ -13,7 +13,8 @@ from inlay.engine.tokenizer import PIECE, Tokenizer
 from inlay.errors import ModelError
 from inlay.models.prompts import prompt_of
 from inlay.models.registry import QWEN3_TASK, QWEN3_TEMPLATE
-from inlay.types import EmbedOptions, ModelSpec, Pooling, Truncate
+from inlay.requests import EmbedOptions
+from inlay.types import ModelSpec, Pooling, Truncate
 
 PROMPT_IDS = [641, 1235, 25, 16246, 264, 3482, 2711, 3239, 11, 17179, 9760, 46769, 429, 4226, 279, 3239, 198, 2859, 25]
 END = 151643

@@ -9,7 +9,7 @@ from checkpoints import make_checkpoint, write_json
 from inlay.errors import ModelError
 from inlay.models.registry import QWEN3_TASK
 from inlay.models.spec import read_spec
-from inlay.types import Pooling
+from inlay.types import Pooling, Task
 
 
 def make_layout(path: Path, config: dict[str, object], **files: object) -> Path:
@@ -90,7 +90,7 @@ def test_the_longest_input_is_the_smallest_of_the_limits(tmp_path: Path) -> None
     ("config", "files", "named"),
     [
         ({"model_type": "mamba"}, {}, "mamba"),
-        ({"architectures": ["Qwen3ForSequenceClassification"]}, {}, "Qwen3ForSequenceClassification"),
+        ({"architectures": ["Qwen3ForSequenceClassification"]}, {}, "2 labels"),
         ({}, {"modules": [{"type": "sentence_transformers.models.Dense", "path": "2_Dense"}]}, "Dense"),
         ({}, {"1_Pooling/config": {"pooling_mode_max_tokens": True}}, "pooling_mode_max_tokens"),
         (
@@ -154,24 +154,25 @@ def test_configuration_that_makes_no_sense_is_a_model_error(tmp_path: Path, file
         read_spec(path, "x")
 
 
-def test_a_generative_reranker_is_refused_by_what_lies_beside_it(tmp_path: Path, shared: Path) -> None:
+def test_a_generative_reranker_is_known_by_what_lies_beside_it(tmp_path: Path, shared: Path) -> None:
     config = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}
     for kind in ("reranker", "embedding"):
         make_layout(tmp_path / kind, config)
         (tmp_path / kind / "tokenizer.json").write_bytes(
             (shared / "qwen3-tokenizer" / kind / "tokenizer.json").read_bytes()
         )
-    with pytest.raises(ModelError, match="is a reranker"):
-        read_spec(tmp_path / "reranker", "a-model")
-    assert read_spec(tmp_path / "embedding", "a-model").pooling is Pooling.LAST
+    ranking = read_spec(tmp_path / "reranker", "a-model").ranking
+    assert ranking is not None
+    assert ranking.yes_no == (9693, 2152)
+    assert read_spec(tmp_path / "embedding", "a-model").task is Task.EMBED
     write_json(tmp_path / "reranker" / "modules.json", [{"type": "sentence_transformers.models.Transformer"}])
-    assert read_spec(tmp_path / "reranker", "a-model").pooling is Pooling.LAST
+    assert read_spec(tmp_path / "reranker", "a-model").task is Task.EMBED
 
 
 @pytest.mark.parametrize("name", ["Qwen3-Reranker-0.6B", "my-reranker"])
-def test_a_reranker_is_refused_by_its_name(tmp_path: Path, name: str) -> None:
+def test_a_reranker_by_its_name_is_never_an_embedding_model(tmp_path: Path, name: str) -> None:
     path = make_layout(tmp_path, {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]})
-    with pytest.raises(ModelError, match="is a reranker"):
+    with pytest.raises(ModelError, match="is a reranker whose tokenizer has no"):
         read_spec(path, name)
 
 

@@ -21,8 +21,9 @@ from inlay.engine.loading import load_engine
 from inlay.engine.worker import DeviceWorker
 from inlay.errors import ContextLengthExceeded, EngineError, OutOfMemory
 from inlay.models.spec import read_spec
+from inlay.requests import EmbedOptions, EmbedRequest
 from inlay.serving.service import Service
-from inlay.types import EmbedOptions, EmbedRequest, Priority
+from inlay.types import Priority
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ from inlay.cache.tiers import Cache
 from inlay.cache.urls import make_cache
 from inlay.errors import InvalidInput
 from inlay.models.registry import OUTPUTS, OutputKind
+from inlay.requests import EmbedOptions, EmbedRequest, EmbedResult
 from inlay.serving.service import Service
-from inlay.types import DENSE, EmbedOptions, EmbedRequest, EmbedResult, Entry
+from inlay.types import DENSE, Entry
 
 PAIRS, PAIR = "pairs", np.dtype([("id", "S4"), ("weight", "S4")])
 TEXTS = ["a", "some words", "x" * 37]

@@ -29,20 +29,11 @@ from inlay.errors import (
     ShuttingDown,
     UnknownModel,
 )
+from inlay.requests import EmbedOptions, EmbedRequest
 from inlay.serving.items import make_inputs
 from inlay.serving.service import Service
 from inlay.serving.shaping import shape_vectors
-from inlay.types import (
-    DENSE,
-    Answer,
-    Deliver,
-    EmbedOptions,
-    EmbedRequest,
-    Failure,
-    Priority,
-    Truncate,
-    Work,
-)
+from inlay.types import DENSE, Answer, Deliver, Failure, Priority, Truncate, Work
 
 
 def make_service(worker: FakeWorker | None = None, *, cached: bool = True) -> Service:

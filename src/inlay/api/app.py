@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import msgspec
 
 from inlay.api.auth import Keyring
-from inlay.api.dialects.registry import DEFAULT_ERROR, DIALECTS, render_error
-from inlay.api.embed_route import EmbedRoute
+from inlay.api.common_shapes import ErrorResponse, render_error
+from inlay.api.dialect_route import DialectRoute
+from inlay.api.dialects.dialect import Dialect
+from inlay.api.dialects.registry import EMBED_DIALECTS, RANK_DIALECTS
 from inlay.api.envelope import Envelope
+from inlay.api.input_checks import embed_check, rank_check
 from inlay.api.json_route import Gate, JSONRoute
 from inlay.api.models import ModelRoutes
 from inlay.api.openapi import Description
@@ -70,25 +74,25 @@ def make_app(
 
 
 def _dialect_routes(service: Service, metrics: Metrics, gate: Gate, settings: Settings) -> Iterator[Route]:
-    for dialect in DIALECTS:
-        route = EmbedRoute(
-            dialect,
-            service,
-            metrics,
-            max_inputs=settings.max_inputs_per_request,
-            allow_token_ids=settings.allow_token_ids,
-        )
-        answer = JSONRoute(gate, dialect.request, route.handle, route.recall).answer
-        yield Route(
-            POST,
-            dialect.path,
-            dialect.summary,
-            answer,
-            dialect.render_error,
-            request=dialect.request,
-            response=dialect.response,
-            error=dialect.error,
-        )
+    max_inputs = settings.max_inputs_per_request
+    check_embed = embed_check(max_inputs, allow_token_ids=settings.allow_token_ids)
+    for embedding in EMBED_DIALECTS:
+        yield _dialect_route(embedding, DialectRoute(embedding, check_embed, service.embed, metrics), gate)
+    for ranking in RANK_DIALECTS:
+        yield _dialect_route(ranking, DialectRoute(ranking, rank_check(max_inputs), service.rank, metrics), gate)
+
+
+def _dialect_route(dialect: Dialect[Any, Any, Any], route: DialectRoute[Any, Any, Any], gate: Gate) -> Route:
+    return Route(
+        POST,
+        dialect.path,
+        dialect.summary,
+        JSONRoute(gate, dialect.request, route.handle, route.recall).answer,
+        dialect.render_error,
+        request=dialect.request,
+        response=dialect.response,
+        error=dialect.error,
+    )
 
 
 def _search_route(search: SearchRoute, gate: Gate) -> Route:
@@ -101,7 +105,7 @@ def _search_route(search: SearchRoute, gate: Gate) -> Route:
         render_error,
         request=SearchRequest,
         response=SearchResponse,
-        error=DEFAULT_ERROR,
+        error=ErrorResponse,
     )
 
 

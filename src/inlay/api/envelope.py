@@ -16,7 +16,7 @@ from itertools import count
 from starlette.types import Receive, Scope, Send
 
 from inlay.api.auth import Keyring
-from inlay.api.dialects.registry import render_error
+from inlay.api.common_shapes import render_error
 from inlay.api.exchange import Exchange, header
 from inlay.api.replies import RenderError, Reply, refuse
 from inlay.api.routes import ANSWERED_AS, Route, RouteTable

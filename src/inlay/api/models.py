@@ -9,6 +9,7 @@ from typing import Any
 from inlay.api.exchange import Exchange
 from inlay.api.replies import Reply
 from inlay.errors import UnknownModel, shorten
+from inlay.models.ranking import takes_instructions
 from inlay.types import ModelSpec, Worker
 
 
@@ -42,12 +43,13 @@ def describe_model(spec: ModelSpec, created: int) -> dict[str, Any]:
         "created": created,
         "owned_by": "inlay",
         "family": spec.family,
+        "task": spec.task,
         "width": spec.width,
         "max_tokens": spec.max_tokens,
         "pooling": spec.pooling,
         "outputs": spec.outputs,
         "prompts": dict(spec.prompts),
-        "takes_instructions": spec.instruction_template is not None,
+        "takes_instructions": takes_instructions(spec),
         "instruction_template": spec.instruction_template,
         "default_prompt": spec.default_prompt,
         "matryoshka": None if smallest is None else {"min": smallest, "max": largest},

@@ -8,7 +8,7 @@ out again. Small bodies and replies only, bounded in bytes; the one that has not
 from __future__ import annotations
 
 from inlay.api.replies import Headers, Reply
-from inlay.types import EmbedResult
+from inlay.requests import Result
 
 MOST_BYTES = 16 << 20
 LARGEST = 32 << 10  # bytes of a body and its reply
@@ -21,9 +21,9 @@ class RepeatedReplies:
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self.num_bytes = 0
         self._most_bytes = most_bytes
-        self._kept: dict[bytes, tuple[bytes, Headers, EmbedResult]] = {}  # the last asked for comes last
+        self._kept: dict[bytes, tuple[bytes, Headers, Result]] = {}  # the last asked for comes last
 
-    def find(self, body: bytes) -> tuple[Reply, EmbedResult] | None:
+    def find(self, body: bytes) -> tuple[Reply, Result] | None:
         """A reply of its own for a body that was kept."""
         kept = self._kept.pop(body, None)
         if kept is None:
@@ -32,7 +32,7 @@ class RepeatedReplies:
         content, headers, result = kept
         return Reply(content, headers=[*headers]), result
 
-    def keep(self, body: bytes, reply: Reply, result: EmbedResult) -> None:
+    def keep(self, body: bytes, reply: Reply, result: Result) -> None:
         """Keep the reply to a body, where it is small and every input came from the cache."""
         size = len(body) + len(reply.body) + OVERHEAD
         if size > LARGEST or size > self._most_bytes or result.cache_status != "hit" or body in self._kept:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pybase64
 
+from inlay.api.common_shapes import usage_of
 from inlay.api.exchange import Exchange
 from inlay.api.json_route import Body
 from inlay.api.replies import Reply
@@ -31,8 +32,9 @@ from inlay.errors import (
     shorten,
 )
 from inlay.models.prompts import QUERY
+from inlay.requests import EmbedOptions, EmbedRequest
 from inlay.serving.service import Service
-from inlay.types import EmbedOptions, EmbedRequest, FloatArray, Priority
+from inlay.types import FloatArray, Priority
 
 TOP_K = 10
 
@@ -59,11 +61,7 @@ class SearchRoute:
                 "data": [_describe(hit, call.include_text is not False) for hit in hits],
                 "corpus": name,
                 "model": self._name_of(name, batcher),
-                "usage": {
-                    "prompt_tokens": num_tokens,
-                    "total_tokens": num_tokens,
-                    "prompt_tokens_details": {"cached_tokens": cached_tokens},
-                },
+                "usage": usage_of(num_tokens, cached_tokens),
             }
         )
 

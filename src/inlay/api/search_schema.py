@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from inlay.api.dialects.openai_schema import Usage
+from inlay.api.common_shapes import Usage
 
 
 class SearchRequest(Struct, forbid_unknown_fields=True):

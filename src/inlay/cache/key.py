@@ -1,8 +1,8 @@
 """The one place that names a cached output: all that decides it, and nothing else.
 
-In the key: its own version, the model's fingerprint, the kind of output and of content, the final text byte for byte
-or the token ids. Only an output of an input that was cut has the truncation side and the limit in its key too: what
-fitted is the same, however it was asked for. Not in it: dimensions, output format, normalisation, the user, the
+In the key: its own version, the model's fingerprint, the kind of output and of content, the final text or pair byte
+for byte or the token ids. Only an output of an input that was cut has the truncation side and the limit in its key too:
+what fitted is the same, however it was asked for. Not in it: dimensions, output format, normalisation, the user, the
 batch. Fields are prefixed with their length, so that no two lists of fields can run together.
 """
 
@@ -13,7 +13,7 @@ from hashlib import sha256
 import numpy as np
 from msgspec import Struct
 
-from inlay.types import Truncate
+from inlay.types import Content, Pair, Truncate
 
 KEY_VERSION = b"3"
 # At most a token for each byte after normalisation, which makes at most 11 of a byte (UAX 15, NFKC in UTF-8).
@@ -40,9 +40,10 @@ class KeyMaker:
         self._is_cut = truncate is not Truncate.NONE
         fields = (KEY_VERSION, fingerprint.encode(), kind.encode())
         self._head_of_text, self._head_of_ids = _prefixed(*fields, b"text"), _prefixed(*fields, b"ids")
+        self._head_of_pair = _prefixed(*fields, b"pair")
         self._tail_of_cut = _prefixed(truncate.encode(), b"%d" % max_tokens)
 
-    def keys_of(self, content: str | list[int]) -> CacheKeys:
+    def keys_of(self, content: Content) -> CacheKeys:
         """The keys under which an output of an input may lie.
 
         UnicodeEncodeError for a text with lone surrogates, which no tokenizer takes.
@@ -50,6 +51,9 @@ class KeyMaker:
         if isinstance(content, str):
             head, data = self._head_of_text, content.encode()
             most = len(data) * TOKENS_PER_BYTE + SPECIAL_TOKENS
+        elif isinstance(content, Pair):
+            head, data = self._head_of_pair, _prefixed(content.first.encode(), content.second.encode())
+            most = self._max_tokens + 1  # how many special tokens a template has is not known here
         else:
             head, data = self._head_of_ids, np.array(content, dtype="<i8").tobytes()
             most = len(content)
@@ -62,7 +66,7 @@ class KeyMaker:
         return CacheKeys(whole, digest.digest())
 
 
-def cache_keys(fingerprint: str, kind: str, content: str | list[int], truncate: Truncate, max_tokens: int) -> CacheKeys:
+def cache_keys(fingerprint: str, kind: str, content: Content, truncate: Truncate, max_tokens: int) -> CacheKeys:
     """The keys of one input; see `KeyMaker`."""
     return KeyMaker(fingerprint, kind, truncate, max_tokens).keys_of(content)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from inlay.types import EmbedOptions, Truncate
+from inlay.requests import EmbedOptions
+from inlay.types import Truncate
 
 FLOAT16 = "f16"
 

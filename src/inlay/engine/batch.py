@@ -21,6 +21,8 @@ class Sequence:
     arrived: float  # time.monotonic()
     priority: Priority
     ids: IntArray = field(default_factory=lambda: NO_IDS)  # [L]; filled by the intake
+    types: IntArray | None = None  # [L], 0 and 1 for the segments of a pair; filled by the intake
+    prefix_length: int = 0  # ids with which others of the request begin, too; filled by the intake
     is_truncated: bool = False  # filled by the intake
     is_cancelled: bool = False  # nobody waits for it any more
     queue_seconds: float = 0.0  # filled by the loop
@@ -39,6 +41,7 @@ class Batch:
     ids: IntArray  # [T]
     positions: IntArray  # [T], restarting at 0 with each sequence
     offsets: IntArray  # [B + 1], where each place begins; the last is T
+    types: IntArray | None = None  # [T], of the segments of pairs; None: all 0
 
     @property
     def num_tokens(self) -> int:
@@ -57,10 +60,13 @@ def pack(sequences: list[Sequence]) -> Batch:
     rows = [row_of.setdefault(sequence.ids.tobytes(), len(row_of)) for sequence in ordered]
     unique = [np.frombuffer(ids, dtype=np.int64) for ids in row_of]
     lengths = [len(ids) for ids in unique]
+    pairs = {row: sequence.types for row, sequence in zip(rows, ordered, strict=True) if sequence.types is not None}
+    types = [pairs.get(row, np.zeros(length, dtype=np.int64)) for row, length in enumerate(lengths)]
     return Batch(
         sequences=ordered,
         rows=rows,
         ids=np.concatenate(unique),
         positions=np.concatenate([np.arange(length, dtype=np.int64) for length in lengths]),
         offsets=np.array([0, *accumulate(lengths)], dtype=np.int64),
+        types=np.concatenate(types) if pairs else None,
     )

@@ -12,6 +12,7 @@ from threading import Lock
 import numpy as np
 
 from inlay.engine.batch import Sequence
+from inlay.engine.pair_tokenizer import PairTokenizer
 from inlay.engine.tokenizer import PIECE, Tokenizer
 from inlay.errors import (
     Cancelled,
@@ -24,7 +25,7 @@ from inlay.errors import (
     TooLarge,
 )
 from inlay.telemetry.logs import get_logger
-from inlay.types import IntArray, Truncate, Work
+from inlay.types import IntArray, Pair, Truncate, Work
 
 log = get_logger("engine")
 
@@ -32,6 +33,8 @@ MOST_WAITING_SIZE = 64 << 20  # characters (or token ids) that may wait for the 
 SIZE_PER_SECOND = 1 << 20  # what a tokenizer does at least; for the time to come back
 CHUNK = 64  # texts tokenised by one task: long enough to pay for the hand-over, short enough to be fair
 LARGE = 1 << 20  # characters of a request after which memory is given back
+# What has a text, or a pair, cut where it is too long.
+_CUTS = 'truncate to "end" to have it cut', 'long_documents to "truncate" or "best_chunk"'
 
 Failures = list[tuple[Sequence, InlayError]]
 Admit = Callable[[list[Sequence], Failures], None]
@@ -40,8 +43,16 @@ Admit = Callable[[list[Sequence], Failures], None]
 class Intake:
     """Tokenises whole requests in chunks; the last chunk to finish hands the request on."""
 
-    def __init__(self, tokenizer: Tokenizer, vocab_rows: int, num_threads: int, max_queue_tokens: int) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        vocab_rows: int,
+        num_threads: int,
+        max_queue_tokens: int,
+        pairs: PairTokenizer | None = None,
+    ) -> None:
         self._tokenizer = tokenizer
+        self._pairs = pairs
         self._vocab_rows = vocab_rows
         self._max_queue_tokens = max_queue_tokens
         self._had_large = False
@@ -121,12 +132,24 @@ class Intake:
         encoded = iter(self._tokenizer.encode_many(texts))
         for sequence in sequences:
             work = sequence.work
-            if not isinstance(work.content, str):
+            if isinstance(work.content, Pair):
+                yield self._encode_pair(sequence, work.content)
+            elif not isinstance(work.content, str):
                 yield np.array(work.content, dtype=np.int64), True
             elif len(work.content) <= PIECE:
                 yield next(encoded), True
             else:
                 yield self._tokenizer.encode_long(work.content, work.max_tokens, work.truncate)
+
+    def _encode_pair(self, sequence: Sequence, pair: Pair) -> tuple[IntArray, bool]:
+        """Ids of a pair, which is cut here if it may be: its parts are only known here."""
+        if self._pairs is None:
+            raise EngineError("this model ranks no pairs")
+        work = sequence.work
+        encoded = self._pairs.encode(pair, work.max_tokens, work.truncate)
+        sequence.types, sequence.prefix_length = encoded.types, encoded.prefix_length
+        sequence.is_truncated = len(encoded.ids) < encoded.num_tokens or not encoded.is_whole
+        return encoded.ids, encoded.is_whole
 
     def _fill(self, sequence: Sequence, ids: IntArray, is_whole: bool) -> None:
         """Give a sequence its ids, or raise why it can have none."""
@@ -149,7 +172,7 @@ class Intake:
             number = f"{len(ids)}" if is_whole else f"over {work.max_tokens}"
             raise ContextLengthExceeded(
                 f"has {number} tokens, but this model takes at most {work.max_tokens}: shorten it, "
-                'or set truncate to "end" to have it cut'
+                f"or set {_CUTS[isinstance(work.content, Pair)]}"
             )
         if isinstance(work.content, str):
             num_prompt = 0
@@ -160,7 +183,7 @@ class Intake:
         return ids[: work.max_tokens] if work.truncate is Truncate.END else ids[-work.max_tokens :]
 
     def _name(self, work: Work, token_id: int) -> str:
-        is_text = isinstance(work.content, str)
+        is_text = not isinstance(work.content, list)
         return f"the token {self._tokenizer.token_of(token_id)!r} (id {token_id})" if is_text else f"the id {token_id}"
 
 

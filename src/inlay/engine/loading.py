@@ -21,6 +21,7 @@ from inlay.engine.batch import Batch, Sequence, pack
 from inlay.engine.device import INT8, Choice, choose
 from inlay.engine.intake import Intake
 from inlay.engine.loop import BatchRunner, DeviceLoop
+from inlay.engine.pair_tokenizer import make_pair_tokenizer
 from inlay.engine.queue import SequenceQueue
 from inlay.engine.runner import Runner
 from inlay.engine.sample import PROBE, SAMPLE
@@ -111,7 +112,9 @@ def _assemble(
     unanswered = Unanswered()
     scheduler = Scheduler(max_batch_tokens, settings.max_batch_sequences, settings.max_queue_tokens)
     queue = SequenceQueue(scheduler, unanswered, stats)
-    intake = Intake(tokenizer, runner.spec.vocab_rows, tokenizer_threads, settings.max_queue_tokens)
+    ranking = runner.spec.ranking
+    pairs = None if ranking is None else make_pair_tokenizer(runner.spec.path, ranking)
+    intake = Intake(tokenizer, runner.spec.vocab_rows, tokenizer_threads, settings.max_queue_tokens, pairs)
     loop = DeviceLoop(runner, queue, unanswered, probe, stats, lambda: _tidy_memory(intake))
     return Engine(runner, unanswered, intake, queue, loop)
 

@@ -48,7 +48,7 @@ class Planner:
 
     def cost(self, sequence: Sequence) -> int:
         """Tokens of a sequence that would run: less what a kept prefix has."""
-        kept = 0 if self._prefixes is None else self._prefixes.kept_length(sequence.ids)
+        kept = 0 if self._prefixes is None else self._prefixes.kept_length(sequence)
         return sequence.num_tokens - kept
 
     def plan(self, batch: Batch, layout: Layout, *, needs_all_rows: bool) -> Planned:
@@ -60,7 +60,8 @@ class Planner:
         is_narrowed = pooled is not None and sees_all and not needs_all_rows
         ids, positions = self._to_device(batch.ids), self._to_device(batch.positions)
         wanted = _sole_row(layout, self._pooling) or pooled if is_narrowed else None
-        plan = Plan(ids, positions, layout, self._is_causal, self._last_layer, wanted)
+        types = None if batch.types is None else self._to_device(batch.types)
+        plan = Plan(ids, positions, layout, self._is_causal, self._last_layer, wanted, types=types)
         return Planned(plan, None if is_narrowed else pooled)
 
     def keep(self, planned: Planned) -> None:

@@ -9,14 +9,14 @@ after the other. The store is bounded; the prefix that was not used for longest 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
 
-from inlay.engine.batch import Batch
+from inlay.engine.batch import Batch, Sequence
 from inlay.models.past import Gather, LayerKeyValues, SharedPrefixes
 from inlay.ops.layout import Layout
 from inlay.types import IntArray
@@ -31,6 +31,7 @@ LARGEST_SHARE = 4  # a prefix may take a quarter of the store
 class Prefix:
     """Token ids, and their keys and values once they have run."""
 
+    key: bytes  # the ids that it is found by
     ids: IntArray
     layers: list[LayerKeyValues] = field(default_factory=list)
 
@@ -64,47 +65,69 @@ class PrefixStore:
         self._longest = STORE_BYTES // LARGEST_SHARE // bytes_per_token
         self._device = device
 
-    def kept_length(self, ids: IntArray) -> int:
+    def kept_length(self, sequence: Sequence) -> int:
         """How many of a sequence's first tokens are kept and need not run."""
-        prefix = self._kept.get(ids[:SHORTEST].tobytes()) if len(ids) > SHORTEST else None
+        ids = sequence.ids
+        beginning = ids[: self._told_length(sequence) or SHORTEST].tobytes()
+        prefix = self._kept.get(beginning) if len(ids) > SHORTEST else None
         return 0 if prefix is None else _shared_length(prefix.ids, ids)
 
     def share(self, batch: Batch) -> SharedBatch | None:
         """Cut from a batch what is kept or can be shared."""
         lists = [batch.ids[start:end] for start, end in pairwise(batch.offsets.tolist())]
+        told = {row: self._told_length(one) for row, one in zip(batch.rows, batch.sequences, strict=True)}
         beginnings: dict[bytes, list[int]] = {}
         for place, ids in enumerate(lists):
             if len(ids) > SHORTEST:
-                beginnings.setdefault(ids[:SHORTEST].tobytes(), []).append(place)
+                beginnings.setdefault(ids[: told[place] or SHORTEST].tobytes(), []).append(place)
         prefixes: dict[int, Prefix] = {}
         new: list[Prefix] = []
         for beginning, places in beginnings.items():
-            prefix = self._prefix_of(beginning, [lists[place] for place in places])
+            find = self._told_prefix if told[places[0]] else self._prefix_of
+            prefix = find(beginning, [lists[place] for place in places])
             if prefix is not None:
                 prefixes.update(dict.fromkeys(places, prefix))
                 new += [] if prefix.layers else [prefix]
         return self._cut(lists, prefixes, new) if prefixes else None
 
-    def keep(self, prefixes: Sequence[Prefix]) -> None:
+    def keep(self, prefixes: Iterable[Prefix]) -> None:
         """Keep new prefixes, which have run."""
         for prefix in prefixes:
-            self._kept[prefix.ids[:SHORTEST].tobytes()] = prefix
+            self._kept[prefix.key] = prefix
         while sum(prefix.nbytes for prefix in self._kept.values()) > STORE_BYTES:
             self._kept.popitem(last=False)
+
+    def _told_length(self, sequence: Sequence) -> int:
+        """How many first ids others are said to share; 0 where nothing is said, or it is not worth it."""
+        length = min(sequence.prefix_length, self._longest, len(sequence.ids) - 1)
+        return length if length > SHORTEST else 0
+
+    def _told_prefix(self, beginning: bytes, lists: list[IntArray]) -> Prefix | None:
+        """The prefix that sequences are said to share, from the second sequence on."""
+        if (kept := self._kept.get(beginning)) is not None:
+            self._kept.move_to_end(beginning)
+            return kept
+        has_come = self._seen.pop(beginning, None) is not None or len(lists) > 1
+        self._see(beginning, lists[-1][:0])
+        ids = np.frombuffer(beginning, dtype=np.int64)
+        return Prefix(beginning, ids) if has_come else None
+
+    def _see(self, beginning: bytes, ids: IntArray) -> None:
+        self._seen[beginning] = ids
+        if len(self._seen) > MOST_SEEN:
+            self._seen.popitem(last=False)
 
     def _prefix_of(self, beginning: bytes, lists: list[IntArray]) -> Prefix | None:
         """The kept prefix of a beginning, or a longer one that several sequences share."""
         kept = self._kept.get(beginning)
         seen = self._seen.pop(beginning, None)
-        self._seen[beginning] = lists[-1][: self._longest + 1]
-        if len(self._seen) > MOST_SEEN:
-            self._seen.popitem(last=False)
+        self._see(beginning, lists[-1][: self._longest + 1])
         shared = _common([*lists, *([] if seen is None else [seen])], self._longest)
         if kept is not None:
             self._kept.move_to_end(beginning)
             if shared is None or len(shared) <= len(kept.ids):
                 return kept
-        return None if shared is None else Prefix(shared)
+        return None if shared is None else Prefix(beginning, shared)
 
     def _cut(self, lists: list[IntArray], prefixes: dict[int, Prefix], new: list[Prefix]) -> SharedBatch:
         kept = [prefix for prefix in {id(p): p for p in prefixes.values()}.values() if prefix.layers]

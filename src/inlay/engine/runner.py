@@ -72,7 +72,9 @@ class Runner:
         files = weight_files(spec.path)
         self._guard = FileGuard(files if self.device.type == "cpu" else [])  # elsewhere nothing stays mapped
         self._model = build_model(spec, files, choice.dtype, choice.device, self._stored)
-        self._heads = {kind: make_head(kind, spec) for kind in spec.outputs}
+        self._heads = {kind: make_head(kind, spec) for kind in {*spec.outputs, DENSE}}  # int8 is measured on vectors
+        for head in self._heads.values():
+            head.load(files, choice.device)
         self._planner = Planner(spec, self._model, choice.dtype, choice.device)
         self._pieces: PieceDriver | None = None
         if isinstance(self._model, Decoder) and can_look_back(spec, self._model, choice.device):
@@ -112,7 +114,7 @@ class Runner:
         """Write a model that was quantised when it was loaded as a checkpoint; the bytes of its weights."""
         if self.report is None:
             raise ModelError(f"{self.spec.path} is an int8 checkpoint already")
-        return write_int8(self._model, self.spec.path, target, self.report, dtype)
+        return write_int8(self._model, self._heads.values(), self.spec.path, target, self.report, dtype)
 
     def cost(self, sequence: Sequence) -> int:
         """Tokens of a sequence that would run: less what a kept prefix has."""

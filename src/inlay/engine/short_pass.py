@@ -36,8 +36,8 @@ class ShortPass:
         self._model = model
         self._kernels = kernels
         self._arena = Arena()
-        self._ids = torch.empty(LONGEST, dtype=torch.int64)  # what all recordings look up
-        self._recorded: dict[tuple[int, int | None], Recorded] = {}
+        self._ids, self._types = torch.empty(2, LONGEST, dtype=torch.int64)  # what all recordings look up
+        self._recorded: dict[tuple[int, int | None, bool], Recorded] = {}
         self._failures = 0
 
     def __call__(self, plan: Plan) -> Tensor:
@@ -48,7 +48,7 @@ class ShortPass:
         recorded = self._recorded.get(_kind_of(plan))
         if recorded is None:
             return self._run_first(plan)
-        self._ids[: len(plan.ids)] = plan.ids
+        self._take(plan)
         return recorded.recording.run()
 
     def _run_first(self, plan: Plan) -> Tensor:
@@ -56,8 +56,8 @@ class ShortPass:
         if self._failures == MOST_FAILURES:
             hidden: Tensor = self._model(plan)
             return hidden
-        own = replace(plan, ids=self._ids[: len(plan.ids)])
-        own.ids.copy_(plan.ids)
+        ids, types = self._take(plan)
+        own = replace(plan, ids=ids, types=types)
         hidden, recording = record(self._kernels, self._arena, lambda: self._model(own))
         if recording is None:
             self._failures += 1
@@ -65,7 +65,18 @@ class ShortPass:
             self._recorded[_kind_of(plan)] = Recorded(recording, own)
         return hidden
 
+    def _take(self, plan: Plan) -> tuple[Tensor, Tensor | None]:
+        """The plan's ids and types, where recordings find them."""
+        ids = self._ids[: len(plan.ids)]
+        ids.copy_(plan.ids)
+        if plan.types is None:
+            return ids, None
+        types = self._types[: len(plan.ids)]
+        types.copy_(plan.types)
+        return ids, types
 
-def _kind_of(plan: Plan) -> tuple[int, int | None]:
+
+def _kind_of(plan: Plan) -> tuple[int, int | None, bool]:
     """What decides the calls of a plan of one sequence."""
-    return len(plan.ids), plan.wanted.start if isinstance(plan.wanted, slice) else None
+    wanted = plan.wanted.start if isinstance(plan.wanted, slice) else None
+    return len(plan.ids), wanted, plan.types is None

@@ -30,9 +30,12 @@ _PLACES = (
 
 
 class Tokenizer:
-    """A checkpoint's `tokenizer.json`. Safe to call from many threads."""
+    """A checkpoint's `tokenizer.json`. Safe to call from many threads.
 
-    def __init__(self, path: Path) -> None:
+    Special tokens that stand in a text are those tokens, as in transformers; or, if they are not taken, plain text.
+    """
+
+    def __init__(self, path: Path, *, takes_special_tokens: bool = True) -> None:
         # Worker threads are the parallelism; Rust's own pool would fight the device for the cores.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         file = path / "tokenizer.json"
@@ -44,6 +47,7 @@ class Tokenizer:
             raise ModelError(f"{file} cannot be read: {error}") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = not takes_special_tokens
         self._before, self._after = self._find_specials()
         self._num_before, self._num_after = len(self._before), len(self._after)
         places = [pattern for pattern, shown in _PLACES if self._parts_at(shown)]
@@ -87,6 +91,22 @@ class Tokenizer:
                 break
         ids = np.concatenate([self._before, *(pieces[number] for number in sorted(pieces)), self._after])
         return ids, len(pieces) == len(spans)
+
+    def content_ids(self, text: str) -> IntArray:
+        """Ids of a text without special tokens around it."""
+        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+
+    def content_ids_up_to(self, text: str, most: int) -> tuple[IntArray, bool]:
+        """The same of a text of any length, and whether they are all: there are over `most` otherwise."""
+        if len(text) <= PIECE:
+            return self.content_ids(text), True
+        ids, is_whole = self.encode_long(text, most, Truncate.END)
+        return ids[self._num_before : len(ids) - self._num_after], is_whole
+
+    def pair_ids(self, first: str, second: str) -> tuple[IntArray, IntArray]:
+        """Ids and segment types of a pair, as the template of the tokenizer puts it."""
+        encoding = self._tokenizer.encode(first, second)
+        return np.array(encoding.ids, dtype=np.int64), np.array(encoding.type_ids, dtype=np.int64)
 
     def token_of(self, token_id: int) -> str | None:
         return self._tokenizer.id_to_token(token_id)

@@ -15,7 +15,8 @@ from typing import Self, TypedDict, Unpack
 
 from inlay.errors import InlayError, InvalidInput
 from inlay.library.runtime import EngineArguments, RowResults, Runtime
-from inlay.types import EmbedOptions, FloatArray, ModelSpec, Truncate
+from inlay.requests import EmbedOptions
+from inlay.types import FloatArray, ModelSpec, Truncate
 
 
 class EmbedArguments(TypedDict, total=False):

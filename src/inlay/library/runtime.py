@@ -1,4 +1,4 @@
-"""A service for one model, on an event loop in a thread of its own: what both embedders stand on.
+"""A service for one model, on an event loop in a thread of its own: what embedders and rerankers stand on.
 
 In: coroutines from any thread, or from any other loop. Out: their results. Long lists of texts go to the service
 in slices, a few at a time.
@@ -18,18 +18,21 @@ import numpy as np
 
 from inlay.cache.urls import make_cache, read_secret
 from inlay.config import make_settings
-from inlay.errors import ConfigError, InlayError, ShuttingDown
+from inlay.errors import ConfigError, InlayError, ModelError, ShuttingDown
 from inlay.models.source import locate, served_name
 from inlay.models.spec import read_spec
+from inlay.requests import EmbedOptions, EmbedRequest, RankRequest, RankResult
 from inlay.serving.service import Service
-from inlay.types import EmbedOptions, EmbedRequest, FloatArray
+from inlay.types import FloatArray, Task
 
 T = TypeVar("T")
 
 SLICE = 1024  # texts handed to the service at a time
 SLICES_AHEAD = 2  # so that the device finds work while a slice is being finished
-CLOSED = "the embedder is closed: make a new one"
+CLOSED = "the model was let go: make a new Embedder or Reranker"
 UNBOUNDED_QUEUE = 1 << 62  # the slices bound it
+_KINDS = {Task.EMBED: "an embedding model", Task.RANK: "a reranker"}
+_FACES = {Task.EMBED: "Embedder", Task.RANK: "Reranker"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class EngineArguments(TypedDict, total=False):
 class Runtime:
     """A service for one model, on an event loop in a thread."""
 
-    def __init__(self, model: str, arguments: EngineArguments) -> None:
+    def __init__(self, model: str, arguments: EngineArguments, task: Task = Task.EMBED) -> None:
         from inlay.engine.loading import load_engine  # torch comes in here
         from inlay.engine.worker import DeviceWorker
 
@@ -75,6 +78,8 @@ class Runtime:
             given["cache"] = [given["cache"]]
         settings = make_settings({**given, "max_queue_tokens": UNBOUNDED_QUEUE})
         spec = read_spec(locate(model), served_name(model), settings.context_length)
+        if spec.task is not task:
+            raise ModelError(f"{spec.name} is {_KINDS[spec.task]}: use {_FACES[spec.task]}")
         secret = read_secret(settings.cache_secret, settings.cache_secret_file)
         tiers = make_cache(settings.cache, secret=secret)  # after the model: what was opened would have to be closed
         self.worker = DeviceWorker(spec, lambda spec, stats: load_engine(spec, settings, stats), settings.stall_timeout)
@@ -159,6 +164,14 @@ class Runtime:
             truncated=[row for result in results for row in result.truncated],
             num_cached=sum(result.num_cached for result in results),
         )
+
+    async def rank(self, request: RankRequest) -> RankResult:
+        """Scores of all documents; raises the error of the first that has none."""
+        await asyncio.to_thread(self.worker.wait_loaded)
+        try:
+            return await self._service.rank(request)
+        except InlayError as error:
+            raise error.renamed({"input": "documents"}) from error
 
     def _concatenate(self, results: list[RowResults], options: EmbedOptions) -> FloatArray:
         empty = np.empty((0, options.dimensions or self.worker.spec.width), dtype=np.float32)

@@ -53,7 +53,7 @@ class Layer(nn.Module):
 class Bert(ForwardPass):
     WRAPPERS: ClassVar[tuple[str, ...]] = ("bert.", "roberta.")
     IS_CAUSAL: ClassVar[bool] = False
-    IGNORED: ClassVar[tuple[str, ...]] = ("pooler.", "embeddings.position_ids", "cls.", "lm_head.")
+    IGNORED: ClassVar[tuple[str, ...]] = ("pooler.", "embeddings.position_ids", "cls.", "lm_head.", "classifier.")
     RENAMES: ClassVar[Mapping[str, str]] = {
         "embeddings.LayerNorm.": "embeddings_norm.",
         "_embeddings.": "_table.",
@@ -88,8 +88,8 @@ class Bert(ForwardPass):
 
     def forward(self, plan: Plan) -> Tensor:
         positions = self.position_table.weight[self.first_position :]
-        tables = (self.word_table.weight, plan.ids), (positions, plan.positions), (self.token_type_table.weight, None)
-        stream = plan.stream(look_up(*tables))
+        types = self.token_type_table.weight, plan.types
+        stream = plan.stream(look_up((self.word_table.weight, plan.ids), (positions, plan.positions), types))
         x = self.embeddings_norm(stream)
         for layer in self.layers:
             x = layer(x, stream, plan)

@@ -33,6 +33,7 @@ def fingerprint(spec: ModelSpec, weight_files: Iterable[Path], dtype: str, quant
         *(choice.encode() for choice in quantisation),
         spec.pooling.encode(),
         msgspec.json.encode(spec.config, order="sorted"),
+        *([] if spec.ranking is None else [msgspec.json.encode(spec.ranking)]),
         hashlib.sha256((spec.path / "tokenizer.json").read_bytes()).digest(),
         *_digest_files(weight_files),
     ]

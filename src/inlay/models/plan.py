@@ -27,6 +27,7 @@ class Plan:
     last_layer: int  # its number
     wanted: Wanted | None = None  # the one row of each sequence that is wanted, which sees all others; None: all
     past: Past | None = None  # what comes before the rows of each sequence
+    types: Tensor | None = None  # [T], of the segments of pairs; None: all 0
 
     def stream(self, hidden: Tensor) -> Stream:
         """The residual stream that begins with hidden states [T, width]."""

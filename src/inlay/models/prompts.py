@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from inlay.errors import InvalidInput
-from inlay.types import EmbedOptions, ModelSpec
+from inlay.requests import EmbedOptions
+from inlay.types import ModelSpec
 
 QUERY, DOCUMENT = "query", "document"
 ROLES = (QUERY, DOCUMENT)  # every model has them; one that treats both alike has no prompt for either

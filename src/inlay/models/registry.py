@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inlay.errors import ModelError
-from inlay.types import DENSE, ModelSpec, Pooling
+from inlay.types import DENSE, SCORES, ModelSpec, Pooling
 
 if TYPE_CHECKING:
     from inlay.models.forward import ForwardPass
@@ -60,6 +60,7 @@ class OutputKind:
 
 OUTPUTS = {
     DENSE: OutputKind("inlay.models.heads.dense:DenseHead", np.dtype("<f4"), lambda number, spec: number == spec.width),
+    SCORES: OutputKind("inlay.models.heads.scores:ScoreHead", np.dtype("<f4"), lambda number, spec: number == 1),
 }
 
 

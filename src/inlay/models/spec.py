@@ -6,7 +6,6 @@ the family's row; what Inlay does not do is refused by name. Knows no torch.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,11 @@ import msgspec
 from inlay.errors import ModelError
 from inlay.models.positions import first_position_of
 from inlay.models.prompts import DOCUMENT, QUERY, ROLES, template_of, unwritten_prompts
+from inlay.models.ranking import LOGIT_SCORE, POOLING, read_ranking
 from inlay.models.registry import Family, family_of
-from inlay.types import ModelSpec, Pooling
+from inlay.types import SCORES, ModelSpec, Pooling, Ranking
 
-TRANSFORMER, POOLING, NORMALIZE = "Transformer", "Pooling", "Normalize"
+TRANSFORMER, NORMALIZE = "Transformer", "Normalize"
 SHORTEST_CONTEXT = 3  # tokens
 UNSAID_MAX_LENGTH = 10**6  # tokenizers write 10^30 when they know no limit
 _LARGEST = {  # of each size
@@ -33,7 +33,6 @@ _LARGEST = {  # of each size
     "max_position_embeddings": 1 << 24,
     "type_vocab_size": 1 << 12,
 }
-_RANKER = re.compile("rerank", re.IGNORECASE)
 _POOLING_FLAGS = {
     "pooling_mode_lasttoken": Pooling.LAST,
     "pooling_mode_mean_tokens": Pooling.MEAN,
@@ -57,14 +56,16 @@ def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
         raise ModelError(f"{path} has no config.json: it is not the directory of a checkpoint")
     family_name = str(config.get("model_type"))
     family = family_of(family_name)
-    _refuse_heads(config)
-    _refuse_rankers(path, config, name)
     _refuse_sizes(config)
     modules = _read_modules(path)
+    _refuse_taggers(config, modules)
+    ranking = read_ranking(path, name, config, modules, _read_object(path / "tokenizer.json"))
     sentence = _read_object(path / "config_sentence_transformers.json")
     own_prompts = {str(key): str(text) for key, text in (sentence.get("prompts") or {}).items()}
-    prompts = _complete_prompts(own_prompts, name, family)
+    prompts = _complete_prompts(own_prompts, name, family) if ranking is None else {}
     default_prompt = sentence.get("default_prompt_name")
+    if ranking is not None:
+        default_prompt = None
     if default_prompt is not None and default_prompt not in {*prompts, *ROLES}:
         raise ModelError(f"config_sentence_transformers.json: there is no prompt {default_prompt!r} to take by default")
     max_tokens = _max_tokens(path, modules, config, family, context_length)
@@ -78,13 +79,14 @@ def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
         num_layers=int(config["num_hidden_layers"]),
         vocab_rows=int(config["vocab_size"]),
         max_tokens=max_tokens,
-        pooling=_read_pooling(path, modules, family),
-        outputs=family.outputs,
+        pooling=_read_pooling(path, modules, family) if ranking is None else _pooling_of(ranking),
+        outputs=family.outputs if ranking is None else (SCORES,),
+        ranking=ranking,
         normalize=NORMALIZE in modules if modules else True,
         prompts=prompts,
         default_prompt=default_prompt,
         instruction_template=template_of(prompts.get(QUERY)),
-        matryoshka=_matryoshka(config, sentence, family),
+        matryoshka=_matryoshka(config, sentence, family) if ranking is None else None,
         config=config,
     )
 
@@ -107,36 +109,10 @@ def _refuse_sizes(config: Mapping[str, Any]) -> None:
             raise ModelError(f"config.json: {name}={value!r} is not a number from 1 to {most}")
 
 
-def _refuse_rankers(path: Path, config: Mapping[str, Any], name: str) -> None:
-    """A generative reranker has the config of the embedding model of its family; what lies beside it tells.
-
-    An embedding model says how it pools, or its tokenizer ends each text with a token that is pooled.
-    """
-    is_causal = any(str(architecture).endswith("ForCausalLM") for architecture in config.get("architectures") or [])
-    if not is_causal or (path / "modules.json").exists() or (path / "1_Pooling").exists():
-        return
-    is_named = any(_RANKER.search(one) for one in (name, path.name, str(config.get("_name_or_path", ""))))
-    if is_named or not _ends_texts(path / "tokenizer.json"):
-        raise ModelError(
-            f"{name} is a reranker or generates text; Inlay serves embedding models. If it is one, put the "
-            "modules.json of sentence-transformers beside it"
-        )
-
-
-def _ends_texts(tokenizer: Path) -> bool:
-    """Does a tokenizer put a special token behind each text? True where there is none to ask."""
-    processor = (
-        _read_object(tokenizer).get("post_processor") if tokenizer.exists() else {"single": [{"SpecialToken": 0}]}
-    )
-    templates = [processor, *((processor or {}).get("processors") or [])]
-    singles = [template["single"] for template in templates if template and template.get("single")]
-    return any("SpecialToken" in single[-1] for single in singles)
-
-
-def _refuse_heads(config: Mapping[str, Any]) -> None:
+def _refuse_taggers(config: Mapping[str, Any], modules: Mapping[str, Path]) -> None:
     for architecture in config.get("architectures") or []:
-        if architecture.endswith(("ForSequenceClassification", "ForTokenClassification")):
-            raise ModelError(f"{architecture} is a classifier or reranker; Inlay serves embedding models")
+        if not modules and str(architecture).endswith("ForTokenClassification"):
+            raise ModelError(f"{architecture} classifies tokens; Inlay serves embedding models and rerankers")
 
 
 def _read_modules(path: Path) -> dict[str, Path]:
@@ -149,9 +125,14 @@ def _read_modules(path: Path) -> dict[str, Path]:
     except msgspec.DecodeError as error:
         raise ModelError(f"{file} cannot be read: {error}") from error
     modules = {str(entry["type"]).rsplit(".", 1)[-1]: path / str(entry.get("path", "")) for entry in listed}
-    for unknown in modules.keys() - {TRANSFORMER, POOLING, NORMALIZE}:
+    for unknown in modules.keys() - {TRANSFORMER, POOLING, NORMALIZE, LOGIT_SCORE}:
         raise ModelError(f"{file}: modules of type {unknown!r} are not supported")
     return modules
+
+
+def _pooling_of(ranking: Ranking) -> Pooling:
+    """The row that a reranker's head takes: the last of a generative model, else the first."""
+    return Pooling.CLS if ranking.template is None else Pooling.LAST
 
 
 def _read_pooling(path: Path, modules: Mapping[str, Path], family: Family) -> Pooling:

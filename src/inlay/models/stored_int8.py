@@ -8,7 +8,7 @@ float dtype is stored in it.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from inlay.errors import ModelError
 from inlay.models.forward import ForwardPass
+from inlay.models.heads.head import Head
 from inlay.models.parts import Projection, multipliers_name
 from inlay.models.quantise import QuantisationReport
 from inlay.models.source import INT8_REPORT
@@ -83,8 +84,15 @@ def make_stored(name: str, weights: Weights, dtype: torch.dtype, zero_points: Ma
     return make_stored_int8_product(weights, dtype, zero_points[name])
 
 
-def write_int8(model: ForwardPass, source: Path, target: Path, report: QuantisationReport, dtype: torch.dtype) -> int:
-    """Write the checkpoint of a quantised model; the bytes of its weights."""
+def write_int8(
+    model: ForwardPass,
+    heads: Iterable[Head],
+    source: Path,
+    target: Path,
+    report: QuantisationReport,
+    dtype: torch.dtype,
+) -> int:
+    """Write the checkpoint of a quantised model, with what its heads read; the bytes of its weights."""
     if target.exists() and any(target.iterdir()):
         raise ModelError(f"{target} is not empty: give a new directory")
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*WEIGHT_SUFFIXES), dirs_exist_ok=True)
@@ -100,8 +108,9 @@ def write_int8(model: ForwardPass, source: Path, target: Path, report: Quantisat
     for tensor_name, tensor in read_tensors(weight_files(source)):
         attribute = model.attribute_name(tensor_name)
         if attribute is None:
-            continue
-        if attribute in owners:
+            if any(head.reads(tensor_name) for head in heads):
+                stored[tensor_name] = tensor.clone()
+        elif attribute in owners:
             quantised = QuantisedWeight.of(tensor.to(dtype), owners[attribute].takes)
             stored[attribute], stored[f"{attribute}_scale"] = quantised.values, quantised.scales
         else:

@@ -25,8 +25,9 @@ from inlay.corpus.files.part_writer import NewRow, PartWriter
 from inlay.corpus.recipe import Recipe
 from inlay.errors import ConfigError, InlayError
 from inlay.precompute.input_rows import Row
+from inlay.requests import EmbedRequest
 from inlay.serving.items import make_inputs
-from inlay.types import EmbedRequest, ModelSpec
+from inlay.types import ModelSpec
 
 BLOCK = 512  # rows embedded at a time
 CHECKPOINT_SECONDS = 2.0

@@ -14,11 +14,12 @@ from itertools import count
 
 from inlay.cache.tiers import Cache
 from inlay.errors import EngineError
+from inlay.requests import Request
 from inlay.serving.flight_table import Flight, FlightTable
 from inlay.serving.items import Input, take_answer
 from inlay.serving.waiting import Gathering
 from inlay.telemetry.logs import get_logger
-from inlay.types import Answer, EmbedRequest, Entry, Failure, Work, Worker
+from inlay.types import Answer, Entry, Failure, Work, Worker
 
 log = get_logger("service")
 
@@ -32,7 +33,7 @@ class Flights:
         self._ids = count()
         self._writes: set[asyncio.Task[None]] = set()
 
-    async def compute_many(self, worker: Worker, inputs: list[Input], request: EmbedRequest, is_patient: bool) -> None:
+    async def compute_many(self, worker: Worker, inputs: list[Input], request: Request, is_patient: bool) -> None:
         """Fill what inputs miss; the impatient stop waiting at the first that fails."""
         waiting = inputs
         while waiting:
@@ -42,9 +43,7 @@ class Flights:
         """Wait for results on their way to the cache."""
         await asyncio.gather(*self._writes)
 
-    async def _compute(
-        self, worker: Worker, inputs: list[Input], request: EmbedRequest, is_patient: bool
-    ) -> list[Input]:
+    async def _compute(self, worker: Worker, inputs: list[Input], request: Request, is_patient: bool) -> list[Input]:
         """Gives back what has to be asked for again: another request led it and was refused as a whole."""
         flights, led = self._join(worker, inputs, request)
         flying = {flight: None for flight in flights.values() if flight.answer is None}  # each once
@@ -65,9 +64,7 @@ class Flights:
                     take_answer(given, flight.answer, flight.error)
         return [] if gathering.has_failed else list(again)
 
-    def _join(
-        self, worker: Worker, inputs: list[Input], request: EmbedRequest
-    ) -> tuple[dict[bytes, Flight], list[Flight]]:
+    def _join(self, worker: Worker, inputs: list[Input], request: Request) -> tuple[dict[bytes, Flight], list[Flight]]:
         """A flight for each key, and those that are new. One under way hurries with who joins it."""
         options = request.options
         flights: dict[bytes, Flight] = {}
@@ -95,7 +92,7 @@ class Flights:
             worker.promote_many([flight.work.id for flight in promoted], options.priority)
         return flights, led
 
-    def _lead(self, worker: Worker, given: Input, kinds: list[str], request: EmbedRequest) -> Flight:
+    def _lead(self, worker: Worker, given: Input, kinds: list[str], request: Request) -> Flight:
         options = request.options
         work = Work(
             next(self._ids),

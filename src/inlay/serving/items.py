@@ -7,6 +7,7 @@ later, from inputs with all their outputs, an `EmbedResult`. Pure functions, no 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from msgspec import Struct
@@ -14,16 +15,18 @@ from msgspec import Struct
 from inlay.cache.key import CacheKeys, KeyMaker
 from inlay.errors import InlayError, InvalidInput
 from inlay.models.prompts import prompt_of
+from inlay.models.ranking import pair_of
 from inlay.models.registry import OUTPUTS
+from inlay.requests import EmbedOptions, EmbedRequest, EmbedResult, RankRequest, RankResult
 from inlay.serving.shaping import shape_vectors
-from inlay.types import DENSE, Answer, EmbedOptions, EmbedRequest, EmbedResult, Entry, FloatArray, ModelSpec
+from inlay.types import DENSE, SCORES, Answer, Content, Entry, FloatArray, ModelSpec, Pair
 
 
 class Input(Struct, eq=False):
     """One text, or list of ids, of a request."""
 
     index: int  # place in the request; results are written here and nowhere else
-    content: str | list[int]  # the final text, prompt included, or token ids
+    content: Content  # prompt included
     prompt: str = ""  # with which the content begins
     keys: dict[str, CacheKeys] = {}  # by kind of output
     payloads: dict[str, bytes] = {}  # by kind, the canonical outputs that are there
@@ -68,6 +71,29 @@ def check_options(spec: ModelSpec, options: EmbedOptions) -> None:
             f"dimensions must be from {smallest} to {largest} for model {spec.name!r}, not {dimensions}",
             param="dimensions",
         )
+
+
+def make_pairs(spec: ModelSpec, request: RankRequest) -> list[Input]:
+    """An `Input` for each document with the query; one that cannot have a key carries its error."""
+    inputs = []
+    for index, document in enumerate(request.documents):
+        pair = pair_of(spec, request.query, document, request.options.instruction)
+        given = make_pair(index, pair, spec, request)
+        if not document:
+            given.error = InvalidInput("is empty: send a text, or leave it out")
+        inputs.append(given)
+    return inputs
+
+
+def make_pair(index: int, pair: Pair, spec: ModelSpec, request: RankRequest) -> Input:
+    """The `Input` of a pair."""
+    given = Input(index, pair)
+    kind = f"{SCORES}.{OUTPUTS[SCORES].version}"
+    try:
+        given.keys[SCORES] = KeyMaker(spec.fingerprint, kind, request.options.truncate, spec.max_tokens).keys_of(pair)
+    except UnicodeEncodeError:
+        given.error = InvalidInput("is not valid Unicode (a lone surrogate): send well-formed text")
+    return given
 
 
 def make_inputs(spec: ModelSpec, request: EmbedRequest) -> list[Input]:
@@ -147,17 +173,30 @@ def make_result(spec: ModelSpec, options: EmbedOptions, inputs: list[Input]) -> 
     """The outputs of inputs that all have them, shaped as the options ask, with usage and times."""
     others = [kind for kind in options.outputs if kind != DENSE]
     return EmbedResult(
-        model=spec.name,
-        fingerprint=spec.fingerprint,
+        **_told_of(spec, inputs),
         vectors=_vectors_of(spec, options, inputs),
-        item_tokens=[given.num_tokens for given in inputs],
-        cached_tokens=sum(given.num_tokens for given in inputs if given.is_cached),
-        num_hits=sum(given.is_cached for given in inputs),
-        truncated=[given.index for given in inputs if given.is_truncated],
-        queue_seconds=max((given.queue_seconds for given in inputs), default=0.0),
-        model_seconds=max((given.model_seconds for given in inputs), default=0.0),
         others={kind: [OUTPUTS[kind].decode(given.payloads[kind]) for given in inputs] for kind in others},
     )
+
+
+def make_rank_result(spec: ModelSpec, inputs: list[Input]) -> RankResult:
+    """The scores of inputs that all have them, with usage and times."""
+    payloads = b"".join([given.payloads[SCORES] for given in inputs])
+    return RankResult(**_told_of(spec, inputs), logits=np.frombuffer(payloads, dtype="<f4"))
+
+
+def _told_of(spec: ModelSpec, inputs: list[Input]) -> dict[str, Any]:
+    """What every result tells."""
+    return {
+        "model": spec.name,
+        "fingerprint": spec.fingerprint,
+        "item_tokens": [given.num_tokens for given in inputs],
+        "cached_tokens": sum(given.num_tokens for given in inputs if given.is_cached),
+        "num_hits": sum(given.is_cached for given in inputs),
+        "truncated": [given.index for given in inputs if given.is_truncated],
+        "queue_seconds": max((given.queue_seconds for given in inputs), default=0.0),
+        "model_seconds": max((given.model_seconds for given in inputs), default=0.0),
+    }
 
 
 def _vectors_of(spec: ModelSpec, options: EmbedOptions, inputs: list[Input]) -> FloatArray:

@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from inlay.errors import InvalidInput, NotReady, UnknownModel, WorkerDead, shorten
-from inlay.types import EmbedRequest, Worker
+from inlay.requests import EmbedRequest
+from inlay.types import Task, Worker
+
+_OTHERWISE = {
+    Task.EMBED: "gives vectors and ranks nothing: name a reranker, and start the server with one if there is none",
+    Task.RANK: "is a reranker and gives no vectors: send it to /v1/rerank, or name an embedding model",
+}
 
 
 class Router:
@@ -20,17 +26,34 @@ class Router:
         self.workers = workers
 
     def route(self, request: EmbedRequest) -> tuple[Worker, EmbedRequest]:
-        """The worker of a model's name; None means the first model. It is loaded, or this raises."""
+        """The worker of a model's name; None means the first that embeds. It is loaded, or this raises."""
         worker, request = self._resolve(request)
+        return self._checked(worker, Task.EMBED), request
+
+    def ranker(self, name: str | None) -> Worker:
+        """The worker of a reranker's name; None means the first."""
+        name = self._first(Task.RANK) if name is None else name
+        if name not in self.workers:
+            raise self._unknown(name)
+        return self._checked(self.workers[name], Task.RANK)
+
+    def _first(self, task: Task) -> str:
+        names = (name for name, worker in self.workers.items() if worker.spec.task is task)
+        return next(names, next(iter(self.workers)))
+
+    def _checked(self, worker: Worker, task: Task) -> Worker:
+        spec = worker.spec
+        if spec.task is not task:
+            raise InvalidInput(f"model {spec.name!r} {_OTHERWISE[spec.task]}", param="model")
         if not worker.spec.fingerprint:  # without it there is no key, and without a key no answer
             failure = worker.health()
             if failure is not None:
                 raise WorkerDead(f"model {worker.spec.name!r} is not served: {failure}")
             raise NotReady(f"model {worker.spec.name!r} is still loading: try again", retry_after=1.0)
-        return worker, request
+        return worker
 
     def _resolve(self, request: EmbedRequest) -> tuple[Worker, EmbedRequest]:
-        name = next(iter(self.workers)) if request.model is None else request.model
+        name = self._first(Task.EMBED) if request.model is None else request.model
         if name in self.workers:
             return self.workers[name], request
         base, _, prompt = name.rpartition(":")
@@ -42,5 +65,8 @@ class Router:
                     param="prompt_name",
                 )
             return self.workers[base], replace(request, options=replace(request.options, prompt_name=prompt))
+        raise self._unknown(name)
+
+    def _unknown(self, name: str) -> UnknownModel:
         served = ", ".join(self.workers)
-        raise UnknownModel(f"model {shorten(name)!r} is not served here; these are: {served}", param="model")
+        return UnknownModel(f"model {shorten(name)!r} is not served here; these are: {served}", param="model")

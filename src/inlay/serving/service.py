@@ -10,11 +10,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from inlay.cache.tiers import Cache
-from inlay.errors import ShuttingDown
+from inlay.errors import InvalidInput, ShuttingDown
+from inlay.requests import EmbedRequest, EmbedResult, LongDocuments, RankRequest, RankResult, Request
+from inlay.serving.chunks import halves_of, is_too_long, take_best
 from inlay.serving.flights import Flights
-from inlay.serving.items import Input, check_options, is_entry_of, keys_of, make_inputs, make_result, take_entries
+from inlay.serving.items import (
+    Input,
+    check_options,
+    is_entry_of,
+    keys_of,
+    make_inputs,
+    make_pairs,
+    make_rank_result,
+    make_result,
+    take_entries,
+)
 from inlay.serving.router import Router
-from inlay.types import EmbedRequest, EmbedResult, Worker
+from inlay.types import Worker
 
 
 class Service:
@@ -37,20 +49,55 @@ class Service:
 
     async def embed_each(self, request: EmbedRequest, *, is_patient: bool = True) -> tuple[EmbedResult, list[Input]]:
         """Outputs of the good inputs, and the inputs that failed; the impatient stop waiting at the first."""
-        if self._is_closed:
-            raise ShuttingDown("the server is shutting down: try another one", retry_after=1.0)
+        self._refuse_closed()
         worker, request = self._router.route(request)
         check_options(worker.spec, request.options)
         inputs = make_inputs(worker.spec, request)
-        failed = [given for given in inputs if given.error is not None]
-        if is_patient or not failed:
-            missing = await self._ask_cache(worker, request, [given for given in inputs if given.error is None])
-            await self.flights.compute_many(worker, missing, request, is_patient)
-            failed = [given for given in inputs if given.error is not None]
+        await self._answer(worker, inputs, request, is_patient)
         answered = [given for given in inputs if given.is_answered]
+        failed = [given for given in inputs if given.error is not None]
         return make_result(worker.spec, request.options, answered), failed
 
-    async def _ask_cache(self, worker: Worker, request: EmbedRequest, inputs: list[Input]) -> list[Input]:
+    async def rank(self, request: RankRequest) -> RankResult:
+        """Scores for all documents, or the error of the first that has none."""
+        self._refuse_closed()
+        if not request.query:
+            raise InvalidInput("query is empty: send a text", param="query")
+        worker = self._router.ranker(request.model)
+        inputs = make_pairs(worker.spec, request)
+        is_chunked = request.options.long_documents is LongDocuments.BEST_CHUNK
+        await self._answer(worker, inputs, request, is_patient=is_chunked)
+        if is_chunked:
+            await self._rank_parts(worker, [given for given in inputs if is_too_long(given)], request)
+        for given in inputs:
+            if given.error is not None:
+                raise given.error.for_input(given.index)
+        return make_rank_result(worker.spec, inputs)
+
+    async def _rank_parts(self, worker: Worker, documents: list[Input], request: RankRequest) -> None:
+        """Score documents that were too long, part by part."""
+        spec = worker.spec
+        parts = {given: halves_of(given, spec, request) for given in documents}
+        while waiting := [part for own in parts.values() for part in own if not part.is_answered and not part.error]:
+            await self._answer(worker, waiting, request, is_patient=True)
+            for given, own in parts.items():
+                halved = [halves_of(part, spec, request) if is_too_long(part) else [part] for part in own]
+                parts[given] = [part for half in halved for part in half]
+        for given, own in parts.items():
+            take_best(given, own)
+
+    def _refuse_closed(self) -> None:
+        if self._is_closed:
+            raise ShuttingDown("the server is shutting down: try another one", retry_after=1.0)
+
+    async def _answer(self, worker: Worker, inputs: list[Input], request: Request, is_patient: bool) -> None:
+        """Fill the good inputs from the cache and the worker; the impatient do nothing where one is bad."""
+        good = [given for given in inputs if given.error is None]
+        if is_patient or len(good) == len(inputs):
+            missing = await self._ask_cache(worker, request, good)
+            await self.flights.compute_many(worker, missing, request, is_patient)
+
+    async def _ask_cache(self, worker: Worker, request: Request, inputs: list[Input]) -> list[Input]:
         """The inputs that no cache answers whole."""
         if not request.options.read_cache:
             return inputs

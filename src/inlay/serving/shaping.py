@@ -1,6 +1,8 @@
-"""From canonical vectors to what a client asked for: cut, normalise, encode. Pure functions, no torch."""
+"""From canonical outputs to what a client asked for: cut, normalise, encode, order. Pure functions, no torch."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pybase64
@@ -20,6 +22,19 @@ def shape_vectors(vectors: FloatArray, dimensions: int | None, *, normalize: boo
     np.maximum(norms, SMALLEST_NORM, out=norms)
     unit: FloatArray = cut / norms[:, None]
     return unit
+
+
+def best_first(logits: list[float]) -> list[int]:
+    """Places by their logits, the highest first; equal ones in their order."""
+    return sorted(range(len(logits)), key=lambda index: -logits[index])
+
+
+def sigmoid(logit: float) -> float:
+    """1 / (1 + e^−x), without an overflow for any x."""
+    if logit >= 0:
+        return 1 / (1 + math.exp(-logit))
+    power = math.exp(logit)
+    return power / (1 + power)
 
 
 def to_base64_many(vectors: FloatArray) -> list[bytes]:

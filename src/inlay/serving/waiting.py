@@ -7,8 +7,8 @@ import time
 from collections.abc import Collection
 
 from inlay.errors import Cancelled, DeadlineExceeded
+from inlay.requests import Request
 from inlay.serving.flight_table import Flight
-from inlay.types import EmbedRequest
 
 
 class Gathering:
@@ -36,7 +36,7 @@ class Gathering:
         """Did another request lead the flight, and was it refused as a whole?"""
         return flight.error is not None and flight.error.is_of_request and flight not in self._led
 
-    async def wait(self, request: EmbedRequest) -> None:
+    async def wait(self, request: Request) -> None:
         """`Cancelled` when the client has gone first, `DeadlineExceeded` when the time is over."""
         if self._remaining == 0:
             return

@@ -14,8 +14,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from inlay.requests import Result
 from inlay.telemetry.latencies import Latencies
-from inlay.types import EmbedResult, Worker, WorkerStats
+from inlay.types import Worker, WorkerStats
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -57,7 +58,7 @@ class Metrics:
         self._requests[route, str(status)] += 1
         self._seconds.observe(route, seconds)
 
-    def count_result(self, result: EmbedResult) -> None:
+    def count_result(self, result: Result) -> None:
         if result.num_hits:
             self._inputs[result.model, "cache"] += result.num_hits
             self._tokens[result.model, "cache"] += result.cached_tokens
@@ -67,7 +68,7 @@ class Metrics:
         if result.truncated:
             self._truncated.labels(result.model).inc(len(result.truncated))
 
-    def count_repeated(self, result: EmbedResult) -> None:
+    def count_repeated(self, result: Result) -> None:
         """A request whose reply was known, by the result that it had."""
         self._repeated.inc()
         self.count_result(result)

@@ -42,12 +42,12 @@ def ask(app: Envelope, method: str, path: str, body: bytes = b"", **headers: str
     return asyncio.run(story())
 
 
-@pytest.fixture(params=registry.DIALECTS, ids=lambda dialect: dialect.path)
-def dialect(request: pytest.FixtureRequest) -> Dialect[Any]:
+@pytest.fixture(params=[*registry.EMBED_DIALECTS, *registry.RANK_DIALECTS], ids=lambda dialect: dialect.path)
+def dialect(request: pytest.FixtureRequest) -> Dialect[Any, Any, Any]:
     return request.param
 
 
-def refusals(dialect: Dialect[Any]) -> Iterator[tuple[httpx.Response, int]]:
+def refusals(dialect: Dialect[Any, Any, Any]) -> Iterator[tuple[httpx.Response, int]]:
     """Errors that any route can meet, with the status that each must have."""
     app = app_of(max_body_bytes=100)
     yield ask(app, "POST", dialect.path, b"{"), 400
@@ -58,23 +58,23 @@ def refusals(dialect: Dialect[Any]) -> Iterator[tuple[httpx.Response, int]]:
     yield ask(app_of("secret"), "POST", dialect.path, b"{}"), 401
 
 
-def test_every_error_has_the_shape_that_the_dialect_declares(dialect: Dialect[Any]) -> None:
+def test_every_error_has_the_shape_that_the_dialect_declares(dialect: Dialect[Any, Any, Any]) -> None:
     for reply, status in refusals(dialect):
         assert reply.status_code == status
         msgspec.json.decode(reply.content, type=dialect.error)
         assert reply.headers["x-request-id"]
 
 
-def test_another_method_is_told_which_there_are(dialect: Dialect[Any]) -> None:
+def test_another_method_is_told_which_there_are(dialect: Dialect[Any, Any, Any]) -> None:
     assert ask(app_of(), "GET", dialect.path).headers["allow"] == "POST"
 
 
-def test_a_refusal_says_when_to_come_back(dialect: Dialect[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_says_when_to_come_back(dialect: Dialect[Any, Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: Admission) -> None:
         raise Overloaded("full", retry_after=2.0)
 
     monkeypatch.setattr(Admission, "__enter__", full)
-    body = b'{"input": "a", "texts": ["a"], "inputs": "a"}'
+    body = b'{"input": "a", "texts": ["a"], "inputs": "a", "query": "a", "documents": ["a"]}'
     reply = ask(app_of(), "POST", dialect.path, body)
     if reply.status_code == 400:
         pytest.skip("its body has other fields")
@@ -82,7 +82,7 @@ def test_a_refusal_says_when_to_come_back(dialect: Dialect[Any], monkeypatch: py
     msgspec.json.decode(reply.content, type=dialect.error)
 
 
-def test_the_description_has_its_structs(dialect: Dialect[Any]) -> None:
+def test_the_description_has_its_structs(dialect: Dialect[Any, Any, Any]) -> None:
     api = ask(app_of(), "GET", "/openapi.json").json()
     post = api["paths"][dialect.path]["post"]
     names = (dialect.request, dialect.response, dialect.error)

@@ -6,13 +6,15 @@ from typing import Any
 
 import orjson
 
+from inlay.api.common_shapes import ErrorResponse, render_error, usage_of
 from inlay.api.dialects.dialect import Dialect
-from inlay.api.dialects.openai_schema import EmbeddingRequest, EmbeddingResponse, ErrorResponse
+from inlay.api.dialects.openai_schema import EmbeddingRequest, EmbeddingResponse
 from inlay.api.replies import Reply
-from inlay.errors import InlayError, InvalidInput, shorten
+from inlay.errors import InvalidInput, shorten
 from inlay.models.prompts import DOCUMENT, QUERY
+from inlay.requests import EmbedOptions, EmbedRequest, EmbedResult
 from inlay.serving.shaping import to_base64_many
-from inlay.types import EmbedOptions, EmbedRequest, EmbedResult, Priority, Truncate
+from inlay.types import Priority, Truncate
 
 BASE64 = "base64"
 BASE64_ROW = b'{"object":"embedding","index":%d,"embedding":"%b"}'
@@ -23,7 +25,6 @@ INPUT_TYPES = {
     "search_query": QUERY,
     "search_document": DOCUMENT,
 }
-_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
 def parse(call: EmbeddingRequest) -> EmbedRequest:
@@ -39,11 +40,7 @@ def render(result: EmbedResult, call: EmbeddingRequest) -> Reply:
         "data": _rows_of(result, includes_tokens=includes_tokens, is_base64=call.encoding_format == BASE64),
         "model": result.model,
         **({"fingerprint": result.fingerprint} if includes_tokens else {}),
-        "usage": {
-            "prompt_tokens": result.num_tokens,
-            "total_tokens": result.num_tokens,
-            "prompt_tokens_details": {"cached_tokens": result.cached_tokens},
-        },
+        "usage": usage_of(result.num_tokens, result.cached_tokens),
     }
     return Reply.of_json(body)
 
@@ -62,13 +59,6 @@ def _rows_of(result: EmbedResult, *, includes_tokens: bool, is_base64: bool) -> 
         for row, num_tokens in zip(data, result.item_tokens, strict=True):
             row["num_tokens"], row["is_truncated"] = num_tokens, row["index"] in result.truncated
     return data
-
-
-def render_error(error: InlayError) -> Reply:
-    """`{"error": {message, type, param, code}}`."""
-    kind = _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
-    body = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
-    return Reply.of_json({"error": body}, error.status)
 
 
 EMBEDDINGS = Dialect(

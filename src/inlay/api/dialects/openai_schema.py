@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from inlay.api.common_shapes import Usage
+
 
 class EmbeddingRequest(Struct):
     """The body of `POST /v1/embeddings`. Every field but `input` may be left out or null."""
@@ -47,32 +49,9 @@ class Embedding(Struct):
     is_truncated: bool | UnsetType = UNSET
 
 
-class PromptTokensDetails(Struct):
-    cached_tokens: int
-
-
-class Usage(Struct):
-    """Tokens of all inputs, special tokens and prompts included."""
-
-    prompt_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptTokensDetails
-
-
 class EmbeddingResponse(Struct):
     object: Literal["list"]
     data: list[Embedding]
     model: str
     usage: Usage
     fingerprint: str | UnsetType = UNSET
-
-
-class ErrorBody(Struct):
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorResponse(Struct):
-    error: ErrorBody

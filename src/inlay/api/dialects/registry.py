@@ -1,13 +1,12 @@
-"""The dialects that are spoken, and the one in which errors are told where no dialect is known."""
+"""The dialects that are spoken."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from inlay.api.dialects import openai
+from inlay.api.dialects import openai, rerank
 from inlay.api.dialects.dialect import Dialect
-from inlay.api.dialects.openai_schema import ErrorResponse
+from inlay.requests import EmbedRequest, EmbedResult, RankRequest, RankResult
 
-DIALECTS: tuple[Dialect[Any], ...] = (openai.EMBEDDINGS,)
-DEFAULT_ERROR = ErrorResponse
-render_error = openai.render_error
+EMBED_DIALECTS: tuple[Dialect[Any, EmbedRequest, EmbedResult], ...] = (openai.EMBEDDINGS,)
+RANK_DIALECTS: tuple[Dialect[Any, RankRequest, RankResult], ...] = (rerank.RERANK,)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from inlay.ops.layout import Layout
@@ -22,6 +24,13 @@ class Head(ABC):
 
     @abstractmethod
     def __init__(self, spec: ModelSpec) -> None: ...
+
+    def reads(self, tensor_name: str) -> bool:
+        """Are its weights, or some of them, in a tensor of the checkpoint? Most heads have none."""
+        return False
+
+    def load(self, files: list[Path], device: torch.device) -> None:  # noqa: B027 - most heads have nothing to load
+        """Take its weights."""
 
     @abstractmethod
     def __call__(self, hidden: Tensor, layout: Layout) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 import msgspec
@@ -13,28 +13,32 @@ from inlay.api.exchange import Exchange, header
 from inlay.api.json_route import Body
 from inlay.api.repeated import LARGEST, RepeatedReplies
 from inlay.api.replies import Headers, Reply
-from inlay.errors import InlayError, InvalidInput
-from inlay.serving.service import Service
+from inlay.errors import InlayError
+from inlay.requests import EmbedOptions, EmbedRequest, RankOptions, RankRequest, Result
 from inlay.telemetry.metrics import Metrics
-from inlay.types import EmbedRequest, EmbedResult
 
 C = TypeVar("C", bound=msgspec.Struct)
+Q = TypeVar("Q", bound=EmbedRequest | RankRequest)
+R = TypeVar("R", bound=Result)
 
 CACHE_CONTROL = b"cache-control"
 NAMED_TRUNCATED = 64  # indices listed in the header
 
 
-class EmbedRoute(Generic[C]):
-    """Answers the calls of one dialect."""
+class DialectRoute(Generic[C, Q, R]):
+    """Answers the calls of one route of a dialect: `check` refuses requests, `perform` answers them."""
 
     def __init__(
-        self, dialect: Dialect[C], service: Service, metrics: Metrics, *, max_inputs: int, allow_token_ids: bool
+        self,
+        dialect: Dialect[C, Q, R],
+        check: Callable[[Q], None],
+        perform: Callable[[Q], Awaitable[R]],
+        metrics: Metrics,
     ) -> None:
         self._dialect = dialect
-        self._service = service
+        self._check = check
+        self._perform = perform
         self._metrics = metrics
-        self._max_inputs = max_inputs
-        self._allow_token_ids = allow_token_ids
         self._repeated = RepeatedReplies()
 
     def recall(self, body: Body, exchange: Exchange) -> Reply | None:
@@ -51,9 +55,9 @@ class EmbedRoute(Generic[C]):
     async def handle(self, call: C, body: Body | None, exchange: Exchange, deadline: float) -> Reply:
         try:
             request = self._dialect.parse(call)
-            self._check_inputs(request.inputs)
+            self._check(request)
             request = _completed(request, exchange, deadline)
-            result = await self._service.embed(request)
+            result = await self._perform(request)
         except InlayError as error:
             raise error.renamed(self._dialect.names) from error
         self._metrics.count_result(result)
@@ -63,43 +67,17 @@ class EmbedRoute(Generic[C]):
             self._repeated.keep(bytes(body), reply, result)
         return reply
 
-    def _check_inputs(self, inputs: Sequence[str | list[int]]) -> None:
-        """`InvalidInput` for none, for too many, and for token ids where they are not taken."""
-        if not inputs:
-            raise InvalidInput("input is an empty list: send at least one text", param="input")
-        if len(inputs) > self._max_inputs:
-            raise InvalidInput(
-                f"{len(inputs)} inputs are more than the {self._max_inputs} that one request may have: "
-                "send them in parts, or raise --max-inputs-per-request",
-                param="input",
-            )
-        texts = [index for index, value in enumerate(inputs) if isinstance(value, str)]
-        if len(texts) == len(inputs):
-            return
-        if texts:
-            place = texts[0]
-            raise InvalidInput(
-                f"input[{place}] is a text among lists of token ids: send one kind", param=f"input[{place}]"
-            )
-        if not self._allow_token_ids:
-            raise InvalidInput(
-                "input has token ids, which this server takes for those of another model's tokenizer: send "
-                "texts (LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False)), or start the server "
-                "with --allow-token-ids",
-                param="input",
-            )
 
-
-def _completed(request: EmbedRequest, exchange: Exchange, deadline: float) -> EmbedRequest:
+def _completed(request: Q, exchange: Exchange, deadline: float) -> Q:
     """The request with what no dialect has to say: its time, its client, and `Cache-Control`."""
-    options = request.options
+    options: EmbedOptions | RankOptions = request.options
     if asked := exchange.directives(CACHE_CONTROL):
         no_store = "no-store" in asked
         options = replace(options, read_cache=not (no_store or "no-cache" in asked), write_cache=not no_store)
-    return EmbedRequest(request.model, request.inputs, options, deadline, exchange.departed)
+    return replace(request, options=options, deadline=deadline, departed=exchange.departed)
 
 
-def result_headers(result: EmbedResult) -> Headers:
+def result_headers(result: Result) -> Headers:
     """Where the time went, whether the cache answered, and which inputs were cut."""
     headers = [
         (b"x-inlay-queue-ms", b"%.2f" % (result.queue_seconds * 1000)),

@@ -1,0 +1,54 @@
+"""The parts of bodies that Inlay's own routes share with OpenAI's: usage, and errors.
+
+In: what a request cost, or an error of the tree. Out: JSON as `openai` clients read it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from inlay.api.replies import Reply
+from inlay.errors import InlayError
+
+_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+class PromptTokensDetails(Struct):
+    cached_tokens: int
+
+
+class Usage(Struct):
+    """Tokens of all inputs, special tokens and prompts included."""
+
+    prompt_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+class ErrorBody(Struct):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorResponse(Struct):
+    error: ErrorBody
+
+
+def usage_of(num_tokens: int, cached_tokens: int) -> dict[str, Any]:
+    """`Usage` as JSON takes it."""
+    return {
+        "prompt_tokens": num_tokens,
+        "total_tokens": num_tokens,
+        "prompt_tokens_details": {"cached_tokens": cached_tokens},
+    }
+
+
+def render_error(error: InlayError) -> Reply:
+    """`{"error": {message, type, param, code}}`."""
+    kind = _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
+    body = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
+    return Reply.of_json({"error": body}, error.status)

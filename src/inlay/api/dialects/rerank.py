@@ -1,0 +1,63 @@
+"""`POST /v1/rerank`, in the shape that Jina's and Cohere's clients share, with Inlay's extensions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from inlay.api.common_shapes import ErrorResponse, render_error, usage_of
+from inlay.api.dialects.dialect import Dialect
+from inlay.api.dialects.rerank_schema import Document, RerankRequest, RerankResponse
+from inlay.api.replies import Reply
+from inlay.errors import InvalidInput
+from inlay.requests import LongDocuments, RankOptions, RankRequest, RankResult
+from inlay.serving.shaping import best_first, sigmoid
+from inlay.types import Priority
+
+NAMES = {"input": "documents"}
+
+
+def parse(call: RerankRequest) -> RankRequest:
+    """The request of a body."""
+    if call.top_n is not None and call.top_n < 1:
+        raise InvalidInput(f"top_n must be at least 1, not {call.top_n}", param="top_n")
+    long_documents = call.long_documents
+    if call.truncate is not None:
+        if long_documents is not None:
+            raise InvalidInput("truncate and long_documents say the same: send one of them", param="truncate")
+        long_documents = "truncate" if call.truncate else "refuse"
+    options = RankOptions(
+        instruction=call.instruction,
+        long_documents=LongDocuments(long_documents or LongDocuments.REFUSE),
+        priority=Priority(call.priority or Priority.NORMAL),
+    )
+    return RankRequest(call.model, call.query, [_text_of(document) for document in call.documents], options)
+
+
+def render(result: RankResult, call: RerankRequest) -> Reply:
+    """The documents by their scores, the best first, with usage; equal scores in the order of the documents."""
+    logits = result.logits.tolist()
+    rows = [_row_of(index, logits[index], call) for index in best_first(logits)[: call.top_n]]
+    usage = usage_of(result.num_tokens, result.cached_tokens)
+    return Reply.of_json({"object": "list", "results": rows, "model": result.model, "usage": usage})
+
+
+def _row_of(index: int, logit: float, call: RerankRequest) -> dict[str, Any]:
+    row = {"index": index, "relevance_score": logit if call.raw_scores else sigmoid(logit)}
+    return {**row, "document": {"text": _text_of(call.documents[index])}} if call.return_documents else row
+
+
+def _text_of(document: str | Document) -> str:
+    return document if isinstance(document, str) else document.text
+
+
+RERANK = Dialect(
+    path="/v1/rerank",
+    summary="Score documents against a query",
+    request=RerankRequest,
+    response=RerankResponse,
+    error=ErrorResponse,
+    parse=parse,
+    render=render,
+    render_error=render_error,
+    names=NAMES,
+)

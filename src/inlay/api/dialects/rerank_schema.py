@@ -1,0 +1,49 @@
+"""The bodies of `POST /v1/rerank`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from inlay.api.common_shapes import Usage
+
+
+class Document(Struct):
+    text: str
+
+
+class RerankRequest(Struct):
+    """Every field but `query` and `documents` may be left out or null."""
+
+    query: str
+    documents: Annotated[list[str | Document], Meta(description='Texts, or objects with a field "text".')]
+    model: Annotated[str | None, Meta(description="A served reranker; the first one by default.")] = None
+    top_n: Annotated[int | None, Meta(description="How many of the best to give back; all by default.")] = None
+    return_documents: Annotated[bool | None, Meta(description="Give back the texts, too.")] = None
+    raw_scores: Annotated[
+        bool | None, Meta(description="The model's logits instead of their sigmoid, which lies between 0 and 1.")
+    ] = None
+    instruction: Annotated[str | None, Meta(description="The task, for models that take instructions.")] = None
+    long_documents: Annotated[
+        Literal["refuse", "truncate", "best_chunk"] | None,
+        Meta(description="What is done with too long documents: refuse (the default), cut, or score the best part."),
+    ] = None
+    truncate: Annotated[bool | None, Meta(description="true: long_documents is truncate.")] = None
+    priority: Literal["high", "normal", "low"] | None = None
+    user: Annotated[Any, Meta(description="Taken and not used.")] = None
+
+
+class RankedDocument(Struct):
+    """`index` is the document's place in the request."""
+
+    index: int
+    relevance_score: float
+    document: Document | UnsetType = UNSET
+
+
+class RerankResponse(Struct):
+    object: Literal["list"]
+    results: list[RankedDocument]
+    model: str
+    usage: Usage

@@ -1,0 +1,110 @@
+"""From pairs to token ids: as a reranker's template puts them into one text, or as two segments.
+
+In: pairs. Out: ids with all special tokens, the types of the segments, and how many ids other documents of the query
+begin with, too. Special tokens in a user's text are tokenised as plain text, so that no document can end its turn.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from inlay.engine.tokenizer import Tokenizer
+from inlay.errors import ModelError
+from inlay.types import IntArray, Pair, Ranking, Truncate
+
+_PROBE = "a"
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPair:
+    """A pair as the model takes it."""
+
+    ids: IntArray  # [L]; cut to the limit where that was asked for
+    num_tokens: int  # without a cut; more than the limit for a very long one
+    is_whole: bool  # is that number exact
+    types: IntArray | None = None  # [L], 0 in the first segment and 1 in the second; None: all 0
+    prefix_length: int = 0  # ids that do not depend on the document
+
+
+class PairTokenizer(ABC):
+    """Safe to call from many threads."""
+
+    @abstractmethod
+    def encode(self, pair: Pair, max_tokens: int, truncate: Truncate) -> EncodedPair: ...
+
+
+def make_pair_tokenizer(path: Path, ranking: Ranking) -> PairTokenizer:
+    """What reads the pairs of a reranker."""
+    if ranking.template is None:
+        return SegmentTokenizer(Tokenizer(path), Tokenizer(path, takes_special_tokens=False))
+    specials = Tokenizer(path)
+    prefix, suffix = (specials.content_ids(text) for text in (ranking.prefix, ranking.suffix))
+    return BodyTokenizer(Tokenizer(path, takes_special_tokens=False), prefix, suffix)
+
+
+class BodyTokenizer(PairTokenizer):
+    """Both parts as one text, between a prefix and a suffix that no cut takes."""
+
+    def __init__(self, tokenizer: Tokenizer, prefix: IntArray, suffix: IntArray) -> None:
+        self._tokenizer = tokenizer
+        self._prefix, self._suffix = prefix, suffix
+
+    def encode(self, pair: Pair, max_tokens: int, truncate: Truncate) -> EncodedPair:
+        room = max(max_tokens - len(self._prefix) - len(self._suffix), 0)
+        # In one: a document's first letters may become one token with what stands before them.
+        body, is_whole = self._tokenizer.content_ids_up_to(pair.first + pair.second, room)
+        num_tokens = len(self._prefix) + len(body) + len(self._suffix)
+        ids = np.concatenate([self._prefix, body if truncate is Truncate.NONE else body[:room], self._suffix])
+        shared = len(self._prefix) + _common_length(self._tokenizer.content_ids(pair.first), body)
+        return EncodedPair(ids, num_tokens, is_whole, None, min(shared, len(ids) - len(self._suffix)))
+
+
+class SegmentTokenizer(PairTokenizer):
+    """Two segments, with special tokens around them as the tokenizer's own template for pairs says."""
+
+    def __init__(self, whole: Tokenizer, plain: Tokenizer) -> None:
+        self._tokenizer = plain
+        probe = plain.content_ids(_PROBE)
+        ids, types = whole.pair_ids(_PROBE, _PROBE)
+        places = [place for place in range(len(ids)) if np.array_equal(ids[place : place + len(probe)], probe)]
+        if len(places) != 2:
+            raise ModelError("the tokenizer has no template for pairs: save it again with transformers")
+        ends = [place + len(probe) for place in places]
+        self._parts = ids[: places[0]], ids[ends[0] : places[1]], ids[ends[1] :]
+        self._types = [types[slice(*span)] for span in ((0, ends[0]), (ends[0], places[1]), (places[1], len(ids)))]
+        self._num_special_tokens = sum(map(len, self._parts))
+
+    def encode(self, pair: Pair, max_tokens: int, truncate: Truncate) -> EncodedPair:
+        room = max(max_tokens - self._num_special_tokens, 0)
+        first, is_whole = self._tokenizer.content_ids_up_to(pair.first, room)
+        second, is_second_whole = self._tokenizer.content_ids_up_to(pair.second, room)
+        num_tokens = len(first) + len(second) + self._num_special_tokens
+        if truncate is not Truncate.NONE:
+            first, second = _cut_longest_first(first, second, room)
+        before, between, after = self._parts
+        ids = np.concatenate([before, first, between, second, after])
+        kinds = [int(kinds[-1]) if len(kinds) else 0 for kinds in self._types]
+        lengths = [len(before) + len(first), len(between), len(second) + len(after)]
+        types = np.repeat(np.array(kinds, dtype=np.int64), lengths) if any(kinds) else None
+        return EncodedPair(ids, num_tokens, is_whole and is_second_whole, types)
+
+
+def _cut_longest_first(first: IntArray, second: IntArray, room: int) -> tuple[IntArray, IntArray]:
+    """As the tokenizers' `longest_first`: what fits in half of the room stays whole, else both get half."""
+    if len(first) + len(second) <= room:
+        return first, second
+    shorter = min(len(first), len(second))
+    of_shorter = min(shorter, room // 2)
+    sizes = of_shorter, room - of_shorter
+    of_first, of_second = sizes if len(first) <= len(second) else sizes[::-1]
+    return first[:of_first], second[:of_second]
+
+
+def _common_length(first: IntArray, second: IntArray) -> int:
+    most = min(len(first), len(second))
+    differ = np.flatnonzero(first[:most] != second[:most])
+    return int(differ[0]) if len(differ) else most

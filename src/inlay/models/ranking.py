@@ -1,0 +1,115 @@
+"""Tells rerankers from embedding models, and says how each reads a pair: both may have the same config.json.
+
+In: a checkpoint's files. Out: a `Ranking`, or None for an embedding model. Signs, in this order: a `LogitScore` module;
+a sequence classifier of one label; a generative model that neither pools nor ends its texts. Knows no torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from inlay.errors import InvalidInput, ModelError
+from inlay.types import ModelSpec, Pair, Ranking
+
+POOLING, LOGIT_SCORE = "Pooling", "LogitScore"  # modules of sentence-transformers
+CLASSIFIER = "ForSequenceClassification"
+ONE_ROW, YES_NO = "score", "yes_no"  # layouts of a head behind a generative model
+# Families with a classifier of one label: the layout of its head.
+CLASSIFIERS = {"bert": "bert", "roberta": "roberta", "xlm-roberta": "roberta", "qwen3": ONE_ROW}
+UNSAID_LABELS = 2  # as transformers has it
+_NAME = re.compile("rerank", re.IGNORECASE)
+# As the vendor's code writes them (huggingface.co/Qwen/Qwen3-Reranker-0.6B, README).
+_PREFIX = (
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+)
+_SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+_BODY = "<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}"
+_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
+
+
+def read_ranking(
+    path: Path, name: str, config: Mapping[str, Any], modules: Mapping[str, Path], tokenizer: Mapping[str, Any]
+) -> Ranking | None:
+    """How a reranker ranks. `tokenizer` is the content of tokenizer.json, empty where there is none."""
+    family = str(config.get("model_type"))
+    if LOGIT_SCORE in modules:
+        return _by_yes_and_no(family, name, _read_ids(modules[LOGIT_SCORE] / "config.json"))
+    architectures = config.get("architectures") or []
+    if not all(isinstance(architecture, str) for architecture in architectures):
+        raise ModelError(f"config.json: architectures={architectures!r} is not a list of names")
+    if POOLING not in modules and any(architecture.endswith(CLASSIFIER) for architecture in architectures):
+        return _by_classifier(family, name, config)
+    is_causal = any(architecture.endswith("ForCausalLM") for architecture in architectures)
+    if not is_causal or modules or (path / "1_Pooling").exists():
+        return None
+    is_named = any(_NAME.search(one) for one in (name, path.name, str(config.get("_name_or_path", ""))))
+    if not is_named and _ends_texts(tokenizer):
+        return None
+    words = (tokenizer.get("model") or {}).get("vocab") or {}
+    if "yes" not in words or "no" not in words:
+        raise ModelError(
+            f"{name} generates text, or is a reranker whose tokenizer has no 'yes' and 'no'. If it is an embedding "
+            "model, put the modules.json of sentence-transformers beside it"
+        )
+    return _by_yes_and_no(family, name, (int(words["yes"]), int(words["no"])))
+
+
+def pair_of(spec: ModelSpec, query: str, document: str, instruction: str | None) -> Pair:
+    """What a reranker reads; `InvalidInput` for an instruction that it does not take."""
+    ranking = spec.ranking
+    if ranking is None:
+        raise InvalidInput(f"model {spec.name!r} is no reranker: it gives vectors; name one that is", param="model")
+    if ranking.template is None:
+        if instruction is not None:
+            raise InvalidInput(f"model {spec.name!r} takes no instructions; leave out the field", param="instruction")
+        return Pair(query, document)
+    before, _, after = ranking.template.partition("{query}")
+    before = before.replace("{instruction}", ranking.instruction or "" if instruction is None else instruction)
+    return Pair(before + query + after.removesuffix("{document}"), document)
+
+
+def takes_instructions(spec: ModelSpec) -> bool:
+    """Does a request's task become part of what the model reads?"""
+    return spec.instruction_template is not None if spec.ranking is None else spec.ranking.template is not None
+
+
+def _by_yes_and_no(family: str, name: str, ids: tuple[int, int]) -> Ranking:
+    if family != "qwen3":
+        raise ModelError(f"{name} scores by a next token, which Inlay does for Qwen3-Reranker, not for {family!r}")
+    return Ranking(YES_NO, _BODY, _PREFIX, _SUFFIX, _INSTRUCTION, ids)
+
+
+def _by_classifier(family: str, name: str, config: Mapping[str, Any]) -> Ranking:
+    labels = len(config.get("id2label") or {}) or int(config.get("num_labels") or UNSAID_LABELS)
+    if labels != 1:
+        raise ModelError(f"{name} is a classifier with {labels} labels; Inlay serves rerankers, which have one")
+    if family not in CLASSIFIERS:
+        raise ModelError(f"{name} is a reranker of type {family!r}; Inlay serves those of {', '.join(CLASSIFIERS)}")
+    layout = CLASSIFIERS[family]
+    if layout == ONE_ROW:
+        return Ranking(layout, _BODY, _PREFIX, _SUFFIX, _INSTRUCTION)
+    return Ranking(layout)
+
+
+def _read_ids(file: Path) -> tuple[int, int]:
+    try:
+        ids = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+        return int(ids["true_token_id"]), int(ids["false_token_id"])
+    except (msgspec.DecodeError, OSError, KeyError) as error:
+        raise ModelError(f"{file} does not say the ids of yes and no: fetch it again ({error})") from error
+
+
+def _ends_texts(tokenizer: Mapping[str, Any]) -> bool:
+    """Does a tokenizer put a special token behind each text? True where there is none to ask."""
+    if not tokenizer:
+        return True
+    processor = tokenizer.get("post_processor") or {}
+    templates = [processor, *(processor.get("processors") or [])]
+    singles = [template["single"] for template in templates if template and template.get("single")]
+    return any("SpecialToken" in single[-1] for single in singles)

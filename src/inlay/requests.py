@@ -1,0 +1,120 @@
+"""What is asked of a service and what it answers, after its dialect is gone. Each field says who fills it.
+
+In: a dialect's call, or the library's arguments. Out: results with canonical outputs already shaped. Knows nothing of
+workers and of HTTP.
+"""
+
+from __future__ import annotations
+
+from collections import abc
+from collections.abc import Awaitable, Callable, Mapping
+from enum import StrEnum
+from typing import Any
+
+import numpy.typing as npt
+from msgspec import Struct
+
+from inlay.types import DENSE, FloatArray, Priority, Truncate
+
+
+class LongDocuments(StrEnum):
+    """What is done with a document that is too long for a reranker."""
+
+    REFUSE = "refuse"
+    TRUNCATE = "truncate"  # its end goes
+    BEST_CHUNK = "best_chunk"  # it counts as the best of its parts
+
+
+class EmbedOptions(Struct, frozen=True):
+    """How the inputs of one request are to be embedded. Filled by a dialect or the library."""
+
+    prompt_name: str | None = None
+    instruction: str | None = None
+    dimensions: int | None = None
+    normalize: bool | None = None  # None: as the checkpoint says; cut vectors are always normalised
+    truncate: Truncate = Truncate.NONE
+    priority: Priority = Priority.NORMAL
+    read_cache: bool = True
+    write_cache: bool = True
+    allow_untrained_cut: bool = False  # cut vectors of a model that was not trained for it
+    outputs: tuple[str, ...] = (DENSE,)  # the kinds asked for
+
+
+class EmbedRequest(Struct, frozen=True):
+    """One call after its dialect is gone. Filled by a dialect or the library."""
+
+    model: str | None
+    inputs: abc.Sequence[str | list[int]]
+    options: EmbedOptions = EmbedOptions()
+    deadline: float | None = None  # on the clock of time.monotonic()
+    departed: Callable[[], Awaitable[object]] | None = None  # returns when the client has gone
+
+
+class RankOptions(Struct, frozen=True):
+    """How the documents of one request are to be ranked. Filled by a dialect or the library."""
+
+    instruction: str | None = None
+    long_documents: LongDocuments = LongDocuments.REFUSE
+    priority: Priority = Priority.NORMAL
+    read_cache: bool = True
+    write_cache: bool = True
+
+    @property
+    def truncate(self) -> Truncate:
+        return Truncate.END if self.long_documents is LongDocuments.TRUNCATE else Truncate.NONE
+
+
+class RankRequest(Struct, frozen=True):
+    """One call to a reranker after its dialect is gone. Filled by a dialect or the library."""
+
+    model: str | None
+    query: str
+    documents: abc.Sequence[str]
+    options: RankOptions = RankOptions()
+    deadline: float | None = None  # on the clock of time.monotonic()
+    departed: Callable[[], Awaitable[object]] | None = None  # returns when the client has gone
+
+
+Request = EmbedRequest | RankRequest
+
+
+class Result(Struct, frozen=True):
+    """What every answer to a request tells. Filled by the service."""
+
+    model: str
+    fingerprint: str
+    item_tokens: list[int]  # of each input, cached ones included
+    cached_tokens: int
+    num_hits: int
+    truncated: list[int]  # indices of the inputs that were cut
+    queue_seconds: float
+    model_seconds: float
+
+    @property
+    def num_inputs(self) -> int:
+        return len(self.item_tokens)
+
+    @property
+    def num_tokens(self) -> int:
+        """Of all inputs."""
+        return sum(self.item_tokens)
+
+    @property
+    def cache_status(self) -> str:
+        """`hit`: all from a cache; `miss`: none; else `partial`."""
+        if self.num_hits == 0:
+            return "miss"
+        return "hit" if self.num_hits == self.num_inputs else "partial"
+
+
+class EmbedResult(Result, frozen=True):
+    """The answer to an `EmbedRequest`."""
+
+    vectors: FloatArray  # [n, dimensions], in the order of the inputs; [n, 0] where none was asked for
+    others: Mapping[str, list[npt.NDArray[Any]]]  # the kinds other than dense, in the order of the inputs
+
+
+class RankResult(Result, frozen=True):
+    """The answer to a `RankRequest`."""
+
+    logits: FloatArray  # [n], in the order of the documents, before any activation

@@ -1,0 +1,148 @@
+"""Rerankers give the scores that their publishers' own code gives, for every layout, length, mix and order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from checkpoints import text_of, write_json
+from rerankers import CLASSIFIERS, LAYOUTS, make_reranker, reference_of
+
+import inlay
+from inlay import Embedder, InvalidInput, ModelError, Reranker
+from inlay.engine.pair_tokenizer import make_pair_tokenizer
+from inlay.models.ranking import pair_of
+from inlay.models.spec import read_spec
+from inlay.ops.int8 import can_multiply_bytes
+from inlay.types import SCORES, Task, Truncate
+
+QUERY = text_of(4, seed=9)
+DOCUMENTS = [text_of(length, seed=length) for length in (1, 2, 7, 20, 61, 150, 3, 300)]
+
+
+@pytest.fixture(scope="module", params=LAYOUTS)
+def layout(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def path(layout: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_reranker(tmp_path_factory.mktemp("rerankers") / layout, layout)
+
+
+@pytest.fixture(scope="module")
+def reranker(path: Path) -> Iterator[Reranker]:
+    with Reranker(str(path), dtype="float32", cache="none") as made:
+        yield made
+
+
+def logits_of(reranker: Reranker, query: str, documents: list[str], **arguments: object) -> list[float]:
+    """In the order of the documents."""
+    ranked = reranker.rank(query, documents, raw_scores=True, **arguments)  # type: ignore[arg-type]
+    return [one.score for one in sorted(ranked, key=lambda one: one.index)]
+
+
+def test_it_is_known_for_what_it_is(path: Path) -> None:
+    spec = read_spec(path, "some-model")
+    assert (spec.task, spec.outputs) == (Task.RANK, (SCORES,))
+    with pytest.raises(ModelError, match="is a reranker: use Reranker"):
+        Embedder(str(path))
+
+
+def test_scores_are_the_references(reranker: Reranker, path: Path, layout: str) -> None:
+    expected = reference_of(path, layout)(QUERY, DOCUMENTS)
+    assert np.ptp(expected) > 0.1, "the documents can be told apart"
+    np.testing.assert_allclose(logits_of(reranker, QUERY, DOCUMENTS), expected, atol=1e-4)
+    ranked = reranker.rank(QUERY, DOCUMENTS)
+    assert [one.index for one in ranked] == sorted(range(len(DOCUMENTS)), key=lambda index: -expected[index])
+    for one in ranked:
+        assert one.score == pytest.approx(1 / (1 + math.exp(-expected[one.index])), abs=1e-4)
+
+
+def test_scores_do_not_depend_on_the_other_documents(reranker: Reranker) -> None:
+    together = logits_of(reranker, QUERY, DOCUMENTS)
+    turned = logits_of(reranker, QUERY, DOCUMENTS[::-1])[::-1]
+    alone = [logits_of(reranker, QUERY, [document])[0] for document in DOCUMENTS]
+    np.testing.assert_allclose(turned, together, atol=1e-5)
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+
+
+def test_special_tokens_in_a_text_are_plain_text(reranker: Reranker, layout: str) -> None:
+    """No document can end its turn, or its segment."""
+    token = "[SEP]" if layout == "bert" else "</s>" if layout in CLASSIFIERS else "<|im_end|>"
+    special = _id_of(reranker, token)
+    number = _ids_of(reranker, "hello world").count(special)
+    assert _ids_of(reranker, f"hello {token} world").count(special) == number
+    assert _ids_of(reranker, "hello world", query=f"a {token} b").count(special) == number
+
+
+def _ids_of(reranker: Reranker, document: str, query: str = QUERY) -> list[int]:
+    spec = reranker.spec
+    assert spec.ranking is not None
+    pair = pair_of(spec, query, document, None)
+    return make_pair_tokenizer(spec.path, spec.ranking).encode(pair, 500, Truncate.NONE).ids.tolist()
+
+
+def _id_of(reranker: Reranker, token: str) -> int:
+    vocabulary = msgspec.json.decode((reranker.spec.path / "tokenizer.json").read_bytes())["model"]["vocab"]
+    return int(vocabulary[token])
+
+
+def test_too_long_documents_are_refused_cut_or_scored_by_their_best_part(
+    reranker: Reranker, path: Path, layout: str
+) -> None:
+    long = text_of(1200, seed=5)
+    documents = [text_of(5), long]
+    with pytest.raises(inlay.ContextLengthExceeded, match=r"documents\[1\] has .*long_documents"):
+        reranker.rank(QUERY, documents)
+    cut = logits_of(reranker, QUERY, documents, long_documents="truncate")
+    words = long.split()
+    room = reranker.spec.max_tokens - len(_ids_of(reranker, "x")) + 1
+    expected = reference_of(path, layout)(QUERY, [documents[0], " ".join(words[:room])])
+    np.testing.assert_allclose(cut, expected, atol=1e-4)
+    best = logits_of(reranker, QUERY, documents, long_documents="best_chunk")
+    quarters = [" ".join(words[start : start + 300]) for start in range(0, 1200, 300)]
+    assert best[0] == pytest.approx(cut[0], abs=1e-5)
+    assert best[1] >= min(logits_of(reranker, QUERY, quarters)) - 1e-4
+
+
+def test_a_query_that_leaves_no_room_is_told_of(reranker: Reranker) -> None:
+    with pytest.raises(inlay.ContextLengthExceeded, match=r"documents\[0\] cannot be scored even in parts"):
+        reranker.rank(text_of(600), [text_of(3000)], long_documents="best_chunk")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", *(["int8"] if can_multiply_bytes() else [])])
+def test_other_dtypes_stay_near(path: Path, layout: str, dtype: str) -> None:
+    expected = np.array(reference_of(path, layout)(QUERY, DOCUMENTS))
+    with Reranker(str(path), dtype=dtype, cache="none", int8_cosine=0.99) as rounded:
+        found = np.array(logits_of(rounded, QUERY, DOCUMENTS))
+    assert np.abs(found - expected).max() < 0.1 * np.ptp(expected) + 0.05
+
+
+def test_instructions_are_for_models_that_take_them(reranker: Reranker, layout: str) -> None:
+    if layout in CLASSIFIERS:
+        with pytest.raises(InvalidInput, match="takes no instructions"):
+            reranker.rank(QUERY, DOCUMENTS, instruction="find the word")
+    else:
+        other = logits_of(reranker, QUERY, DOCUMENTS, instruction="find the word")
+        assert np.abs(np.array(other) - logits_of(reranker, QUERY, DOCUMENTS)).max() > 1e-3
+
+
+@pytest.mark.parametrize("family", CLASSIFIERS)
+def test_a_classifier_of_several_labels_is_refused(tmp_path: Path, family: str) -> None:
+    path = make_reranker(tmp_path / "m", family, num_labels=3)
+    with pytest.raises(ModelError, match="3 labels"):
+        read_spec(path, "m")
+
+
+def test_a_head_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """An untied model whose table of outputs was lost has no scores; the table of inputs is none."""
+    path = make_reranker(tmp_path / "m", "causal")
+    config = msgspec.json.decode((path / "config.json").read_bytes())
+    write_json(path / "config.json", {**config, "tie_word_embeddings": False})
+    with pytest.raises(ModelError, match="no rows for yes and no"):
+        Reranker(str(path))

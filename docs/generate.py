@@ -17,6 +17,7 @@ from inlay import errors
 from inlay.cli.main import app
 from inlay.config import ENV_PREFIX, OPTIONS, Settings, flag_of, meta_of
 from inlay.library.embedder import AsyncEmbedder, EmbedArguments, Embedder
+from inlay.library.reranker import AsyncReranker, RankArguments, Ranked, Reranker
 from inlay.library.runtime import EngineArguments, RowResults
 
 DOCS = Path(__file__).resolve().parent
@@ -57,16 +58,18 @@ def commands_page() -> str:
 def library_page() -> str:
     """The library's classes, from their docstrings."""
     parts = ["# The library\n", f"{_text(inspect.getdoc(inspect.getmodule(Embedder)))}\n"]
-    parts.append("```python\nfrom inlay import Embedder, AsyncEmbedder, InvalidInput\n```\n")
-    for kind in (Embedder, AsyncEmbedder):
+    parts.append("```python\nfrom inlay import AsyncEmbedder, AsyncReranker, Embedder, InvalidInput, Reranker\n```\n")
+    for kind in (Embedder, AsyncEmbedder, Reranker, AsyncReranker):
         parts.append(f"## {kind.__name__}\n\n{_code(inspect.getdoc(kind))}\n")
         rows = [f"| `{_cell(name)}` | {_cell(inspect.getdoc(member) or '')} |" for name, member in _members(kind)]
         parts.append("\n".join(["| | |", "|---|---|", *rows]) + "\n")
     arguments = {
-        EngineArguments: "Arguments of both constructors",
+        EngineArguments: "Arguments of the constructors",
         EmbedArguments: "Arguments of `embed` and `embed_rows`",
+        RankArguments: "Arguments of `rank`",
     }
-    for kind, title in {**arguments, RowResults: "What `embed_rows` gives: RowResults"}.items():
+    results = {RowResults: "What `embed_rows` gives: RowResults", Ranked: "What `rank` gives: Ranked"}
+    for kind, title in {**arguments, **results}.items():
         rows = [f"| `{name}` | `{_cell(type_)}` | {_cell(about)} |" for name, type_, about in _fields(kind)]
         parts.append(
             f"## {title}\n\n{_text(inspect.getdoc(kind))}\n\n" + "\n".join(["| | | |", "|---|---|---|", *rows]) + "\n"

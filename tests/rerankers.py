@@ -19,6 +19,7 @@ SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 TASK = "Given a web search query, retrieve relevant passages that answer the query"
 CHAT_SPECIALS = ["<|endoftext|>", "<unk>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
 CLASSIFIERS = {"bert": "BertConfig", "roberta": "RobertaConfig", "xlm-roberta": "XLMRobertaConfig"}
+EXTRA = "[ ] sep red blue green train stone museum".split()
 LAYOUTS = ["causal", "logit_score", "score", *CLASSIFIERS]
 
 
@@ -45,8 +46,9 @@ def make_reranker(path: Path, layout: str, **changes: object) -> Path:
     tokenizer = make_chat_tokenizer() if layout not in CLASSIFIERS else make_pair_tokenizer(layout)
     tokenizer.save(str(path / "tokenizer.json"))
     padding_token = "<|endoftext|>" if layout not in CLASSIFIERS else "[PAD]" if layout == "bert" else "<pad>"
-    names = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": padding_token, "model_max_length": 512}
-    write_json(path / "tokenizer_config.json", names)
+    about = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": padding_token, "model_max_length": 512}
+    names = ["input_ids", "token_type_ids", "attention_mask"] if layout == "bert" else ["input_ids", "attention_mask"]
+    write_json(path / "tokenizer_config.json", {**about, "model_input_names": names})
     if layout == "logit_score":
         kinds = {"": "Transformer", "1_LogitScore": "LogitScore"}
         rows = [
@@ -74,7 +76,7 @@ def make_pair_tokenizer(family: str) -> Tokenizer:
     is_bert = family == "bert"
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"] if is_bert else ["<s>", "<pad>", "</s>", "<unk>"]
     unknown = specials[1] if is_bert else specials[3]
-    vocabulary = {word: i for i, word in enumerate([*specials, *WORDS, "[", "]", "sep"])}
+    vocabulary = {word: i for i, word in enumerate(dict.fromkeys([*specials, *WORDS, *EXTRA]))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

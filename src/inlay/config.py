@@ -36,9 +36,9 @@ MOST_SECONDS = 30 * 86_400
 SERVE, EMBED, VERIFY, PRECOMPUTE, SEARCH = "serve", "embed", "verify", "precompute", "search"
 AUTO = "auto"  # of dtype and device: chosen for the machine
 INT8_COSINE = 0.999  # what int8 is held to unless asked otherwise
-BENCH, QUANTIZE = "bench", "quantize"
-ENGINE = (SERVE, EMBED, VERIFY, PRECOMPUTE, SEARCH, BENCH)
-BULK = (EMBED, PRECOMPUTE)
+BENCH, QUANTIZE, RERANK = "bench", "quantize", "rerank"
+ENGINE = (SERVE, EMBED, RERANK, VERIFY, PRECOMPUTE, SEARCH, BENCH)
+BULK, CACHED = (EMBED, PRECOMPUTE), (SERVE, EMBED, RERANK)
 
 
 def _option(description: str, *verbs: str, unit: str = "", **bounds: float) -> Meta:
@@ -153,15 +153,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         list[str],
         _option(
             "Cache tiers, in order: memory://SIZE, disk:///DIR?size=SIZE&ttl=TIME, redis://HOST/0?ttl=TIME; or none.",
-            SERVE,
-            EMBED,
+            *CACHED,
         ),
     ] = msgspec.field(default_factory=lambda: ["memory://512MiB"])
     cache_secret: Annotated[
         str | None,
-        _option("Signs what is kept in Redis, so that others' entries are misses; better a variable.", SERVE, EMBED),
+        _option("Signs what is kept in Redis, so that others' entries are misses; better a variable.", *CACHED),
     ] = None
-    cache_secret_file: Annotated[str | None, _option("File with that secret.", SERVE, EMBED)] = None
+    cache_secret_file: Annotated[str | None, _option("File with that secret.", *CACHED)] = None
     corpus: Annotated[
         list[str], _option("NAME=DIR of a precomputed corpus to search and to serve from (repeat for several).", SERVE)
     ] = []
@@ -171,16 +170,18 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str | None, _option("Model: demo (the default), a hub id, a directory, or a name that --server serves.", *BULK)
     ] = None
     prompt: Annotated[str | None, _option("Prompt put before each text: query, document, ….", *BULK)] = None
-    instruction: Annotated[str | None, _option("Task put before each text, for models that take one.", *BULK)] = None
+    instruction: Annotated[
+        str | None, _option("Task put before each text, for models that take one.", *BULK, RERANK)
+    ] = None
     dimensions: Annotated[
         Annotated[int, Meta(ge=1)] | None, _option("Components to keep (Matryoshka models).", *BULK)
     ] = None
     truncate: Annotated[
         Truncate, _option("What to do with too long inputs: none (refuse), start or end (cut).", *BULK)
     ] = Truncate.NONE
-    column: Annotated[str, _option("Column or key of the text, in csv and jsonl.", EMBED)] = "text"
+    column: Annotated[str, _option("Column or key of the text, in csv and jsonl.", EMBED, RERANK)] = "text"
     input_format: Annotated[
-        str, _option("auto (by the file's name; txt from a pipe), txt, jsonl, csv or parquet.", *BULK)
+        str, _option("auto (by the file's name; txt from a pipe), txt, jsonl, csv or parquet.", *BULK, RERANK)
     ] = "auto"
     text: Annotated[str, _option("Column or key of the text.", PRECOMPUTE)] = "text"
     id: Annotated[

@@ -70,6 +70,7 @@ class Ranking:
     prefix: str = ""  # of special tokens and text before a body, and behind it
     suffix: str = ""
     instruction: str | None = None  # by default, for a template that has "{instruction}"
+    has_types: bool = True  # are the segments of a pair told apart, where the model can
     yes_no: tuple[int, int] | None = None  # token ids whose logits' difference is the score
 
 

@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 import pytest
 from corpus.sources import write_rows
+from rerankers import make_reranker
 from servers import RunningServer
 
 from inlay import Embedder
@@ -35,8 +36,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def running(corpus: Path) -> Iterator[RunningServer]:
-    with RunningServer("demo", "--corpus", f"things={corpus}") as server:
+def running(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    reranker = make_reranker(tmp_path_factory.mktemp("models") / "ranker", "bert")
+    with RunningServer("demo", str(reranker), "--corpus", f"things={corpus}") as server:
         yield server
 
 
@@ -74,6 +76,36 @@ def test_filters_choose_and_texts_can_be_left_out(running: RunningServer) -> Non
     assert len(hits) == 12
     assert all(hit.keys() == {"object", "id", "score"} for hit in hits)
     assert all(TEXTS[hit["id"]].startswith(("red", "green")) for hit in hits)
+
+
+def test_hits_come_by_a_rerankers_scores_on_request(running: RunningServer) -> None:
+    query = "the blue train in the museum"
+    found = ask(running, {"query": query, "top_k": 8}).json()
+    texts = [hit["text"] for hit in found["data"]]
+    body = json.dumps({"query": query, "documents": texts}).encode()
+    ranked = httpx.post(f"{running.url}/v1/rerank", content=body, timeout=60).json()
+    expected = [(texts[row["index"]], row["relevance_score"]) for row in ranked["results"]]
+    assert [text for text, _ in expected] != texts
+    reply = ask(running, {"query": query, "top_k": 8, "rerank": {"model": "ranker", "top_n": 5}}).json()
+    assert [(hit["text"], hit["score"]) for hit in reply["data"]] == expected[:5]
+    assert reply["usage"]["total_tokens"] == found["usage"]["total_tokens"] + ranked["usage"]["total_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"query": "a", "rerank": {"model": "demo"}}, "rerank.model"),
+        ({"query": "a", "rerank": {"model": "nobody"}}, "rerank.model"),
+        ({"query": "a", "rerank": {"instruction": "find"}}, "rerank.instruction"),
+        ({"query": "a", "rerank": {"top_n": 0}}, "rerank.top_n"),
+        ({"query": "a", "rerank": {"top": 1}}, "rerank"),
+        ({"embedding": [0.1] * 384, "rerank": {}}, "query"),
+    ],
+)
+def test_what_cannot_be_reranked_is_named(running: RunningServer, body: dict[str, Any], param: str) -> None:
+    reply = ask(running, body)
+    assert reply.status_code in (400, 404)
+    assert reply.json()["error"]["param"] == param, reply.text
 
 
 def test_many_searches_at_once_get_their_own_hits(running: RunningServer) -> None:

@@ -89,6 +89,34 @@ def test_the_store_is_bounded_and_forgets_the_longest_unused(monkeypatch: pytest
     assert prefixes.share(batch_of([[*INSTRUCTION, 3]])).new  # it has to run again
 
 
+def test_a_prefix_that_is_told_is_kept_beside_others_with_the_same_beginning() -> None:
+    """A reranker's queries share their first tokens, and each query's documents many more."""
+    prefixes = store()
+
+    def ran_told(*documents: list[int], query: list[int]) -> int:
+        sequences = [sequence_of([*INSTRUCTION, *query, *document]) for document in documents]
+        for sequence in sequences:
+            sequence.prefix_length = len(INSTRUCTION) + len(query)
+        costs = sum(sequence.num_tokens - prefixes.kept_length(sequence) for sequence in sequences)
+        shared = prefixes.share(pack(sequences))
+        if shared is None:
+            return costs
+        for prefix in shared.new:
+            prefix.layers.append((torch.zeros(len(prefix.ids), 4, 8), torch.zeros(len(prefix.ids), 4, 8)))
+        prefixes.keep(shared.new)
+        assert shared.new or costs == len(shared.ids), "what a sequence costs is what runs of it"
+        return len(shared.ids)
+
+    first, second = [101, 102, 103], [104, 105]
+    assert ran_told([1, 2], [3], query=first) == 22 + 2 + 1
+    assert ran_told([1, 2], [3], query=second) == 21 + 2 + 1
+    assert ran_told([4], query=first) == 1
+    assert ran_told([4], [5, 6], query=second) == 1 + 2
+    assert ran_told([7], query=[106]) == 21, "one document may be the only one"
+    assert ran_told([8], query=[106]) == 20 + 1, "the second shows that it is not"
+    assert ran_told([9], query=[106]) == 1
+
+
 tokens = st.lists(st.integers(0, 3), max_size=5)
 batches = st.lists(st.lists(st.tuples(st.integers(0, 24), tokens), min_size=1, max_size=6), min_size=1, max_size=4)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from checkpoints import text_of, write_json
 from rerankers import CLASSIFIERS, LAYOUTS, make_reranker, reference_of
+from sentence_transformers import CrossEncoder
 
 import inlay
 from inlay import Embedder, InvalidInput, ModelError, Reranker
@@ -137,6 +138,34 @@ def test_a_classifier_of_several_labels_is_refused(tmp_path: Path, family: str) 
     path = make_reranker(tmp_path / "m", family, num_labels=3)
     with pytest.raises(ModelError, match="3 labels"):
         read_spec(path, "m")
+
+
+def test_segment_types_are_left_out_where_the_tokenizer_gives_none(tmp_path: Path) -> None:
+    path = make_reranker(tmp_path / "m", "bert")
+    with Reranker(str(path), dtype="float32", cache="none") as reranker:
+        with_types = logits_of(reranker, QUERY, DOCUMENTS)
+    about = msgspec.json.decode((path / "tokenizer_config.json").read_bytes())
+    write_json(path / "tokenizer_config.json", {**about, "model_input_names": ["input_ids", "attention_mask"]})
+    expected = CrossEncoder(str(path), device="cpu").predict(
+        [(QUERY, document) for document in DOCUMENTS], activation_fn=lambda logits: logits
+    )
+    with Reranker(str(path), dtype="float32", cache="none") as reranker:
+        found = logits_of(reranker, QUERY, DOCUMENTS)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert np.abs(np.array(found) - with_types).max() > 0.1
+
+
+@pytest.mark.parametrize("family", CLASSIFIERS)
+def test_cross_encoders_give_what_sentence_transformers_does_also_where_both_are_cut(
+    tmp_path: Path, family: str
+) -> None:
+    path = make_reranker(tmp_path / "m", family)
+    texts = [(text_of(a, seed=a), text_of(b, seed=b)) for a, b in ((3, 700), (400, 600), (600, 100), (255, 254))]
+    reference = CrossEncoder(str(path), device="cpu", max_length=512)
+    expected = reference.predict(texts, activation_fn=lambda logits: logits)
+    with Reranker(str(path), dtype="float32", cache="none") as reranker:
+        found = [logits_of(reranker, query, [text], long_documents="truncate")[0] for query, text in texts]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_a_head_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from inlay.api.common_shapes import usage_of
 from inlay.api.exchange import Exchange
 from inlay.api.json_route import Body
 from inlay.api.replies import Reply
+from inlay.api.reranked_hits import rerank_hits
 from inlay.api.search_schema import SearchRequest
 from inlay.corpus.search.batcher import SearchBatcher
 from inlay.corpus.search.searcher import Hit
@@ -47,7 +48,9 @@ class SearchRoute:
         self._corpora = corpora
 
     async def handle(self, call: SearchRequest, _body: Body | None, exchange: Exchange, deadline: float) -> Reply:
-        """One search."""
+        """One search, and a second look at what it found where that is asked for."""
+        if call.rerank is not None and call.query is None:
+            raise InvalidInput("rerank needs a query: an embedding alone cannot be reranked", param="query")
         name, batcher = self._resolve(call.corpus)
         if call.model is not None and call.model != (served := self._model_of(name, batcher)):
             raise InvalidInput(f"corpus {name!r} is searched with {served!r}: leave out model", param="model")
@@ -55,6 +58,11 @@ class SearchRoute:
         top_k = TOP_K if call.top_k is None else call.top_k
         search = asyncio.ensure_future(batcher.search(vector, top_k, call.filter, is_exact=bool(call.exact)))
         hits = await _in_time(search, deadline, exchange)
+        if call.rerank is not None:
+            hits, ranked = await rerank_hits(self._service, call.rerank, call.query or "", hits, exchange, deadline)
+            if ranked is not None:
+                num_tokens += ranked.num_tokens
+                cached_tokens += ranked.cached_tokens
         return Reply.of_json(
             {
                 "object": "list",

@@ -9,6 +9,16 @@ from msgspec import Meta, Struct
 from inlay.api.common_shapes import Usage
 
 
+class Rerank(Struct, forbid_unknown_fields=True):
+    """A second look at what was found."""
+
+    model: Annotated[str | None, Meta(description="A served reranker; the first one by default.")] = None
+    top_n: Annotated[
+        Annotated[int, Meta(ge=1)] | None, Meta(description="How many of the best hits to give back; all by default.")
+    ] = None
+    instruction: Annotated[str | None, Meta(description="Its task, for rerankers that take one.")] = None
+
+
 class SearchRequest(Struct, forbid_unknown_fields=True):
     """The body of `POST /v1/search`: a corpus, and a query or an embedding."""
 
@@ -28,6 +38,10 @@ class SearchRequest(Struct, forbid_unknown_fields=True):
     instruction: Annotated[str | None, Meta(description="Task of the query, for models that take one.")] = None
     include_text: Annotated[bool | None, Meta(description="Give the texts of the hits; default: true.")] = None
     exact: Annotated[bool | None, Meta(description="Search exactly, past the index.")] = None
+    rerank: Annotated[
+        Rerank | None,
+        Meta(description="Order the hits by a reranker's score of the query with their texts, cut where too long."),
+    ] = None
 
 
 class SearchHit(Struct):
@@ -44,4 +58,4 @@ class SearchResponse(Struct):
     data: list[SearchHit]
     corpus: str
     model: str
-    usage: Usage
+    usage: Annotated[Usage, Meta(description="Of the query, and of what was reranked.")]

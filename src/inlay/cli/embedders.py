@@ -1,4 +1,4 @@
-"""Whoever embeds for a verb, with the verb's options: a model in this process, or a running server."""
+"""Whoever embeds or ranks for a verb, with the verb's options: a model in this process, or a running server."""
 
 from __future__ import annotations
 
@@ -15,25 +15,36 @@ from inlay.models.source import DEMO
 
 if TYPE_CHECKING:
     from inlay.library.embedder import Embedder
+    from inlay.library.reranker import Reranker
+    from inlay.library.runtime import EngineArguments
     from inlay.precompute.ingestion import Source
 
 
 def open_embedder(model: str, settings: Settings, cache: str | Sequence[str] = "none") -> Embedder:
     from inlay.library.embedder import Embedder
 
-    return Embedder(
-        model,
-        dtype=settings.dtype,
-        int8_cosine=settings.int8_cosine,
-        device=settings.device,
-        cache=cache,
-        cache_secret=settings.cache_secret,
-        cache_secret_file=settings.cache_secret_file,
-        context_length=settings.context_length,
-        max_batch_tokens=settings.max_batch_tokens,
-        max_batch_sequences=settings.max_batch_sequences,
-        tokenizer_threads=settings.tokenizer_threads,
-    )
+    return Embedder(model, **_arguments_of(settings, cache))
+
+
+def open_reranker(model: str, settings: Settings, cache: str | Sequence[str] = "none") -> Reranker:
+    from inlay.library.reranker import Reranker
+
+    return Reranker(model, **_arguments_of(settings, cache))
+
+
+def _arguments_of(settings: Settings, cache: str | Sequence[str]) -> EngineArguments:
+    return {
+        "dtype": settings.dtype,
+        "int8_cosine": settings.int8_cosine,
+        "device": settings.device,
+        "cache": cache,
+        "cache_secret": settings.cache_secret,
+        "cache_secret_file": settings.cache_secret_file,
+        "context_length": settings.context_length,
+        "max_batch_tokens": settings.max_batch_tokens,
+        "max_batch_sequences": settings.max_batch_sequences,
+        "tokenizer_threads": settings.tokenizer_threads,
+    }
 
 
 @contextmanager

@@ -26,11 +26,11 @@ def models(
         for family, row in FAMILIES.items():
             table.add_row(family, row.pooling, row.example)
     else:
-        table = Table("model", "family", "width", "layers", "max tokens", "pooling", "prompts", "Matryoshka")
+        table = Table("model", "task", "family", "width", "layers", "max tokens", "pooling", "prompts", "Matryoshka")
         for name in model:
             spec = read_spec(locate(name), served_name(name))
             cut = "no" if spec.matryoshka is None else f"{spec.matryoshka[0]} to {spec.matryoshka[1]}"
             prompts = ", ".join(key for key, text in spec.prompts.items() if text) or "none"
             facts = (spec.width, spec.num_layers, spec.max_tokens)
-            table.add_row(spec.name, spec.family, *map(str, facts), spec.pooling, prompts, cut)
+            table.add_row(spec.name, spec.task, spec.family, *map(str, facts), spec.pooling, prompts, cut)
     print_table(table)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from inlay.cli.embedders import open_source
+from inlay.cli.embedders import open_reranker, open_source
 from inlay.cli.options import with_settings
 from inlay.config import SEARCH, Settings
 from inlay.errors import ConfigError, CorpusMismatch, InlayError
@@ -44,6 +44,14 @@ def search(
         typer.Option("--in", metavar="URL", help="Search the collection that the corpus was exported to."),
     ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Search exactly, past the index.")] = False,
+    rerank: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="MODEL", help="A reranker that orders what was found by the query."),
+    ] = None,
+    top_n: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="How many of those to show, with --rerank; default: all."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON line for each row.")] = False,
 ) -> None:
     """Search a corpus with the model that made it."""
@@ -52,6 +60,8 @@ def search(
     searcher = Searcher(directory)
     recipe = searcher.corpus.recipe
     wanted = _parse_filters(filters or [])
+    if top_n is not None and rerank is None:
+        raise ConfigError("--top-n is for --rerank: without it, --top-k says how many rows to find")
     if database is not None and wanted:
         raise ConfigError("--filter is for the corpus's own files: leave out --in, or ask the database itself")
     with open_source(settings, model if settings.server else model or recipe.model) as source:
@@ -70,7 +80,21 @@ def search(
         (hits,) = searcher.search_many(answer.vector[None], top_k, wanted, is_exact=exact)
     else:
         hits = _search_database(database, searcher, answer.vector, top_k)
+    if rerank is not None:
+        hits = _rerank(rerank, query, hits, top_n, settings)
     _show(hits, as_json=as_json)
+
+
+def _rerank(model: str, query: str, hits: list[Hit], top_n: int | None, settings: Settings) -> list[Hit]:
+    """The hits by the scores of a reranker, which takes the end of a text that is too long for it."""
+    documents = [str(hit.record.get("text") or "") for hit in hits]
+    if not all(documents):
+        raise ConfigError("--rerank needs the texts of the rows, which this corpus has not kept: precompute it again")
+    if not documents:
+        return []
+    with open_reranker(model, settings) as reranker:
+        ranked = reranker.rank(query, documents, top_n=top_n, long_documents="truncate")
+    return [hits[one.index]._replace(score=one.score) for one in ranked]
 
 
 def _query_recipe(recipe: Recipe, prompt: str, instruction: str | None) -> Recipe:

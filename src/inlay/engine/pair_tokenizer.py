@@ -40,7 +40,8 @@ class PairTokenizer(ABC):
 def make_pair_tokenizer(path: Path, ranking: Ranking) -> PairTokenizer:
     """What reads the pairs of a reranker."""
     if ranking.template is None:
-        return SegmentTokenizer(Tokenizer(path), Tokenizer(path, takes_special_tokens=False))
+        plain = Tokenizer(path, takes_special_tokens=False)
+        return SegmentTokenizer(Tokenizer(path), plain, has_types=ranking.has_types)
     specials = Tokenizer(path)
     prefix, suffix = (specials.content_ids(text) for text in (ranking.prefix, ranking.suffix))
     return BodyTokenizer(Tokenizer(path, takes_special_tokens=False), prefix, suffix)
@@ -66,8 +67,9 @@ class BodyTokenizer(PairTokenizer):
 class SegmentTokenizer(PairTokenizer):
     """Two segments, with special tokens around them as the tokenizer's own template for pairs says."""
 
-    def __init__(self, whole: Tokenizer, plain: Tokenizer) -> None:
+    def __init__(self, whole: Tokenizer, plain: Tokenizer, *, has_types: bool) -> None:
         self._tokenizer = plain
+        self._has_types = has_types
         probe = plain.content_ids(_PROBE)
         ids, types = whole.pair_ids(_PROBE, _PROBE)
         places = [place for place in range(len(ids)) if np.array_equal(ids[place : place + len(probe)], probe)]
@@ -89,7 +91,7 @@ class SegmentTokenizer(PairTokenizer):
         ids = np.concatenate([before, first, between, second, after])
         kinds = [int(kinds[-1]) if len(kinds) else 0 for kinds in self._types]
         lengths = [len(before) + len(first), len(between), len(second) + len(after)]
-        types = np.repeat(np.array(kinds, dtype=np.int64), lengths) if any(kinds) else None
+        types = np.repeat(np.array(kinds, dtype=np.int64), lengths) if self._has_types and any(kinds) else None
         return EncodedPair(ids, num_tokens, is_whole and is_second_whole, types)
 
 

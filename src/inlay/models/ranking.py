@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from inlay.errors import InvalidInput, ModelError
+from inlay.models.objects import read_object
 from inlay.types import ModelSpec, Pair, Ranking
 
 POOLING, LOGIT_SCORE = "Pooling", "LogitScore"  # modules of sentence-transformers
@@ -44,7 +43,7 @@ def read_ranking(
     if not all(isinstance(architecture, str) for architecture in architectures):
         raise ModelError(f"config.json: architectures={architectures!r} is not a list of names")
     if POOLING not in modules and any(architecture.endswith(CLASSIFIER) for architecture in architectures):
-        return _by_classifier(family, name, config)
+        return _by_classifier(path, name, family, config)
     is_causal = any(architecture.endswith("ForCausalLM") for architecture in architectures)
     if not is_causal or modules or (path / "1_Pooling").exists():
         return None
@@ -82,10 +81,10 @@ def takes_instructions(spec: ModelSpec) -> bool:
 def _by_yes_and_no(family: str, name: str, ids: tuple[int, int]) -> Ranking:
     if family != "qwen3":
         raise ModelError(f"{name} scores by a next token, which Inlay does for Qwen3-Reranker, not for {family!r}")
-    return Ranking(YES_NO, _BODY, _PREFIX, _SUFFIX, _INSTRUCTION, ids)
+    return Ranking(YES_NO, _BODY, _PREFIX, _SUFFIX, _INSTRUCTION, yes_no=ids)
 
 
-def _by_classifier(family: str, name: str, config: Mapping[str, Any]) -> Ranking:
+def _by_classifier(path: Path, name: str, family: str, config: Mapping[str, Any]) -> Ranking:
     labels = len(config.get("id2label") or {}) or int(config.get("num_labels") or UNSAID_LABELS)
     if labels != 1:
         raise ModelError(f"{name} is a classifier with {labels} labels; Inlay serves rerankers, which have one")
@@ -94,15 +93,20 @@ def _by_classifier(family: str, name: str, config: Mapping[str, Any]) -> Ranking
     layout = CLASSIFIERS[family]
     if layout == ONE_ROW:
         return Ranking(layout, _BODY, _PREFIX, _SUFFIX, _INSTRUCTION)
-    return Ranking(layout)
+    return Ranking(layout, has_types=_has_types(path))
+
+
+def _has_types(path: Path) -> bool:
+    """Does the tokenizer give segment types to the model? It does unless it says otherwise."""
+    names = read_object(path / "tokenizer_config.json").get("model_input_names")
+    return names is None or "token_type_ids" in names
 
 
 def _read_ids(file: Path) -> tuple[int, int]:
-    try:
-        ids = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
-        return int(ids["true_token_id"]), int(ids["false_token_id"])
-    except (msgspec.DecodeError, OSError, KeyError) as error:
-        raise ModelError(f"{file} does not say the ids of yes and no: fetch it again ({error})") from error
+    ids = read_object(file)
+    if not {"true_token_id", "false_token_id"} <= ids.keys():
+        raise ModelError(f"{file} does not say the ids of yes and no: fetch it again")
+    return int(ids["true_token_id"]), int(ids["false_token_id"])
 
 
 def _ends_texts(tokenizer: Mapping[str, Any]) -> bool:

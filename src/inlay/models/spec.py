@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from inlay.errors import ModelError
+from inlay.models.objects import read_object
 from inlay.models.positions import first_position_of
 from inlay.models.prompts import DOCUMENT, QUERY, ROLES, template_of, unwritten_prompts
 from inlay.models.ranking import LOGIT_SCORE, POOLING, read_ranking
@@ -51,7 +52,7 @@ def read_spec(path: Path, name: str, context_length: int | None = None) -> Model
 
 
 def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
-    config = _read_object(path / "config.json")
+    config = read_object(path / "config.json")
     if not config:
         raise ModelError(f"{path} has no config.json: it is not the directory of a checkpoint")
     family_name = str(config.get("model_type"))
@@ -59,8 +60,8 @@ def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
     _refuse_sizes(config)
     modules = _read_modules(path)
     _refuse_taggers(config, modules)
-    ranking = read_ranking(path, name, config, modules, _read_object(path / "tokenizer.json"))
-    sentence = _read_object(path / "config_sentence_transformers.json")
+    ranking = read_ranking(path, name, config, modules, read_object(path / "tokenizer.json"))
+    sentence = read_object(path / "config_sentence_transformers.json")
     own_prompts = {str(key): str(text) for key, text in (sentence.get("prompts") or {}).items()}
     prompts = _complete_prompts(own_prompts, name, family) if ranking is None else {}
     default_prompt = sentence.get("default_prompt_name")
@@ -89,16 +90,6 @@ def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
         matryoshka=_matryoshka(config, sentence, family) if ranking is None else None,
         config=config,
     )
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where the file is missing."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except FileNotFoundError:
-        return {}
-    except (msgspec.DecodeError, OSError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from error
 
 
 def _refuse_sizes(config: Mapping[str, Any]) -> None:
@@ -136,7 +127,7 @@ def _pooling_of(ranking: Ranking) -> Pooling:
 
 
 def _read_pooling(path: Path, modules: Mapping[str, Path], family: Family) -> Pooling:
-    config = _read_object(modules.get(POOLING, path / "1_Pooling") / "config.json")
+    config = read_object(modules.get(POOLING, path / "1_Pooling") / "config.json")
     if not config:
         return family.pooling
     if config.get("include_prompt") is False:
@@ -165,12 +156,12 @@ def _max_tokens(
         if context_length > positions:
             raise ModelError(f"--context-length {context_length} is more than the model's {positions} positions")
         return context_length
-    sentence = _read_object(modules.get(TRANSFORMER, path) / "sentence_bert_config.json")
+    sentence = read_object(modules.get(TRANSFORMER, path) / "sentence_bert_config.json")
     if sentence.get("do_lower_case"):
         raise ModelError("sentence_bert_config.json: do_lower_case is not supported")
     asked = sentence.get("max_seq_length")
     if asked is None:
-        asked = _read_object(path / "tokenizer_config.json").get("model_max_length", UNSAID_MAX_LENGTH)
+        asked = read_object(path / "tokenizer_config.json").get("model_max_length", UNSAID_MAX_LENGTH)
     return positions if asked >= UNSAID_MAX_LENGTH else min(int(asked), positions)
 
 

@@ -1,0 +1,60 @@
+"""`inlay rerank`: the documents of a file by their scores against a query, the best first."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from inlay.cli.embedders import open_reranker
+from inlay.cli.options import with_settings
+from inlay.config import RERANK, Settings
+from inlay.errors import ConfigError
+from inlay.precompute.input_rows import read_rows
+
+SHOWN_PROBLEMS = 20
+
+
+@with_settings(RERANK)
+def rerank(
+    settings: Settings,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A hub id or a directory of a reranker.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What the documents are scored against.")],
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="A txt, jsonl or csv file, or - for stdin.")] = "-",
+    top_n: Annotated[
+        int | None,
+        typer.Option("--top-n", "-n", min=1, help="How many to show; default: all."),
+    ] = None,
+    long_documents: Annotated[
+        str, typer.Option(help="refuse, truncate, or best_chunk: score a too long document by its best part.")
+    ] = "refuse",
+    raw_scores: Annotated[bool, typer.Option("--raw-scores", help="The model's logits, not their sigmoid.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON line for each document.")] = False,
+) -> None:
+    """Rank the documents of a file against a query.
+
+    Rows are numbered as in the file. A row without a text is an error, as a list with a gap would look complete.
+    """
+    rows = list(read_rows(source, settings.input_format, settings.column))
+    problems = [f"row {row.number}: {row.problem}" for row in rows if row.problem is not None]
+    if problems:
+        more = f"; and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
+        raise ConfigError("; ".join(problems[:SHOWN_PROBLEMS]) + more)
+    if not rows:
+        raise ConfigError(f"{source} has no documents")
+    with open_reranker(model, settings, settings.cache) as reranker:
+        ranked = reranker.rank(
+            query,
+            [row.text for row in rows],
+            top_n=top_n,
+            instruction=settings.instruction,
+            long_documents=long_documents,
+            raw_scores=raw_scores,
+        )
+    for one in ranked:
+        row = rows[one.index]
+        if as_json:
+            typer.echo(json.dumps({"row": row.number, "score": one.score, "text": row.text}, ensure_ascii=False))
+        else:
+            typer.echo(f"{one.score:8.4f}  {row.number:6}  {' '.join(row.text.split())[:100]}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -94,6 +95,8 @@ def _literals_of(annotation: Any) -> Iterator[str]:  # noqa: ANN401 - what a typ
     for part in get_args(annotation):
         if get_origin(annotation) is Literal:
             yield str(part)
+        elif isinstance(part, type) and issubclass(part, StrEnum):
+            yield from part
         else:
             yield from _literals_of(part)
 

@@ -10,7 +10,8 @@ from inlay.api.exchange import Exchange
 from inlay.api.replies import Reply
 from inlay.errors import UnknownModel, shorten
 from inlay.models.ranking import takes_instructions
-from inlay.types import ModelSpec, Worker
+from inlay.serving.output_dtypes import OutputDtype, int8_scale
+from inlay.types import ModelSpec, Task, Worker
 
 
 class ModelRoutes:
@@ -48,6 +49,8 @@ def describe_model(spec: ModelSpec, created: int) -> dict[str, Any]:
         "max_tokens": spec.max_tokens,
         "pooling": spec.pooling,
         "outputs": spec.outputs,
+        "output_dtypes": list(OutputDtype) if spec.task is Task.EMBED else [],
+        "int8_scale": int8_scale(spec.width) if spec.task is Task.EMBED else None,
         "prompts": dict(spec.prompts),
         "takes_instructions": takes_instructions(spec),
         "instruction_template": spec.instruction_template,

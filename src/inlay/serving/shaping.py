@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pybase64
 
 from inlay.types import FloatArray
@@ -37,10 +39,10 @@ def sigmoid(logit: float) -> float:
     return power / (1 + power)
 
 
-def to_base64_many(vectors: FloatArray) -> list[bytes]:
-    """Base64 of each row's components as little-endian float32."""
-    if not vectors.size:
-        return [b""] * len(vectors)
-    raw = memoryview(np.ascontiguousarray(vectors, dtype="<f4").data).cast("B")
-    row = len(raw) // len(vectors)
+def to_base64_many(rows: npt.NDArray[Any]) -> list[bytes]:
+    """Base64 of each row's numbers, little-endian."""
+    if not rows.size:
+        return [b""] * len(rows)
+    raw = memoryview(np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<")).data).cast("B")
+    row = len(raw) // len(rows)
     return [pybase64.b64encode(raw[start : start + row]) for start in range(0, len(raw), row)]

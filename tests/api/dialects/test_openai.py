@@ -15,6 +15,7 @@ import pytest
 from servers import RunningServer
 
 from inlay import Embedder
+from inlay.serving.output_dtypes import OutputDtype, convert_rows
 
 TINY = "tiny-qwen3"
 
@@ -286,3 +287,46 @@ def test_cache_control_is_obeyed(server: RunningServer) -> None:
     assert server.post(body).headers["x-inlay-cache"] == "miss"
     assert server.post(body).headers["x-inlay-cache"] == "hit"
     assert server.post(body, headers={"cache-control": "no-cache"}).headers["x-inlay-cache"] == "miss"
+
+
+OUTPUT_DTYPES = {
+    "float": "<f4",
+    "float16": "<f2",
+    "int8": "i1",
+    "uint8": "u1",
+    "binary": "i1",
+    "ubinary": "u1",
+}
+
+
+@pytest.mark.parametrize("output_dtype", OUTPUT_DTYPES)
+@pytest.mark.parametrize("dimensions", [None, 40])
+def test_every_output_dtype_comes_from_the_same_vector_as_lists_and_in_base64(
+    server: RunningServer, output_dtype: str, dimensions: int | None
+) -> None:
+    body = {"model": TINY, "input": ["one text", "another"], "dimensions": dimensions}
+    vectors = vectors_of(server.post(body))
+    listed = server.post({**body, "output_dtype": output_dtype})
+    assert listed.headers["x-inlay-cache"] == "hit"
+    rows = [row["embedding"] for row in listed.json()["data"]]
+    dtype = np.dtype(OUTPUT_DTYPES[output_dtype])
+    assert all(isinstance(number, int) == (dtype.kind in "iu") for row in rows for number in row)
+    coded = server.post({**body, "output_dtype": output_dtype, "encoding_format": "base64"}).json()["data"]
+    decoded = np.array([np.frombuffer(base64.b64decode(row["embedding"]), dtype=dtype) for row in coded])
+    np.testing.assert_array_equal(decoded, np.array(rows, dtype=dtype))
+    expected = convert_rows(vectors, OutputDtype(output_dtype))
+    np.testing.assert_array_equal(decoded, expected)
+
+
+def test_integers_need_unit_vectors_and_an_unknown_dtype_is_told_which_there_are(server: RunningServer) -> None:
+    for body, told in (
+        ({"output_dtype": "int8", "normalize": False}, "unit length"),
+        ({"output_dtype": "int4"}, "float16, int8"),
+    ):
+        reply = server.post({"model": "demo", "input": "a", **body})
+        assert reply.status_code == 400
+        error = error_of(reply)
+        assert error["param"] == "output_dtype"
+        assert told in error["message"], error["message"]
+    bits = server.post({"model": "demo", "input": "a", "normalize": False, "output_dtype": "binary"})
+    assert len(bits.json()["data"][0]["embedding"]) == 384 // 8

@@ -13,6 +13,7 @@ from inlay.api.replies import Reply
 from inlay.errors import InvalidInput, shorten
 from inlay.models.prompts import DOCUMENT, QUERY
 from inlay.requests import EmbedOptions, EmbedRequest, EmbedResult
+from inlay.serving.output_dtypes import convert_rows
 from inlay.serving.shaping import to_base64_many
 from inlay.types import Priority, Truncate
 
@@ -37,7 +38,7 @@ def render(result: EmbedResult, call: EmbeddingRequest) -> Reply:
     includes_tokens = bool(call.include_tokens)
     body = {
         "object": "list",
-        "data": _rows_of(result, includes_tokens=includes_tokens, is_base64=call.encoding_format == BASE64),
+        "data": _rows_of(result, call, includes_tokens=includes_tokens),
         "model": result.model,
         **({"fingerprint": result.fingerprint} if includes_tokens else {}),
         "usage": usage_of(result.num_tokens, result.cached_tokens),
@@ -45,9 +46,11 @@ def render(result: EmbedResult, call: EmbeddingRequest) -> Reply:
     return Reply.of_json(body)
 
 
-def _rows_of(result: EmbedResult, *, includes_tokens: bool, is_base64: bool) -> object:
+def _rows_of(result: EmbedResult, call: EmbeddingRequest, *, includes_tokens: bool) -> object:
     """`data` as orjson takes it."""
-    embeddings = to_base64_many(result.vectors) if is_base64 else result.vectors
+    is_base64 = call.encoding_format == BASE64
+    vectors = result.vectors if call.output_dtype is None else convert_rows(result.vectors, call.output_dtype)
+    embeddings = to_base64_many(vectors) if is_base64 else vectors
     if is_base64 and not includes_tokens:  # by far the most: put together here, at half the cost
         rows = [BASE64_ROW % pair for pair in enumerate(embeddings)]
         return orjson.Fragment(b"[%b]" % b",".join(rows))
@@ -96,10 +99,20 @@ def _options_of(call: EmbeddingRequest) -> EmbedOptions:
         prompt_name=_prompt_name_of(call),
         instruction=call.instruction,
         dimensions=call.dimensions,
-        normalize=call.normalize,
+        normalize=_normalize_of(call),
         truncate=truncate,
         priority=Priority(call.priority or Priority.NORMAL),
     )
+
+
+def _normalize_of(call: EmbeddingRequest) -> bool | None:
+    if call.output_dtype is None or not call.output_dtype.is_of_unit_vectors:
+        return call.normalize
+    if call.normalize is False:
+        raise InvalidInput(
+            f"output_dtype {call.output_dtype} is of vectors of unit length: leave out normalize", param="output_dtype"
+        )
+    return True
 
 
 def _prompt_name_of(call: EmbeddingRequest) -> str | None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from inlay.api.common_shapes import Usage
+from inlay.serving.output_dtypes import OutputDtype
 
 
 class EmbeddingRequest(Struct):
@@ -32,6 +33,13 @@ class EmbeddingRequest(Struct):
         Meta(description="What to do with too long inputs: none (refuse, the default), or cut start or end."),
     ] = None
     normalize: Annotated[bool | None, Meta(description="Unit length; default: as the model says.")] = None
+    output_dtype: Annotated[
+        OutputDtype | None,
+        Meta(
+            description="The numbers of a vector: float (the default), float16, int8, uint8, or a bit for each, packed "
+            "into bytes: ubinary, binary (−128). With base64, bytes of that type."
+        ),
+    ] = None
     priority: Literal["high", "normal", "low"] | None = None
     include_tokens: Annotated[
         bool | None,
@@ -40,11 +48,11 @@ class EmbeddingRequest(Struct):
 
 
 class Embedding(Struct):
-    """One vector; `embedding` is a list of floats, or base64 of little-endian float32."""
+    """One vector; `embedding` is a list of numbers, or base64 of them, little-endian: float32 by default."""
 
     object: Literal["embedding"]
     index: int
-    embedding: list[float] | str
+    embedding: list[float | int] | str
     num_tokens: int | UnsetType = UNSET
     is_truncated: bool | UnsetType = UNSET
 

@@ -12,15 +12,19 @@ SMALL = 200_000  # rows that exact search reads quickly enough
 
 
 class Kind(StrEnum):
-    """Kinds of FAISS index."""
+    """Kinds of index."""
 
     HNSW = "hnsw"
     IVF = "ivf"
+    BINARY = "binary"
 
 
 def index(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The corpus's directory.")],
-    kind: Annotated[Kind, typer.Option(help="hnsw: quicker to search; ivf: quicker to build.")] = Kind.HNSW,
+    kind: Annotated[
+        Kind,
+        typer.Option(help="hnsw: quicker to search; ivf: quicker to build; binary: a bit a component, little memory."),
+    ] = Kind.HNSW,
 ) -> None:
     """Build an index, and measure its recall@10 against exact search."""
     from inlay.corpus.corpus import Corpus

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 SLICE = 1024  # texts handed to the service at a time
 SLICES_AHEAD = 2  # so that the device finds work while a slice is being finished
-CLOSED = "the model was let go: make a new Embedder or Reranker"
+CLOSED = "the model was closed: make a new Embedder or Reranker"
 UNBOUNDED_QUEUE = 1 << 62  # the slices bound it
 _KINDS = {Task.EMBED: "an embedding model", Task.RANK: "a reranker"}
 _FACES = {Task.EMBED: "Embedder", Task.RANK: "Reranker"}

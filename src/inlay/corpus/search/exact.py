@@ -47,6 +47,19 @@ def search(parts: list[Part], queries: FloatArray, top_k: int, mask: Mask | None
     return [one.found() for one in best]
 
 
+def score_rows(parts: list[Part], unit: FloatArray, rows: IntArray) -> FloatArray:
+    """Cosines of a unit vector with some rows, ascending: what `search` gives for them, but for rounding."""
+    scores = np.empty(len(rows), dtype=np.float32)
+    for part in parts:
+        begin, end = np.searchsorted(rows, [part.first_row, part.first_row + len(part.vectors)])
+        if begin < end:
+            own = rows[begin:end] - part.first_row
+            part.check_map()
+            with np.errstate(over="ignore", invalid="ignore"):
+                scores[begin:end] = (part.vectors[own].astype(np.float32) @ unit) * part.scales[own]
+    return scores
+
+
 def unit_rows(vectors: FloatArray) -> FloatArray:
     """Rows of length one; those without a length stay zero."""
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)  # squares would leave float32

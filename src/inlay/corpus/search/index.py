@@ -1,8 +1,8 @@
-"""An index over a corpus, for more rows than exact search can read in time: FAISS's HNSW or IVF.
+"""An index over a corpus, for more rows than exact search can read in time: FAISS's HNSW or IVF, or bits.
 
 In: a corpus. Out: `index.json` and the file that it names, with the recall@10 that was measured against exact
-search when it was built. It holds a copy of the vectors in memory. Rows that are added later are searched
-exactly until the index is rebuilt.
+search when it was built. It holds a copy of the vectors in memory, or of their bits. Rows that are added later are
+searched exactly until the index is rebuilt.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from msgspec import Struct
 from inlay.corpus.corpus import Corpus
 from inlay.corpus.files.part import VECTORS, sha256_of
 from inlay.corpus.manifest import write_atomically
+from inlay.corpus.search.binary import BinaryIndex
 from inlay.corpus.search.exact import Found, search, unit_rows
 from inlay.errors import ConfigError
 from inlay.telemetry.logs import get_logger
@@ -27,7 +28,7 @@ from inlay.types import FloatArray
 log = get_logger("corpus")
 
 INDEX = "index.json"
-HNSW = "hnsw"  # the other kind is ivf
+HNSW, BINARY = "hnsw", "binary"  # the third kind is ivf
 HNSW_LINKS, HNSW_BUILD_EFFORT = 32, 200
 TRAINING_ROWS_PER_LIST = 64
 PROBED = 200  # rows that recall is measured with
@@ -35,6 +36,7 @@ RECALL_AT = 10
 ENOUGH_RECALL = 0.95
 ROUNDING = 1e-5  # of a float32 cosine, with room
 EFFORTS = (16, 32, 64, 128, 256, 512)  # efSearch or nprobe: the first that is enough is kept
+RESCORED = (40, 80, 160, 320, 640)  # the same of bits: vectors that are read for ten rows
 ADDED_ROWS = 50_000
 
 
@@ -54,11 +56,11 @@ class IndexInfo(Struct, frozen=True):
 class Index:
     """An index open for searching."""
 
-    def __init__(self, info: IndexInfo, path: Path) -> None:
+    def __init__(self, info: IndexInfo, path: Path, corpus: Corpus) -> None:
         faiss = _faiss()
         self.info = info
         self.num_parts = len(info.parts)
-        self._index = faiss.read_index(str(path))
+        self._index = BinaryIndex.read(faiss, corpus, path) if info.kind == BINARY else faiss.read_index(str(path))
         _set_effort(self._index, info.kind, info.effort)
 
     def search(self, queries: FloatArray, top_k: int) -> list[Found]:
@@ -74,7 +76,7 @@ def open_index(corpus: Corpus) -> Index | None:
             raise ValueError("it is of other vectors")
         if sha256_of(corpus.path / info.file) != info.sha256:
             raise ValueError("its file is not the one that was built")
-        return Index(info, corpus.path / info.file)
+        return Index(info, corpus.path / info.file, corpus)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RuntimeError, msgspec.DecodeError, ConfigError) as error:
@@ -87,7 +89,9 @@ def build_index(corpus: Corpus, kind: str, tell: Callable[[str], None]) -> Index
     faiss = _faiss()
     began = time.monotonic()
     width = corpus.recipe.width
-    if kind == HNSW:
+    if kind == BINARY:
+        index = BinaryIndex(faiss, corpus)
+    elif kind == HNSW:
         index = faiss.IndexHNSWFlat(width, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = HNSW_BUILD_EFFORT
     else:
@@ -99,7 +103,10 @@ def build_index(corpus: Corpus, kind: str, tell: Callable[[str], None]) -> Index
             index.add(unit_rows(part.vectors[start : start + ADDED_ROWS].astype(np.float32)))
     effort, recall = _choose_effort(corpus, index, kind, tell)
     name = f"index-{time.time_ns()}.faiss"
-    faiss.write_index(index, str(corpus.path / name))
+    if kind == BINARY:
+        index.write(corpus.path / name)
+    else:
+        faiss.write_index(index, str(corpus.path / name))
     seconds = round(time.monotonic() - began, 1)
     parts = _parts_of(corpus, len(corpus.parts))
     sha256 = sha256_of(corpus.path / name)
@@ -115,8 +122,9 @@ def _choose_effort(corpus: Corpus, index: Any, kind: str, tell: Callable[[str], 
     """The least effort that finds enough, with its recall@10 against exact search; rows are the queries."""
     queries = _sample(corpus, PROBED)
     exact = _but_best(search(corpus.parts, queries, RECALL_AT + 1))
-    effort, recall = EFFORTS[0], 0.0
-    for effort in EFFORTS:
+    efforts = RESCORED if kind == BINARY else EFFORTS
+    effort, recall = efforts[0], 0.0
+    for effort in efforts:
         _set_effort(index, kind, effort)
         recall = recall_of(_but_best(_search(index, queries, RECALL_AT + 1)), exact)
         tell(f"effort {effort}: recall@{RECALL_AT} {recall:.4f}")
@@ -158,7 +166,9 @@ def _search(index: Any, queries: FloatArray, top_k: int) -> list[Found]:  # noqa
 
 
 def _set_effort(index: Any, kind: str, effort: int) -> None:  # noqa: ANN401
-    if kind == HNSW:
+    if kind == BINARY:
+        index.rescored = effort
+    elif kind == HNSW:
         index.hnsw.efSearch = effort
     else:
         index.nprobe = effort

@@ -77,9 +77,14 @@ def make_pair_tokenizer(family: str) -> Tokenizer:
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"] if is_bert else ["<s>", "<pad>", "</s>", "<unk>"]
     unknown = specials[1] if is_bert else specials[3]
     vocabulary = {word: i for i, word in enumerate(dict.fromkeys([*specials, *WORDS, *EXTRA]))}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
+    if family == "xlm-roberta":  # SentencePiece's, whose vocabulary has the special tokens as pieces
+        pieces = [(word, 0.0 if word in specials else -5.0) for word in vocabulary]
+        tokenizer = Tokenizer(models.Unigram(pieces, unk_id=vocabulary[unknown], byte_fallback=False))
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    else:
+        tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.add_special_tokens(specials)
     tokenizer.post_processor = processors.TemplateProcessing(

@@ -6,6 +6,7 @@
     ├── RequestError            the caller's mistake; repeating it will not help
     │   ├── InvalidInput                400
     │   ├── ContextLengthExceeded       400
+    │   ├── QueryTooLong                400
     │   ├── Unauthorized                401
     │   ├── UnknownModel                404
     │   ├── UnknownCorpus               404
@@ -62,6 +63,7 @@ __all__ = [
     "NotReady",
     "OutOfMemory",
     "Overloaded",
+    "QueryTooLong",
     "Refused",
     "RequestError",
     "ShuttingDown",
@@ -146,6 +148,10 @@ class InvalidInput(RequestError):
 class ContextLengthExceeded(RequestError):
     code = "context_length_exceeded"
     is_of_input = True
+
+
+class QueryTooLong(RequestError):
+    code = "query_too_long"
 
 
 class Unauthorized(RequestError):

@@ -118,3 +118,4 @@ class RankResult(Result, frozen=True):
     """The answer to a `RankRequest`."""
 
     logits: FloatArray  # [n], in the order of the documents, before any activation
+    in_parts: list[int]  # indices of the documents that count as the best of their parts

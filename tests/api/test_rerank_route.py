@@ -120,7 +120,9 @@ def test_equal_documents_of_one_request_are_scored_once(ask: Ask, workers: dict[
 
 def test_parts_of_a_long_document_are_kept_too(ask: Ask, workers: dict[str, DeviceWorker]) -> None:
     body: dict[str, Any] = {"query": QUERY, "documents": [text_of(1500, seed=2)], "long_documents": "best_chunk"}
-    first = scores_of(ask(**body))
+    reply = ask(**body)
+    first = scores_of(reply)
+    assert reply.headers["x-inlay-in-parts"] == "0"
     before = workers["ranker"].stats.sequences
     reply = ask(**body, user="another body")
     assert scores_of(reply) == first
@@ -135,6 +137,10 @@ def test_parts_of_a_long_document_are_kept_too(ask: Ask, workers: dict[str, Devi
         ({"query": "a", "documents": []}, 400, "documents"),
         ({"query": "a", "documents": ["a", ""]}, 400, "documents[1]"),
         ({"query": "a", "documents": ["a", "b\ud800"]}, 400, "documents[1]"),
+        ({"query": "a\ud800", "documents": ["a"]}, 400, "query"),
+        ({"query": "a", "documents": ["a"], "instruction": "\ud800"}, 400, "instruction"),
+        ({"query": text_of(800), "documents": ["a", "b"]}, 400, "query"),
+        ({"query": text_of(800), "documents": ["a", "b"], "truncate": True}, 400, "query"),
         ({"query": "a", "documents": ["a"], "top_n": 0}, 400, "top_n"),
         ({"query": "a", "documents": "a"}, 400, "documents"),
         ({"query": "a", "documents": [{"title": "a"}]}, 400, "documents[0]"),

@@ -36,6 +36,18 @@ def test_a_row_without_text_is_an_error(model: Path) -> None:
     assert "row 2" in done.stderr
 
 
+def test_errors_name_rows_of_the_file(model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("hello\n\nworld\n")
+    done = run_inlay("rerank", str(model), "hello", str(file))
+    assert f"{file}: row 2: has no text" in done.stderr
+    file.write_text("hello\n" + "world " * 900)
+    done = run_inlay("rerank", str(model), "hello", str(file))
+    assert done.returncode == 1
+    assert "row 2 has 9" in done.stderr
+    assert "--long-documents" in done.stderr
+
+
 def test_an_embedding_model_ranks_nothing(tmp_path: Path) -> None:
     done = run_inlay("rerank", "demo", "hello", text="a\n")
     assert done.returncode == 1

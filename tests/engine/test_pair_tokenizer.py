@@ -17,7 +17,7 @@ from inlay.engine.pair_tokenizer import SegmentTokenizer, _cut_longest_first
 from inlay.engine.pair_tokenizer import make_pair_tokenizer as make
 from inlay.engine.tokenizer import Tokenizer
 from inlay.errors import ModelError
-from inlay.models.ranking import pair_of
+from inlay.models.ranking import first_part
 from inlay.models.spec import read_spec
 from inlay.types import ModelSpec, Pair, Truncate
 
@@ -39,7 +39,8 @@ def qwen3(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
 
 def test_qwen3_rerankers_ids_are_the_golden_ones(qwen3: ModelSpec) -> None:
     assert qwen3.ranking is not None
-    pair = pair_of(qwen3, "What is the capital of China?", "The capital of China is Beijing.", None)
+    first = first_part(qwen3, "What is the capital of China?", None)
+    pair = Pair(first, "The capital of China is Beijing.")
     encoded = make(qwen3.path, qwen3.ranking).encode(pair, 8192, Truncate.NONE)
     golden = [[int(number) for number in ids.split()] for ids in (PREFIX, BODY, SUFFIX)]
     assert encoded.ids.tolist() == [*golden[0], *golden[1], *golden[2]]

@@ -37,6 +37,7 @@ def test_the_best_come_first_and_equal_ones_in_their_order(reranker: Reranker) -
     assert places.index(1) + 1 == places.index(3), "two equal documents"
     assert reranker.rank(QUERY, DOCUMENTS, top_n=2) == ranked[:2]
     assert reranker.rank(QUERY, []) == []
+    assert reranker.rank(QUERY, (document for document in DOCUMENTS)) == ranked  # type: ignore[arg-type]
 
 
 def test_the_same_from_coroutines(path: str, reranker: Reranker) -> None:

@@ -12,14 +12,15 @@ import pytest
 from checkpoints import text_of, write_json
 from rerankers import CLASSIFIERS, LAYOUTS, make_reranker, reference_of
 from sentence_transformers import CrossEncoder
+from tokenizers import Tokenizer
 
 import inlay
 from inlay import Embedder, InvalidInput, ModelError, Reranker
 from inlay.engine.pair_tokenizer import make_pair_tokenizer
-from inlay.models.ranking import pair_of
+from inlay.models.ranking import first_part
 from inlay.models.spec import read_spec
 from inlay.ops.int8 import can_multiply_bytes
-from inlay.types import SCORES, Task, Truncate
+from inlay.types import SCORES, Pair, Task, Truncate
 
 QUERY = text_of(4, seed=9)
 DOCUMENTS = [text_of(length, seed=length) for length in (1, 2, 7, 20, 61, 150, 3, 300)]
@@ -84,13 +85,12 @@ def test_special_tokens_in_a_text_are_plain_text(reranker: Reranker, layout: str
 def _ids_of(reranker: Reranker, document: str, query: str = QUERY) -> list[int]:
     spec = reranker.spec
     assert spec.ranking is not None
-    pair = pair_of(spec, query, document, None)
+    pair = Pair(first_part(spec, query, None), document)
     return make_pair_tokenizer(spec.path, spec.ranking).encode(pair, 500, Truncate.NONE).ids.tolist()
 
 
 def _id_of(reranker: Reranker, token: str) -> int:
-    vocabulary = msgspec.json.decode((reranker.spec.path / "tokenizer.json").read_bytes())["model"]["vocab"]
-    return int(vocabulary[token])
+    return int(Tokenizer.from_file(str(reranker.spec.path / "tokenizer.json")).token_to_id(token))
 
 
 def test_too_long_documents_are_refused_cut_or_scored_by_their_best_part(
@@ -111,9 +111,26 @@ def test_too_long_documents_are_refused_cut_or_scored_by_their_best_part(
     assert best[1] >= min(logits_of(reranker, QUERY, quarters)) - 1e-4
 
 
-def test_a_query_that_leaves_no_room_is_told_of(reranker: Reranker) -> None:
-    with pytest.raises(inlay.ContextLengthExceeded, match=r"documents\[0\] cannot be scored even in parts"):
-        reranker.rank(text_of(600), [text_of(3000)], long_documents="best_chunk")
+@pytest.mark.parametrize("long_documents", ["refuse", "truncate", "best_chunk"])
+def test_a_query_that_leaves_no_room_is_told_of(reranker: Reranker, layout: str, long_documents: str) -> None:
+    """Two segments share the room where they are cut; a body whose document is gone would score nothing."""
+    if long_documents == "truncate" and layout in CLASSIFIERS:
+        assert len(reranker.rank(text_of(600), DOCUMENTS, long_documents=long_documents)) == len(DOCUMENTS)
+        return
+    with pytest.raises(inlay.QueryTooLong, match="the query leaves no room") as raised:
+        reranker.rank(text_of(600), [text_of(3000), "a"], long_documents=long_documents)
+    assert raised.value.param == "query"
+
+
+@pytest.mark.parametrize("context_length", [4, 5, 6, 8, 12])
+def test_parts_that_never_fit_end_too(tmp_path: Path, context_length: int) -> None:
+    path = make_reranker(tmp_path / "m", "bert")
+    with Reranker(str(path), context_length=context_length, cache="none") as reranker:
+        try:
+            ranked = reranker.rank("hello", ["world people water oil"], long_documents="best_chunk")
+        except (inlay.QueryTooLong, inlay.ContextLengthExceeded):
+            ranked = []
+    assert len(ranked) == (context_length > 4)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", *(["int8"] if can_multiply_bytes() else [])])
@@ -174,4 +191,29 @@ def test_a_head_that_is_not_there_is_named(tmp_path: Path) -> None:
     config = msgspec.json.decode((path / "config.json").read_bytes())
     write_json(path / "config.json", {**config, "tie_word_embeddings": False})
     with pytest.raises(ModelError, match="no rows for yes and no"):
+        Reranker(str(path))
+
+
+@pytest.mark.parametrize("ids", [(-3, 1), (3, 3), (10**6, 1)])
+def test_ids_that_are_no_two_tokens_are_refused(tmp_path: Path, ids: tuple[int, int]) -> None:
+    path = make_reranker(tmp_path / "m", "logit_score")
+    write_json(path / "1_LogitScore" / "config.json", {"true_token_id": ids[0], "false_token_id": ids[1]})
+    with pytest.raises(ModelError, match=r"ids of two tokens|no rows for yes and no"):
+        Reranker(str(path))
+
+
+@pytest.mark.parametrize("architectures", [None, ["BertModel"], "BertForSequenceClassification"])
+def test_a_reranker_whose_architecture_is_lost_is_no_embedding_model(tmp_path: Path, architectures: object) -> None:
+    path = make_reranker(tmp_path / "m", "bert")
+    config = msgspec.json.decode((path / "config.json").read_bytes())
+    write_json(path / "config.json", {**config, "architectures": architectures})
+    with pytest.raises(ModelError, match=r"leftover: classifier|is not a list of names"):
+        Embedder(str(path))
+
+
+def test_a_tokenizer_that_lost_its_template_is_refused(tmp_path: Path) -> None:
+    path = make_reranker(tmp_path / "m", "bert")
+    tokenizer = msgspec.json.decode((path / "tokenizer.json").read_bytes())
+    write_json(path / "tokenizer.json", {**tokenizer, "post_processor": None})
+    with pytest.raises(ModelError, match="no template for pairs"):
         Reranker(str(path))

@@ -14,7 +14,7 @@ from inlay.api.json_route import Body
 from inlay.api.repeated import LARGEST, RepeatedReplies
 from inlay.api.replies import Headers, Reply
 from inlay.errors import InlayError
-from inlay.requests import EmbedOptions, EmbedRequest, RankOptions, RankRequest, Result
+from inlay.requests import EmbedOptions, EmbedRequest, RankOptions, RankRequest, RankResult, Result
 from inlay.telemetry.metrics import Metrics
 
 C = TypeVar("C", bound=msgspec.Struct)
@@ -22,7 +22,7 @@ Q = TypeVar("Q", bound=EmbedRequest | RankRequest)
 R = TypeVar("R", bound=Result)
 
 CACHE_CONTROL = b"cache-control"
-NAMED_TRUNCATED = 64  # indices listed in the header
+NAMED_INDICES = 64  # indices listed in the header
 
 
 class DialectRoute(Generic[C, Q, R]):
@@ -85,7 +85,12 @@ def result_headers(result: Result) -> Headers:
         (b"x-inlay-cache", result.cache_status.encode()),
     ]
     if result.truncated:
-        more = ",..." if len(result.truncated) > NAMED_TRUNCATED else ""
-        listed = ",".join(str(index) for index in result.truncated[:NAMED_TRUNCATED])
-        headers.append((b"x-inlay-truncated", (listed + more).encode()))
+        headers.append((b"x-inlay-truncated", _listed(result.truncated)))
+    if isinstance(result, RankResult) and result.in_parts:
+        headers.append((b"x-inlay-in-parts", _listed(result.in_parts)))
     return headers
+
+
+def _listed(indices: list[int]) -> bytes:
+    more = ",..." if len(indices) > NAMED_INDICES else ""
+    return (",".join(str(index) for index in indices[:NAMED_INDICES]) + more).encode()

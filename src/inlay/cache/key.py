@@ -8,6 +8,7 @@ batch. Fields are prefixed with their length, so that no two lists of fields can
 
 from __future__ import annotations
 
+import hashlib
 from hashlib import sha256
 
 import numpy as np
@@ -41,6 +42,8 @@ class KeyMaker:
         fields = (KEY_VERSION, fingerprint.encode(), kind.encode())
         self._head_of_text, self._head_of_ids = _prefixed(*fields, b"text"), _prefixed(*fields, b"ids")
         self._head_of_pair = _prefixed(*fields, b"pair")
+        self._first: str | None = None
+        self._digest_of_first = sha256()
         self._tail_of_cut = _prefixed(truncate.encode(), b"%d" % max_tokens)
 
     def keys_of(self, content: Content) -> CacheKeys:
@@ -52,15 +55,26 @@ class KeyMaker:
             head, data = self._head_of_text, content.encode()
             most = len(data) * TOKENS_PER_BYTE + SPECIAL_TOKENS
         elif isinstance(content, Pair):
-            head, data = self._head_of_pair, _prefixed(content.first.encode(), content.second.encode())
-            most = self._max_tokens + 1  # how many special tokens a template has is not known here
+            return self._keys_of_pair(content)
         else:
             head, data = self._head_of_ids, np.array(content, dtype="<i8").tobytes()
             most = len(content)
         digest = sha256(head + len(data).to_bytes(8, "little"))
         digest.update(data)
+        return self._keys(digest, may_be_cut=most > self._max_tokens)
+
+    def _keys_of_pair(self, pair: Pair) -> CacheKeys:
+        """The first part, which many pairs share, is hashed once for all that come one after the other."""
+        if self._first is not pair.first:
+            self._digest_of_first = sha256(self._head_of_pair + _prefixed(pair.first.encode()))
+            self._first = pair.first
+        digest = self._digest_of_first.copy()
+        digest.update(_prefixed(pair.second.encode()))
+        return self._keys(digest, may_be_cut=True)  # how many special tokens a template has is not known here
+
+    def _keys(self, digest: hashlib._Hash, *, may_be_cut: bool) -> CacheKeys:
         whole = digest.digest()
-        if not self._is_cut or most <= self._max_tokens:
+        if not self._is_cut or not may_be_cut:
             return CacheKeys(whole, None)
         digest.update(self._tail_of_cut)
         return CacheKeys(whole, digest.digest())

@@ -17,6 +17,7 @@ def models(
     from rich.table import Table
 
     from inlay.cli.tables import print_table
+    from inlay.models.ranking import RERANKERS
     from inlay.models.registry import FAMILIES
     from inlay.models.source import locate, served_name
     from inlay.models.spec import read_spec
@@ -25,6 +26,8 @@ def models(
         table = Table("family", "pooling unless the checkpoint says", "for example")
         for family, row in FAMILIES.items():
             table.add_row(family, row.pooling, row.example)
+        for family, example in RERANKERS.items():
+            table.add_row(f"{family}, rerankers", "–", example)
     else:
         table = Table("model", "task", "family", "width", "layers", "max tokens", "pooling", "prompts", "Matryoshka")
         for name in model:

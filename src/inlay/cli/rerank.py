@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated
 
 import typer
@@ -10,8 +11,8 @@ import typer
 from inlay.cli.embedders import open_reranker
 from inlay.cli.options import with_settings
 from inlay.config import RERANK, Settings
-from inlay.errors import ConfigError
-from inlay.precompute.input_rows import read_rows
+from inlay.errors import ConfigError, InlayError
+from inlay.precompute.input_rows import Row, read_rows
 
 SHOWN_PROBLEMS = 20
 
@@ -37,24 +38,36 @@ def rerank(
     Rows are numbered as in the file. A row without a text is an error, as a list with a gap would look complete.
     """
     rows = list(read_rows(source, settings.input_format, settings.column))
-    problems = [f"row {row.number}: {row.problem}" for row in rows if row.problem is not None]
+    problems = [f"row {row.number}: {row.problem or 'has no text'}" for row in rows if row.problem or not row.text]
     if problems:
         more = f"; and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
-        raise ConfigError("; ".join(problems[:SHOWN_PROBLEMS]) + more)
+        raise ConfigError(f"{source}: " + "; ".join(problems[:SHOWN_PROBLEMS]) + more)
     if not rows:
         raise ConfigError(f"{source} has no documents")
     with open_reranker(model, settings, settings.cache) as reranker:
-        ranked = reranker.rank(
-            query,
-            [row.text for row in rows],
-            top_n=top_n,
-            instruction=settings.instruction,
-            long_documents=long_documents,
-            raw_scores=raw_scores,
-        )
+        try:
+            ranked = reranker.rank(
+                query,
+                [row.text for row in rows],
+                top_n=top_n,
+                instruction=settings.instruction,
+                long_documents=long_documents,
+                raw_scores=raw_scores,
+            )
+        except InlayError as error:
+            raise _of_row(error, rows) from error
     for one in ranked:
         row = rows[one.index]
         if as_json:
             typer.echo(json.dumps({"row": row.number, "score": one.score, "text": row.text}, ensure_ascii=False))
         else:
             typer.echo(f"{one.score:8.4f}  {row.number:6}  {' '.join(row.text.split())[:100]}")
+
+
+def _of_row(error: InlayError, rows: list[Row]) -> InlayError:
+    """An error of a document by the number of its row in the file."""
+    place = re.match(r"documents\[(\d+)\] ?", error.message)
+    if place is None:
+        return error
+    message = error.message[place.end() :].replace("long_documents to", "--long-documents to")
+    return type(error)(f"row {rows[int(place[1])].number} {message}")

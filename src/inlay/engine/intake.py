@@ -102,11 +102,13 @@ class Intake:
         failures: Failures = []
         done: list[Sequence] = []
         try:
-            for sequence, (ids, is_whole) in zip(wanted, self._encode(wanted), strict=True):
+            for sequence, encoded in zip(wanted, self._encode(wanted), strict=True):
                 if request.is_too_large:  # nothing of it will run
                     break
                 try:
-                    self._fill(sequence, ids, is_whole)
+                    if isinstance(encoded, InlayError):
+                        raise encoded
+                    self._fill(sequence, *encoded)
                 except InlayError as error:
                     failures.append((sequence, error))
                 else:
@@ -125,15 +127,21 @@ class Intake:
                 self._waiting_size -= _size_of(sequence.work for sequence in sequences)
             request.finish(done, failures)
 
-    def _encode(self, sequences: list[Sequence]) -> Iterator[tuple[IntArray, bool]]:
-        """Ids of each sequence, in order, and whether they are all; short texts go to the tokenizer together."""
+    def _encode(self, sequences: list[Sequence]) -> Iterator[tuple[IntArray, bool] | InlayError]:
+        """Ids of each sequence, in order, and whether they are all, or why there are none.
+
+        Short texts go to the tokenizer together.
+        """
         contents = [sequence.work.content for sequence in sequences]
         texts = [content for content in contents if isinstance(content, str) and len(content) <= PIECE]
         encoded = iter(self._tokenizer.encode_many(texts))
         for sequence in sequences:
             work = sequence.work
             if isinstance(work.content, Pair):
-                yield self._encode_pair(sequence, work.content)
+                try:
+                    yield self._encode_pair(sequence, work.content)
+                except InlayError as error:
+                    yield error
             elif not isinstance(work.content, str):
                 yield np.array(work.content, dtype=np.int64), True
             elif len(work.content) <= PIECE:

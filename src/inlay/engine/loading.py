@@ -179,12 +179,10 @@ def _probe(runner: Runner, tokenizer: Tokenizer, choice: Choice) -> Batch:
             raise ModelError(f"the head of {kind!r} gives what models.registry.OUTPUTS does not say: mend one of them")
     if any(None in given for given in payloads.values()):
         if choice.dtype_name == "float32":
-            raise ModelError(
-                f"the vectors of {runner.spec.name!r} are not finite: its weights are damaged; fetch it again"
-            )
+            raise ModelError(f"what {runner.spec.name!r} gives is not finite: its weights are damaged; fetch it again")
         raise ModelError(
-            f"{runner.spec.name!r} overflows in {choice.dtype_name}: its vectors are not finite. "
-            "Use --dtype bfloat16 or float32."
+            f"{runner.spec.name!r} overflows in {choice.dtype_name}, or its weights are damaged: what it gives is not "
+            f"finite. Use --dtype {'bfloat16 or float32' if choice.dtype_name == 'float16' else 'float32'} to see"
         )
     return batch
 

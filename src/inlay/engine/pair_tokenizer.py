@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from inlay.engine.tokenizer import Tokenizer
-from inlay.errors import ModelError
+from inlay.errors import ModelError, QueryTooLong
 from inlay.types import IntArray, Pair, Ranking, Truncate
 
 _PROBE = "a"
@@ -52,15 +52,19 @@ class BodyTokenizer(PairTokenizer):
 
     def __init__(self, tokenizer: Tokenizer, prefix: IntArray, suffix: IntArray) -> None:
         self._tokenizer = tokenizer
+        self._firsts = FirstPart(tokenizer)
         self._prefix, self._suffix = prefix, suffix
 
     def encode(self, pair: Pair, max_tokens: int, truncate: Truncate) -> EncodedPair:
         room = max(max_tokens - len(self._prefix) - len(self._suffix), 0)
+        first = self._firsts.ids_of(pair.first, room)
+        if len(first) >= room:
+            raise query_too_long(max_tokens)
         # In one: a document's first letters may become one token with what stands before them.
         body, is_whole = self._tokenizer.content_ids_up_to(pair.first + pair.second, room)
         num_tokens = len(self._prefix) + len(body) + len(self._suffix)
         ids = np.concatenate([self._prefix, body if truncate is Truncate.NONE else body[:room], self._suffix])
-        shared = len(self._prefix) + _common_length(self._tokenizer.content_ids(pair.first), body)
+        shared = len(self._prefix) + _common_length(first, body)
         return EncodedPair(ids, num_tokens, is_whole, None, min(shared, len(ids) - len(self._suffix)))
 
 
@@ -69,11 +73,12 @@ class SegmentTokenizer(PairTokenizer):
 
     def __init__(self, whole: Tokenizer, plain: Tokenizer, *, has_types: bool) -> None:
         self._tokenizer = plain
+        self._firsts = FirstPart(plain)
         self._has_types = has_types
         probe = plain.content_ids(_PROBE)
         ids, types = whole.pair_ids(_PROBE, _PROBE)
         places = [place for place in range(len(ids)) if np.array_equal(ids[place : place + len(probe)], probe)]
-        if len(places) != 2:
+        if len(places) != 2 or places[1] == places[0] + len(probe):
             raise ModelError("the tokenizer has no template for pairs: save it again with transformers")
         ends = [place + len(probe) for place in places]
         self._parts = ids[: places[0]], ids[ends[0] : places[1]], ids[ends[1] :]
@@ -82,8 +87,10 @@ class SegmentTokenizer(PairTokenizer):
 
     def encode(self, pair: Pair, max_tokens: int, truncate: Truncate) -> EncodedPair:
         room = max(max_tokens - self._num_special_tokens, 0)
-        first, is_whole = self._tokenizer.content_ids_up_to(pair.first, room)
-        second, is_second_whole = self._tokenizer.content_ids_up_to(pair.second, room)
+        first = self._firsts.ids_of(pair.first, room)
+        if truncate is Truncate.NONE and len(first) >= room:
+            raise query_too_long(max_tokens)
+        second, is_whole = self._tokenizer.content_ids_up_to(pair.second, room)
         num_tokens = len(first) + len(second) + self._num_special_tokens
         if truncate is not Truncate.NONE:
             first, second = _cut_longest_first(first, second, room)
@@ -92,7 +99,30 @@ class SegmentTokenizer(PairTokenizer):
         kinds = [int(kinds[-1]) if len(kinds) else 0 for kinds in self._types]
         lengths = [len(before) + len(first), len(between), len(second) + len(after)]
         types = np.repeat(np.array(kinds, dtype=np.int64), lengths) if self._has_types and any(kinds) else None
-        return EncodedPair(ids, num_tokens, is_whole and is_second_whole, types)
+        return EncodedPair(ids, num_tokens, is_whole, types)
+
+
+class FirstPart:
+    """The ids of the first part, which the pairs of a request share: read once where they come one after another."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._last: tuple[str, int, IntArray] | None = None
+
+    def ids_of(self, text: str, room: int) -> IntArray:
+        """All ids, or more than there is room for."""
+        last = self._last  # other threads may replace it meanwhile
+        if last is not None and last[0] == text and last[1] == room:
+            return last[2]
+        ids, _ = self._tokenizer.content_ids_up_to(text, room)
+        self._last = (text, room, ids)
+        return ids
+
+
+def query_too_long(max_tokens: int) -> QueryTooLong:
+    return QueryTooLong(
+        f"the query leaves no room for a document within the {max_tokens} tokens that this model takes: shorten it"
+    )
 
 
 def _cut_longest_first(first: IntArray, second: IntArray, room: int) -> tuple[IntArray, IntArray]:

@@ -71,9 +71,10 @@ class Runner:
             raise ModelError(f"{spec.path} is an int8 checkpoint: serve it with --dtype int8, or serve the original")
         files = weight_files(spec.path)
         self._guard = FileGuard(files if self.device.type == "cpu" else [])  # elsewhere nothing stays mapped
-        self._model = build_model(spec, files, choice.dtype, choice.device, self._stored)
         self._heads = {kind: make_head(kind, spec) for kind in {*spec.outputs, DENSE}}  # int8 is measured on vectors
-        for head in self._heads.values():
+        heads = self._heads.values()
+        self._model = build_model(spec, files, choice.dtype, choice.device, self._stored, heads)
+        for head in heads:
             head.load(files, choice.device)
         self._planner = Planner(spec, self._model, choice.dtype, choice.device)
         self._pieces: PieceDriver | None = None

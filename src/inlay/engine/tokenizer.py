@@ -17,7 +17,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from inlay.errors import ModelError
 from inlay.types import IntArray, Truncate
 
-_PROBE = "a"
+_PROBE, _UNKNOWN = "a", "\U000f0000"  # the latter is in no vocabulary
 PIECE = 1 << 16  # characters tokenised at a time: what the tokenizer needs beside a text is over 200 times its size
 MOST_PIECES = 4  # that a text is searched for a place to part it, before it is parted anywhere
 # Places where a tokenizer may part texts anyway, so that pieces have the tokens of the whole: behind a word that blanks
@@ -32,7 +32,8 @@ _PLACES = (
 class Tokenizer:
     """A checkpoint's `tokenizer.json`. Safe to call from many threads.
 
-    Special tokens that stand in a text are those tokens, as in transformers; or, if they are not taken, plain text.
+    Special tokens that stand in a text are those tokens, as in transformers; or, if they are not taken, plain text, and
+    where the tokenizer knows no other reading of it (as SentencePiece's may not), nothing.
     """
 
     def __init__(self, path: Path, *, takes_special_tokens: bool = True) -> None:
@@ -50,6 +51,7 @@ class Tokenizer:
         self._tokenizer.encode_special_tokens = not takes_special_tokens
         self._before, self._after = self._find_specials()
         self._num_before, self._num_after = len(self._before), len(self._after)
+        self._left_out = np.array([] if takes_special_tokens else self._special_ids(), dtype=np.int64)
         places = [pattern for pattern, shown in _PLACES if self._parts_at(shown)]
         self._between = re.compile("|".join(places))
 
@@ -94,14 +96,23 @@ class Tokenizer:
 
     def content_ids(self, text: str) -> IntArray:
         """Ids of a text without special tokens around it."""
-        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+        return self._plain(np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64))
 
     def content_ids_up_to(self, text: str, most: int) -> tuple[IntArray, bool]:
         """The same of a text of any length, and whether they are all: there are over `most` otherwise."""
         if len(text) <= PIECE:
             return self.content_ids(text), True
         ids, is_whole = self.encode_long(text, most, Truncate.END)
-        return ids[self._num_before : len(ids) - self._num_after], is_whole
+        return self._plain(ids[self._num_before : len(ids) - self._num_after]), is_whole
+
+    def _plain(self, ids: IntArray) -> IntArray:
+        return ids[~np.isin(ids, self._left_out)] if len(self._left_out) else ids
+
+    def _special_ids(self) -> list[int]:
+        """Ids of special tokens, but for the one that stands for what is not in the vocabulary."""
+        unknown = set(self._tokenizer.encode(_UNKNOWN, add_special_tokens=False).ids)
+        added = self._tokenizer.get_added_tokens_decoder()
+        return [number for number, token in added.items() if token.special and number not in unknown]
 
     def pair_ids(self, first: str, second: str) -> tuple[IntArray, IntArray]:
         """Ids and segment types of a pair, as the template of the tokenizer puts it."""

@@ -128,6 +128,7 @@ def _request_of(query: str, documents: Sequence[str], arguments: RankArguments) 
         raise InvalidInput(f"query is of type {type(query).__name__}: give a text", param="query")
     if isinstance(documents, str):
         raise InvalidInput("documents is one text: give a list of them", param="documents")
+    documents = list(documents)
     for index, document in enumerate(documents):
         if not isinstance(document, str):
             place = f"documents[{index}]"
@@ -140,7 +141,7 @@ def _request_of(query: str, documents: Sequence[str], arguments: RankArguments) 
         known = ", ".join(LongDocuments)
         raise InvalidInput(f"long_documents={long_documents!r} is not known: use {known}", param="long_documents")
     options = RankOptions(instruction=arguments.get("instruction"), long_documents=LongDocuments(long_documents))
-    return RankRequest(None, query, list(documents), options)
+    return RankRequest(None, query, documents, options)
 
 
 def _ranked(result: RankResult, arguments: RankArguments) -> list[Ranked]:

@@ -53,7 +53,7 @@ class Layer(nn.Module):
 class Bert(ForwardPass):
     WRAPPERS: ClassVar[tuple[str, ...]] = ("bert.", "roberta.")
     IS_CAUSAL: ClassVar[bool] = False
-    IGNORED: ClassVar[tuple[str, ...]] = ("pooler.", "embeddings.position_ids", "cls.", "lm_head.", "classifier.")
+    IGNORED: ClassVar[tuple[str, ...]] = ("pooler.", "embeddings.position_ids", "cls.", "lm_head.")
     RENAMES: ClassVar[Mapping[str, str]] = {
         "embeddings.LayerNorm.": "embeddings_norm.",
         "_embeddings.": "_table.",

@@ -6,12 +6,14 @@ is a `ModelError` that names it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
 
 from inlay.errors import ModelError
 from inlay.models.forward import ForwardPass
+from inlay.models.heads.head import Head
 from inlay.models.registry import forward_class
 from inlay.models.stored_int8 import StoredReport, expect_int8
 from inlay.models.weights import load_weights
@@ -19,9 +21,14 @@ from inlay.types import ModelSpec
 
 
 def build_model(
-    spec: ModelSpec, files: list[Path], dtype: torch.dtype, device: torch.device, stored: StoredReport | None = None
+    spec: ModelSpec,
+    files: list[Path],
+    dtype: torch.dtype,
+    device: torch.device,
+    stored: StoredReport | None = None,
+    heads: Collection[Head] = (),
 ) -> ForwardPass:
-    """The model of weight files; `stored` is the report of an int8 checkpoint."""
+    """The model of weight files, but for what heads read; `stored` is the report of an int8 checkpoint."""
     config = spec.path / "config.json"
     with torch.device("meta"):
         try:
@@ -32,5 +39,5 @@ def build_model(
             raise ModelError(f"{config} has no {error.args[0]!r}") from error
         except (TypeError, ValueError, RuntimeError) as error:
             raise ModelError(f"{config} does not describe a model: {error}") from error
-    load_weights(model, files, device)
+    load_weights(model, files, device, lambda name: any(head.reads(name) for head in heads))
     return model.eval()

@@ -77,7 +77,7 @@ class Layer(nn.Module):
 
 class Qwen3(Decoder):
     WRAPPERS: ClassVar[tuple[str, ...]] = ("model.",)
-    IGNORED: ClassVar[tuple[str, ...]] = ("lm_head.", "score.")
+    IGNORED: ClassVar[tuple[str, ...]] = ("lm_head.",)
 
     def __init__(self, config: Mapping[str, Any], dtype: torch.dtype) -> None:
         super().__init__(config, dtype)

@@ -13,13 +13,19 @@ from typing import Any
 
 from inlay.errors import InvalidInput, ModelError
 from inlay.models.objects import read_object
-from inlay.types import ModelSpec, Pair, Ranking
+from inlay.types import ModelSpec, Ranking
 
 POOLING, LOGIT_SCORE = "Pooling", "LogitScore"  # modules of sentence-transformers
 CLASSIFIER = "ForSequenceClassification"
 ONE_ROW, YES_NO = "score", "yes_no"  # layouts of a head behind a generative model
 # Families with a classifier of one label: the layout of its head.
 CLASSIFIERS = {"bert": "bert", "roberta": "roberta", "xlm-roberta": "roberta", "qwen3": ONE_ROW}
+RERANKERS = {  # by family, for example
+    "qwen3": "Qwen/Qwen3-Reranker-0.6B, -4B, -8B",
+    "bert": "cross-encoder/ms-marco-MiniLM-*",
+    "roberta": "cross-encoder/stsb-roberta-*",
+    "xlm-roberta": "BAAI/bge-reranker-base, -large, -v2-m3",
+}
 UNSAID_LABELS = 2  # as transformers has it
 _NAME = re.compile("rerank", re.IGNORECASE)
 # As the vendor's code writes them (huggingface.co/Qwen/Qwen3-Reranker-0.6B, README).
@@ -40,7 +46,7 @@ def read_ranking(
     if LOGIT_SCORE in modules:
         return _by_yes_and_no(family, name, _read_ids(modules[LOGIT_SCORE] / "config.json"))
     architectures = config.get("architectures") or []
-    if not all(isinstance(architecture, str) for architecture in architectures):
+    if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
         raise ModelError(f"config.json: architectures={architectures!r} is not a list of names")
     if POOLING not in modules and any(architecture.endswith(CLASSIFIER) for architecture in architectures):
         return _by_classifier(path, name, family, config)
@@ -59,18 +65,18 @@ def read_ranking(
     return _by_yes_and_no(family, name, (int(words["yes"]), int(words["no"])))
 
 
-def pair_of(spec: ModelSpec, query: str, document: str, instruction: str | None) -> Pair:
-    """What a reranker reads; `InvalidInput` for an instruction that it does not take."""
+def first_part(spec: ModelSpec, query: str, instruction: str | None) -> str:
+    """What a reranker reads before each document; `InvalidInput` for an instruction that it does not take."""
     ranking = spec.ranking
     if ranking is None:
         raise InvalidInput(f"model {spec.name!r} is no reranker: it gives vectors; name one that is", param="model")
     if ranking.template is None:
         if instruction is not None:
             raise InvalidInput(f"model {spec.name!r} takes no instructions; leave out the field", param="instruction")
-        return Pair(query, document)
+        return query
     before, _, after = ranking.template.partition("{query}")
     before = before.replace("{instruction}", ranking.instruction or "" if instruction is None else instruction)
-    return Pair(before + query + after.removesuffix("{document}"), document)
+    return before + query + after.removesuffix("{document}")
 
 
 def takes_instructions(spec: ModelSpec) -> bool:
@@ -106,7 +112,10 @@ def _read_ids(file: Path) -> tuple[int, int]:
     ids = read_object(file)
     if not {"true_token_id", "false_token_id"} <= ids.keys():
         raise ModelError(f"{file} does not say the ids of yes and no: fetch it again")
-    return int(ids["true_token_id"]), int(ids["false_token_id"])
+    yes, no = int(ids["true_token_id"]), int(ids["false_token_id"])
+    if min(yes, no) < 0 or yes == no:
+        raise ModelError(f"{file}: {yes} and {no} are not the ids of two tokens: fetch it again")
+    return yes, no
 
 
 def _ends_texts(tokenizer: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ holds much more than the finished weights. Missing and leftover tensors are erro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -44,14 +44,22 @@ def weight_files(path: Path) -> list[Path]:
     raise ModelError(f"{path} has no weights ({SINGLE}, {INDEX} or {PICKLED})")
 
 
-def load_weights(model: ForwardPass, files: list[Path], device: torch.device) -> None:
-    """Fill a model that was built on the meta device; each tensor takes the dtype of its parameter."""
+def load_weights(
+    model: ForwardPass,
+    files: list[Path],
+    device: torch.device,
+    is_read_elsewhere: Callable[[str], bool] = lambda name: False,
+) -> None:
+    """Fill a model that was built on the meta device; each tensor takes the dtype of its parameter.
+
+    Tensors that it does not know are an error, unless `is_read_elsewhere` knows their stored names.
+    """
     wanted = model.state_dict()
     found: dict[str, Tensor] = {}
     leftover: list[str] = []
-    for name, tensor in _wanted_tensors(files, wanted, model):
+    for stored_name, name, tensor in _wanted_tensors(files, wanted, model):
         if name not in wanted:
-            leftover.append(name)
+            leftover += [] if is_read_elsewhere(stored_name) else [name]
             continue
         if tensor.shape != wanted[name].shape:
             shapes = f"{list(tensor.shape)} in the file, {list(wanted[name].shape)} by config.json"
@@ -74,14 +82,14 @@ def read_tensors(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
 
 def _wanted_tensors(
     files: list[Path], wanted: Mapping[str, Tensor], model: ForwardPass
-) -> Iterator[tuple[str, Tensor]]:
+) -> Iterator[tuple[str, str, Tensor]]:
     for stored_name, tensor in read_tensors(files):
         name = model.attribute_name(stored_name)
         if name is None:
             continue
         if name in wanted and tensor.dtype != wanted[name].dtype:
             tensor = _convert(stored_name, tensor, wanted[name].dtype)
-        yield name, tensor
+        yield stored_name, name, tensor
 
 
 def _read_safetensors(file: Path) -> Iterator[tuple[str, Tensor]]:

@@ -10,9 +10,9 @@ import re
 
 import numpy as np
 
+from inlay.cache.key import KeyMaker
 from inlay.errors import ContextLengthExceeded
 from inlay.models.registry import OUTPUTS
-from inlay.requests import RankRequest
 from inlay.serving.items import Input, make_pair
 from inlay.types import SCORES, ModelSpec, Pair
 
@@ -24,10 +24,10 @@ def is_too_long(given: Input) -> bool:
     return isinstance(given.error, ContextLengthExceeded)
 
 
-def halves_of(given: Input, spec: ModelSpec, request: RankRequest) -> list[Input]:
+def halves_of(given: Input, spec: ModelSpec, maker: KeyMaker) -> list[Input]:
     """Both halves of a document; it alone, with an error that stays, where its query leaves no room for any part."""
     pair = given.content
-    if not isinstance(pair, Pair) or len(pair.second) * SHARE_OF_LIMIT <= spec.max_tokens:
+    if not isinstance(pair, Pair) or len(pair.second) <= max(spec.max_tokens // SHARE_OF_LIMIT, 1):
         given.error = ContextLengthExceeded(
             f"cannot be scored even in parts: the query takes nearly all of the {spec.max_tokens} tokens of this "
             "model; shorten the query"
@@ -37,7 +37,7 @@ def halves_of(given: Input, spec: ModelSpec, request: RankRequest) -> list[Input
     blank = _BLANK.search(pair.second, middle, middle + middle // 2)
     middle = middle if blank is None else blank.end()
     halves = (pair.second[:middle], pair.second[middle:])
-    return [make_pair(given.index, Pair(pair.first, half), spec, request) for half in halves if half]
+    return [make_pair(given.index, Pair(pair.first, half), maker) for half in halves if half]
 
 
 def take_best(given: Input, parts: list[Input]) -> None:
@@ -47,6 +47,7 @@ def take_best(given: Input, parts: list[Input]) -> None:
         return
     decode = OUTPUTS[SCORES].decode
     given.payloads[SCORES] = max((part.payloads[SCORES] for part in parts), key=lambda payload: np.max(decode(payload)))
+    given.is_in_parts = True
     given.num_tokens = sum(part.num_tokens for part in parts)
     given.is_cached = all(part.is_cached for part in parts)
     given.queue_seconds = max(part.queue_seconds for part in parts)

@@ -15,7 +15,7 @@ from msgspec import Struct
 from inlay.cache.key import CacheKeys, KeyMaker
 from inlay.errors import InlayError, InvalidInput
 from inlay.models.prompts import prompt_of
-from inlay.models.ranking import pair_of
+from inlay.models.ranking import first_part
 from inlay.models.registry import OUTPUTS
 from inlay.requests import EmbedOptions, EmbedRequest, EmbedResult, RankRequest, RankResult
 from inlay.serving.shaping import shape_vectors
@@ -33,6 +33,7 @@ class Input(Struct, eq=False):
     num_tokens: int = 0  # filled with a payload
     is_truncated: bool = False  # filled with a payload
     is_cached: bool = False  # did all payloads come from a cache
+    is_in_parts: bool = False  # of a document that counts as the best of its parts
     queue_seconds: float = 0.0
     model_seconds: float = 0.0
     error: InlayError | None = None  # filled by whoever failed
@@ -73,24 +74,42 @@ def check_options(spec: ModelSpec, options: EmbedOptions) -> None:
         )
 
 
+def check_query(request: RankRequest) -> None:
+    """Refuse a query, or a task, that no document can be scored against."""
+    if not request.query:
+        raise InvalidInput("query is empty: send a text", param="query")
+    for field, text in (("query", request.query), ("instruction", request.options.instruction or "")):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInput(
+                f"{field} is not valid Unicode (a lone surrogate): send well-formed text", param=field
+            ) from error
+
+
 def make_pairs(spec: ModelSpec, request: RankRequest) -> list[Input]:
     """An `Input` for each document with the query; one that cannot have a key carries its error."""
+    first = first_part(spec, request.query, request.options.instruction)
+    maker = pair_key_maker(spec, request)
     inputs = []
     for index, document in enumerate(request.documents):
-        pair = pair_of(spec, request.query, document, request.options.instruction)
-        given = make_pair(index, pair, spec, request)
+        given = make_pair(index, Pair(first, document), maker)
         if not document:
             given.error = InvalidInput("is empty: send a text, or leave it out")
         inputs.append(given)
     return inputs
 
 
-def make_pair(index: int, pair: Pair, spec: ModelSpec, request: RankRequest) -> Input:
+def pair_key_maker(spec: ModelSpec, request: RankRequest) -> KeyMaker:
+    """Of the scores that a request asks for."""
+    return KeyMaker(spec.fingerprint, f"{SCORES}.{OUTPUTS[SCORES].version}", request.options.truncate, spec.max_tokens)
+
+
+def make_pair(index: int, pair: Pair, maker: KeyMaker) -> Input:
     """The `Input` of a pair."""
     given = Input(index, pair)
-    kind = f"{SCORES}.{OUTPUTS[SCORES].version}"
     try:
-        given.keys[SCORES] = KeyMaker(spec.fingerprint, kind, request.options.truncate, spec.max_tokens).keys_of(pair)
+        given.keys[SCORES] = maker.keys_of(pair)
     except UnicodeEncodeError:
         given.error = InvalidInput("is not valid Unicode (a lone surrogate): send well-formed text")
     return given
@@ -182,7 +201,8 @@ def make_result(spec: ModelSpec, options: EmbedOptions, inputs: list[Input]) -> 
 def make_rank_result(spec: ModelSpec, inputs: list[Input]) -> RankResult:
     """The scores of inputs that all have them, with usage and times."""
     payloads = b"".join([given.payloads[SCORES] for given in inputs])
-    return RankResult(**_told_of(spec, inputs), logits=np.frombuffer(payloads, dtype="<f4"))
+    in_parts = [given.index for given in inputs if given.is_in_parts]
+    return RankResult(**_told_of(spec, inputs), logits=np.frombuffer(payloads, dtype="<f4"), in_parts=in_parts)
 
 
 def _told_of(spec: ModelSpec, inputs: list[Input]) -> dict[str, Any]:

@@ -10,19 +10,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from inlay.cache.tiers import Cache
-from inlay.errors import InvalidInput, ShuttingDown
+from inlay.errors import QueryTooLong, ShuttingDown
 from inlay.requests import EmbedRequest, EmbedResult, LongDocuments, RankRequest, RankResult, Request
 from inlay.serving.chunks import halves_of, is_too_long, take_best
 from inlay.serving.flights import Flights
 from inlay.serving.items import (
     Input,
     check_options,
+    check_query,
     is_entry_of,
     keys_of,
     make_inputs,
     make_pairs,
     make_rank_result,
     make_result,
+    pair_key_maker,
     take_entries,
 )
 from inlay.serving.router import Router
@@ -61,8 +63,7 @@ class Service:
     async def rank(self, request: RankRequest) -> RankResult:
         """Scores for all documents, or the error of the first that has none."""
         self._refuse_closed()
-        if not request.query:
-            raise InvalidInput("query is empty: send a text", param="query")
+        check_query(request)
         worker = self._router.ranker(request.model)
         inputs = make_pairs(worker.spec, request)
         is_chunked = request.options.long_documents is LongDocuments.BEST_CHUNK
@@ -70,18 +71,20 @@ class Service:
         if is_chunked:
             await self._rank_parts(worker, [given for given in inputs if is_too_long(given)], request)
         for given in inputs:
+            if isinstance(given.error, QueryTooLong):
+                raise QueryTooLong(given.error.message, param="query")
             if given.error is not None:
                 raise given.error.for_input(given.index)
         return make_rank_result(worker.spec, inputs)
 
     async def _rank_parts(self, worker: Worker, documents: list[Input], request: RankRequest) -> None:
         """Score documents that were too long, part by part."""
-        spec = worker.spec
-        parts = {given: halves_of(given, spec, request) for given in documents}
+        spec, maker = worker.spec, pair_key_maker(worker.spec, request)
+        parts = {given: halves_of(given, spec, maker) for given in documents}
         while waiting := [part for own in parts.values() for part in own if not part.is_answered and not part.error]:
             await self._answer(worker, waiting, request, is_patient=True)
             for given, own in parts.items():
-                halved = [halves_of(part, spec, request) if is_too_long(part) else [part] for part in own]
+                halved = [halves_of(part, spec, maker) if is_too_long(part) else [part] for part in own]
                 parts[given] = [part for half in halved for part in half]
         for given, own in parts.items():
             take_best(given, own)

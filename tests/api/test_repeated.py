@@ -10,7 +10,8 @@ from inlay.requests import EmbedResult
 
 
 def result_of(num_hits: int = 1) -> EmbedResult:
-    return EmbedResult("m", "f", np.zeros((1, 2), np.float32), [3], 3, num_hits, [], 0.0, 0.0, {})
+    vectors = np.zeros((1, 2), np.float32)
+    return EmbedResult("m", "f", [3], 3, num_hits, [], 0.0, 0.0, vectors=vectors, others={})
 
 
 def test_a_body_gets_its_reply_again_with_headers_of_its_own() -> None:
@@ -20,7 +21,8 @@ def test_a_body_gets_its_reply_again_with_headers_of_its_own() -> None:
     first, result = kept.find(b"body") or (None, None)
     assert first is not None
     assert (first.body, first.status) == (b"reply", 200)
-    assert result is given
+    assert (result.model, result.num_tokens, result.cache_status) == ("m", 3, "hit")
+    assert not hasattr(result, "vectors"), "what is only counted keeps no vectors"
     first.headers.append((b"x-request-id", b"1"))
     second, _ = kept.find(b"body") or (None, None)
     assert second is not None

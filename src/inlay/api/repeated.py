@@ -37,7 +37,8 @@ class RepeatedReplies:
         size = len(body) + len(reply.body) + OVERHEAD
         if size > LARGEST or size > self._most_bytes or result.cache_status != "hit" or body in self._kept:
             return
-        self._kept[body] = (reply.body, [*reply.headers], result)
+        told = Result(*(getattr(result, name) for name in Result.__struct_fields__))  # without its vectors
+        self._kept[body] = (reply.body, [*reply.headers], told)
         self.num_bytes += size
         while self.num_bytes > self._most_bytes:
             oldest = next(iter(self._kept))

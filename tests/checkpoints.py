@@ -39,9 +39,19 @@ BERT = {
     "max_position_embeddings": 514,
     "layer_norm_eps": 1e-12,
 }
+DISTILBERT = {
+    "vocab_size": 160,
+    "dim": 48,
+    "hidden_dim": 96,
+    "n_layers": 3,
+    "n_heads": 4,
+    "max_position_embeddings": 514,
+}
+BERT_TOKENS = ("bert", "distilbert")  # families whose texts lie between [CLS] and [SEP]
 CONFIGS = {
     "qwen3": lambda: transformers.Qwen3Config(**QWEN3),
     "bert": lambda: transformers.BertConfig(**BERT, pad_token_id=0),
+    "distilbert": lambda: transformers.DistilBertConfig(**DISTILBERT, pad_token_id=0),
     "roberta": lambda: transformers.RobertaConfig(**BERT, pad_token_id=1, type_vocab_size=1),
     "xlm-roberta": lambda: transformers.XLMRobertaConfig(**BERT, pad_token_id=1, type_vocab_size=1),
 }
@@ -78,7 +88,7 @@ def make_checkpoint(
             parameter.data = parameter.data.bfloat16().float()
     model.save_pretrained(path, max_shard_size=shard)
     make_tokenizer(family).save(str(path / "tokenizer.json"))
-    token = {"qwen3": "<|endoftext|>", "bert": "[PAD]"}.get(family, "<pad>")
+    token = {"qwen3": "<|endoftext|>", **dict.fromkeys(BERT_TOKENS, "[PAD]")}.get(family, "<pad>")
     write_json(path / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": token})
     write_layout(path, family, pooling, config.hidden_size, max_seq_length, prompts)
     return path
@@ -114,7 +124,7 @@ def make_tokenizer(family: str) -> Tokenizer:
     if family == "qwen3":
         specials, unknown = ["<|endoftext|>", "<unk>"], "<unk>"
         single = "$A <|endoftext|>"
-    elif family == "bert":
+    elif family in BERT_TOKENS:
         specials, unknown = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"], "[UNK]"
         single = "[CLS] $A [SEP]"
     else:

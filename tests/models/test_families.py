@@ -128,7 +128,7 @@ def test_sentence_transformers_gives_the_same_from_texts(checkpoint: Checkpoint,
 def test_names_of_attributes_are_not_renamed_again(family: str) -> None:
     """An int8 checkpoint is written under them, and loaded like any other."""
     with torch.device("meta"):
-        model = forward_class(family)(CONFIGS[family]().to_dict(), torch.float32)
+        model = forward_class(family)(FAMILIES[family].standard(CONFIGS[family]().to_dict()), torch.float32)
     for name in model.state_dict():
         assert model.attribute_name(name) == name
 

@@ -79,7 +79,8 @@ class Bert(ForwardPass):
         self.first_position = first_position_of(config)
         self.word_table = Table(config["vocab_size"], width, dtype)
         self.position_table = Table(config["max_position_embeddings"], width, dtype)
-        self.token_type_table = Table(config["type_vocab_size"], width, dtype)
+        num_types = config["type_vocab_size"]
+        self.token_type_table = Table(num_types, width, dtype) if num_types else None
         self.embeddings_norm = LayerNorm(width, config["layer_norm_eps"])
         layers = [Layer(config, dtype, number) for number in range(config["num_hidden_layers"])]
         for norm, layer in zip([self.embeddings_norm, *(layer.down_norm for layer in layers)], layers, strict=False):
@@ -88,8 +89,8 @@ class Bert(ForwardPass):
 
     def forward(self, plan: Plan) -> Tensor:
         positions = self.position_table.weight[self.first_position :]
-        types = self.token_type_table.weight, plan.types
-        stream = plan.stream(look_up((self.word_table.weight, plan.ids), (positions, plan.positions), types))
+        types = [] if self.token_type_table is None else [(self.token_type_table.weight, plan.types)]
+        stream = plan.stream(look_up((self.word_table.weight, plan.ids), (positions, plan.positions), *types))
         x = self.embeddings_norm(stream)
         for layer in self.layers:
             x = layer(x, stream, plan)

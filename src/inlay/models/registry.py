@@ -6,8 +6,8 @@ Knows no torch until `forward_class` or `make_head` is called.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,15 @@ class Family:
     instruction_template: str | None = None
     smallest_dimension: int | None = None  # trained with Matryoshka down to here
     outputs: tuple[str, ...] = (DENSE,)  # the kinds that its heads give, see `OUTPUTS`
+    words: Mapping[str, str] = field(default_factory=dict)  # of config.json: the usual word → the family's own
+    unsaid: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # what its config.json leaves out, as it is the same for all
+
+    def standard(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """config.json in the usual words; `KeyError` for one of the family's own that is missing."""
+        own = {usual: config[word] for usual, word in self.words.items() if usual not in config}
+        return {**self.unsaid, **own, **config}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,20 @@ FAMILIES = {
         smallest_dimension=32,
     ),
     "bert": replace(_BERT, example="demo (all-MiniLM-L6-v2), BAAI/bge-*-en-v1.5, intfloat/e5-*, thenlper/gte-*"),
+    "distilbert": replace(
+        _BERT,
+        forward="inlay.models.distilbert:DistilBert",
+        forward_version=1,
+        example="sentence-transformers/msmarco-distilbert-*, multi-qa-distilbert-*",
+        words={
+            "hidden_size": "dim",
+            "intermediate_size": "hidden_dim",
+            "num_hidden_layers": "n_layers",
+            "num_attention_heads": "n_heads",
+            "hidden_act": "activation",
+        },
+        unsaid={"layer_norm_eps": 1e-12, "type_vocab_size": 0},
+    ),
     "roberta": _BERT,
     "xlm-roberta": replace(_BERT, example="BAAI/bge-m3 (dense), intfloat/multilingual-e5-*"),
 }

@@ -34,6 +34,7 @@ _LARGEST = {  # of each size
     "max_position_embeddings": 1 << 24,
     "type_vocab_size": 1 << 12,
 }
+_MAY_BE_NONE = {"type_vocab_size"}  # families without token types
 _POOLING_FLAGS = {
     "pooling_mode_lasttoken": Pooling.LAST,
     "pooling_mode_mean_tokens": Pooling.MEAN,
@@ -57,6 +58,7 @@ def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
         raise ModelError(f"{path} has no config.json: it is not the directory of a checkpoint")
     family_name = str(config.get("model_type"))
     family = family_of(family_name)
+    config = family.standard(config)
     _refuse_sizes(config)
     modules = _read_modules(path)
     _refuse_taggers(config, modules)
@@ -96,8 +98,9 @@ def _refuse_sizes(config: Mapping[str, Any]) -> None:
     """Refuse what no checkpoint has, before anything is built of it."""
     for name, most in _LARGEST.items():
         value = config.get(name)
-        if value is not None and not (isinstance(value, int) and 0 < value <= most):
-            raise ModelError(f"config.json: {name}={value!r} is not a number from 1 to {most}")
+        least = 0 if name in _MAY_BE_NONE else 1
+        if value is not None and not (isinstance(value, int) and least <= value <= most):
+            raise ModelError(f"config.json: {name}={value!r} is not a number from {least} to {most}")
 
 
 def _refuse_taggers(config: Mapping[str, Any], modules: Mapping[str, Path]) -> None:

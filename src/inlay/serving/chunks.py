@@ -36,8 +36,9 @@ def halves_of(given: Input, spec: ModelSpec, maker: KeyMaker) -> list[Input]:
     middle = len(pair.second) // 2
     blank = _BLANK.search(pair.second, middle, middle + middle // 2)
     middle = middle if blank is None else blank.end()
-    halves = (pair.second[:middle], pair.second[middle:])
-    return [make_pair(given.index, Pair(pair.first, half), maker) for half in halves if half]
+    halves = [pair.second[:middle], pair.second[middle:]]
+    said = [half for half in halves if half.strip()] or halves[:1]  # blanks alone are no part of a document
+    return [make_pair(given.index, Pair(pair.first, half), maker) for half in said]
 
 
 def take_best(given: Input, parts: list[Input]) -> None:

@@ -172,6 +172,20 @@ def test_segment_types_are_left_out_where_the_tokenizer_gives_none(tmp_path: Pat
     assert np.abs(np.array(found) - with_types).max() > 0.1
 
 
+def test_segment_types_are_left_out_where_the_model_has_one(tmp_path: Path) -> None:
+    """Whatever the tokenizer's template says."""
+    path = make_reranker(tmp_path / "m", "roberta")
+    tokenizer = msgspec.json.decode((path / "tokenizer.json").read_bytes())
+    parts = [part.get("Sequence", {}) for part in tokenizer["post_processor"]["pair"]]
+    (second,) = [part for part in parts if part.get("id") == "B"]
+    second["type_id"] = 1
+    with Reranker(str(path), dtype="float32", cache="none") as reranker:
+        expected = logits_of(reranker, QUERY, DOCUMENTS)
+    write_json(path / "tokenizer.json", tokenizer)
+    with Reranker(str(path), dtype="float32", cache="none") as reranker:
+        assert logits_of(reranker, QUERY, DOCUMENTS) == expected
+
+
 @pytest.mark.parametrize("family", CLASSIFIERS)
 def test_cross_encoders_give_what_sentence_transformers_does_also_where_both_are_cut(
     tmp_path: Path, family: str

@@ -99,7 +99,7 @@ def _by_classifier(path: Path, name: str, family: str, config: Mapping[str, Any]
     layout = CLASSIFIERS[family]
     if layout == ONE_ROW:
         return Ranking(layout, _BODY, _PREFIX, _SUFFIX, _INSTRUCTION)
-    return Ranking(layout, has_types=_has_types(path))
+    return Ranking(layout, has_types=config.get("type_vocab_size", 0) > 1 and _has_types(path))
 
 
 def _has_types(path: Path) -> bool:

@@ -26,7 +26,7 @@ class EncodedPair:
     ids: IntArray  # [L]; cut to the limit where that was asked for
     num_tokens: int  # without a cut; more than the limit for a very long one
     is_whole: bool  # is that number exact
-    types: IntArray | None = None  # [L], 0 in the first segment and 1 in the second; None: all 0
+    types: IntArray | None = None  # [L], which segment each is of, as the template says; None: all 0
     prefix_length: int = 0  # ids that do not depend on the document
 
 
@@ -82,7 +82,8 @@ class SegmentTokenizer(PairTokenizer):
             raise ModelError("the tokenizer has no template for pairs: save it again with transformers")
         ends = [place + len(probe) for place in places]
         self._parts = ids[: places[0]], ids[ends[0] : places[1]], ids[ends[1] :]
-        self._types = [types[slice(*span)] for span in ((0, ends[0]), (ends[0], places[1]), (places[1], len(ids)))]
+        self._types = types[: places[0]], types[ends[0] : places[1]], types[ends[1] :]
+        self._own_types = types[places]  # [2], of the segments themselves
         self._num_special_tokens = sum(map(len, self._parts))
 
     def encode(self, pair: Pair, max_tokens: int, truncate: Truncate) -> EncodedPair:
@@ -96,10 +97,15 @@ class SegmentTokenizer(PairTokenizer):
             first, second = _cut_longest_first(first, second, room)
         before, between, after = self._parts
         ids = np.concatenate([before, first, between, second, after])
-        kinds = [int(kinds[-1]) if len(kinds) else 0 for kinds in self._types]
-        lengths = [len(before) + len(first), len(between), len(second) + len(after)]
-        types = np.repeat(np.array(kinds, dtype=np.int64), lengths) if self._has_types and any(kinds) else None
-        return EncodedPair(ids, num_tokens, is_whole, types)
+        return EncodedPair(ids, num_tokens, is_whole, self._types_of(len(first), len(second)))
+
+    def _types_of(self, first: int, second: int) -> IntArray | None:
+        """Of all ids, for segments of so many."""
+        if not self._has_types:
+            return None
+        before, between, after = self._types
+        own = np.repeat(self._own_types, (first, second))
+        return np.concatenate([before, own[:first], between, own[first:], after])
 
 
 class FirstPart:

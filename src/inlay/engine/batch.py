@@ -61,12 +61,16 @@ def pack(sequences: list[Sequence]) -> Batch:
     unique = [np.frombuffer(ids, dtype=np.int64) for ids in row_of]
     lengths = [len(ids) for ids in unique]
     pairs = {row: sequence.types for row, sequence in zip(rows, ordered, strict=True) if sequence.types is not None}
-    types = [pairs.get(row, np.zeros(length, dtype=np.int64)) for row, length in enumerate(lengths)]
     return Batch(
         sequences=ordered,
         rows=rows,
         ids=np.concatenate(unique),
         positions=np.concatenate([np.arange(length, dtype=np.int64) for length in lengths]),
         offsets=np.array([0, *accumulate(lengths)], dtype=np.int64),
-        types=np.concatenate(types) if pairs else None,
+        types=_types_of(pairs, lengths) if pairs else None,
     )
+
+
+def _types_of(pairs: dict[int, IntArray], lengths: list[int]) -> IntArray:
+    """Of all places of a batch; those that are no pairs have one segment."""
+    return np.concatenate([pairs.get(row, np.zeros(length, dtype=np.int64)) for row, length in enumerate(lengths)])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from checkpoints import CONFIGS, make_checkpoint
 from hypothesis import settings
 from servers import RunningServer
@@ -14,13 +15,13 @@ from servers import RunningServer
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported, which transformers does, too
 settings.register_profile("inlay", deadline=None)  # how fast a machine is decides no test
 settings.load_profile("inlay")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    import torch
-
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from itertools import pairwise
@@ -96,6 +97,9 @@ class FakeRunner:
             self._run(batch)
         return batch
 
+    def is_done(self, launched: Batch) -> bool:
+        return True
+
     def is_divisible(self, batch: Batch) -> bool:
         return len(batch.offsets) == 2 and batch.num_tokens > self.longest_whole
 
@@ -123,6 +127,27 @@ class FakeRunner:
             raise ValueError("poison")
         if batch.num_tokens > self.max_tokens or HEAVY in batch.ids:
             raise OutOfMemory("no memory")
+
+
+class QueuedRunner(FakeRunner):
+    """A device that runs what was launched one after the other, each batch for so many seconds, as a GPU does."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(is_asynchronous=True)
+        self.seconds = seconds
+        self._free = 0.0
+        self._ends: dict[int, float] = {}
+
+    def launch(self, batch: Batch) -> Batch:
+        self._free = self._ends[id(batch)] = max(time.monotonic(), self._free) + self.seconds
+        return super().launch(batch)
+
+    def is_done(self, launched: Batch) -> bool:
+        return time.monotonic() >= self._ends[id(launched)]
+
+    def collect(self, launched: Batch) -> dict[str, list[bytes | None]]:
+        time.sleep(max(self._ends[id(launched)] - time.monotonic(), 0))
+        return super().collect(launched)
 
 
 def make_engine(

@@ -46,14 +46,13 @@ def test_no_step_of_a_forward_pass_waits_for_the_device(
         model = forward_class(spec.family)(spec.config, torch.bfloat16)
     model.prepare()
     batch = pack([sequence_of([1, 2, 3]), sequence_of([4, 5]), sequence_of([6, 7, 8])])
-    layout = Layout.of(batch.offsets, META)
     spec = replace(spec, pooling=pooling)
     planner = Planner(spec, model, torch.bfloat16, META)
     for head in (make_head(kind, spec) for kind in spec.outputs):
-        planned = planner.plan(batch, layout, needs_all_rows=head.needs_all_rows)
+        planned = planner.plan(batch, needs_all_rows=head.needs_all_rows)
         with torch.inference_mode(), NothingWaits():
             hidden = model(planned.plan)
-            given = head(hidden if head.needs_all_rows else planned.pooled_rows(hidden), layout)
+            given = head(hidden if head.needs_all_rows else planned.pooled_rows(hidden), planned.layout)
         assert len(given) >= 3
 
 
@@ -83,10 +82,10 @@ def test_the_memory_efficient_kernel_gets_what_it_takes(is_causal: bool) -> None
 def test_flash_attention_is_asked_only_for_what_it_does(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, head_dim: int, capability: tuple[int, int], is_flash: bool
 ) -> None:
-    attention_module._has_flash.cache_clear()
+    attention_module.has_flash.cache_clear()
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert attention_module._has_flash(torch.device("cuda"), dtype, head_dim) is is_flash
-    attention_module._has_flash.cache_clear()
+    assert attention_module.has_flash(torch.device("cuda"), dtype, head_dim) is is_flash
+    attention_module.has_flash.cache_clear()
 
 
 def test_a_sequence_without_rows_is_passed_over() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from asking import Asked, Receiver, embed
-from fakes import HEAVY, INFINITE, POISON, SPEC, FakeRunner, make_engine
+from fakes import HEAVY, INFINITE, POISON, SPEC, FakeRunner, QueuedRunner, make_engine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -185,6 +185,21 @@ def test_the_next_batch_is_sent_before_an_asynchronous_one_is_collected() -> Non
     embed(worker, [[1] * length for length in (3, 5, 6, 7)])
     launches = [event for event in runner.events if event.startswith("launch")]
     assert runner.events.index(launches[1]) < runner.events.index(launches[0].replace("launch", "collect"))
+    worker.close()
+
+
+def test_who_comes_while_a_batch_runs_is_in_the_next_one_though_others_wait() -> None:
+    runner = QueuedRunner(seconds=0.3)
+    worker = make_worker(runner, max_batch_tokens=8)
+    embed(worker, [[1] * 8])  # how long such a batch takes is learnt
+    bulk, late = Receiver(), Receiver()
+    bulk.submit(worker, [Asked([number] * 8) for number in range(2, 6)])
+    wait_until(lambda: runner.events.count("launch 8") == 2)
+    late.submit(worker, [Asked([9])])
+    late.wait(1)
+    bulk.wait(4)
+    launches = [event for event in runner.events if event.startswith("launch")]
+    assert launches.index("launch 1") <= 2, "the next batch was formed too early"
     worker.close()
 
 

@@ -32,14 +32,18 @@ from inlay.engine.unanswered import Unanswered
 from inlay.errors import ModelError
 from inlay.models.registry import OUTPUTS
 from inlay.models.stored_int8 import read_report
+from inlay.ops.dispatch import why_no_gpu_kernels
 from inlay.ops.native import kernels_name
 from inlay.ops.threads import choose_threads
 from inlay.telemetry.logs import get_logger
-from inlay.types import DENSE, ModelSpec, Priority, Truncate, Work
+from inlay.types import DENSE, IntArray, ModelSpec, Priority, Truncate, Work
 
 log = get_logger("engine")
 
-BATCH_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 16384}  # enough rows for full speed, short enough to wait for
+BATCH_TOKENS = {"cpu": 1024, "mps": 4096}  # enough rows for full speed, short enough to wait for
+GPU_BATCH_SECONDS = 0.025  # what a batch of a GPU takes, as long as its tokens are within these
+FEWEST_GPU_TOKENS, MOST_GPU_TOKENS = 2048, 32768
+MEASURED_TOKENS, MEASURED_LENGTH = 8192, 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engi
     probe = _probe(runner, tokenizer, choice)
     if choice.device.type == "cpu":
         give_back_freed_memory()
-    budgets = _budgets_of(choice, settings)
+    budgets = _budgets_of(runner, settings)
     _log_quantised(runner)
     log.info(
         "model loaded",
@@ -119,12 +123,26 @@ def _assemble(
     return Engine(runner, unanswered, intake, queue, loop)
 
 
-def _budgets_of(choice: Choice, settings: Settings) -> dict[str, int]:
+def _budgets_of(runner: Runner, settings: Settings) -> dict[str, int]:
     """What is not asked for is chosen by the device and the number of cores."""
-    return {
-        "max_batch_tokens": settings.max_batch_tokens or BATCH_TOKENS[choice.device.type],
-        "tokenizer_threads": settings.tokenizer_threads or max(1, min(4, (os.cpu_count() or 2) // 2)),
-    }
+    cores = os.cpu_count() or 2
+    is_cuda = runner.device.type == "cuda"
+    tokens = settings.max_batch_tokens or (_gpu_batch_tokens(runner) if is_cuda else BATCH_TOKENS[runner.device.type])
+    threads = min(8, cores - 2) if is_cuda else min(4, cores // 2)
+    return {"max_batch_tokens": tokens, "tokenizer_threads": settings.tokenizer_threads or max(1, threads)}
+
+
+def _gpu_batch_tokens(runner: Runner) -> int:
+    """So many that a batch takes `GPU_BATCH_SECONDS`, by a batch that is timed here."""
+    length = min(MEASURED_LENGTH, runner.spec.max_tokens)
+    lists = np.random.default_rng(0).integers(0, runner.spec.vocab_rows, (MEASURED_TOKENS // length, length))
+    batch = pack([_sequence(number, "", ids, runner.spec) for number, ids in enumerate(lists)])
+    for _ in range(2):  # the first warms up
+        began = time.monotonic()
+        runner.collect(runner.launch(batch))
+        seconds = time.monotonic() - began
+    tokens = int(batch.num_tokens / seconds * GPU_BATCH_SECONDS)
+    return min(max(1 << (tokens.bit_length() - 1), FEWEST_GPU_TOKENS), MOST_GPU_TOKENS)
 
 
 def _warn_of_ids(tokenizer: Tokenizer, spec: ModelSpec) -> None:
@@ -158,7 +176,10 @@ def _tidy_memory(intake: Intake) -> None:
 def _kernels(choice: Choice) -> str:
     """What runs on the device; on a CPU without compiled kernels also a warning."""
     if choice.device.type != "cpu":
-        return "torch"
+        why = why_no_gpu_kernels(choice.device)
+        if why is not None:
+            log.warning("torch's operators compute, which is slower than Inlay's kernels", because=why)
+        return "torch" if why is not None else "triton"
     name = kernels_name()
     if name == "torch":
         log.warning(
@@ -191,10 +212,11 @@ def _sequences(
     texts: list[str], tokenizer: Tokenizer, spec: ModelSpec, outputs: tuple[str, ...] = (DENSE,)
 ) -> list[Sequence]:
     """Texts with ids that the model has rows for."""
-    sequences = []
-    for number, (text, ids) in enumerate(zip(texts, tokenizer.encode_many(texts), strict=True)):
-        work = Work(number, text, Truncate.END, spec.max_tokens, outputs=outputs)
-        sequence = Sequence(work, lambda answers: None, time.monotonic(), Priority.NORMAL)
-        sequence.ids = tokenizer.cut(np.minimum(ids, spec.vocab_rows - 1), spec.max_tokens, Truncate.END)
-        sequences.append(sequence)
-    return sequences
+    lists = (np.minimum(ids, spec.vocab_rows - 1) for ids in tokenizer.encode_many(texts))
+    cut = (tokenizer.cut(ids, spec.max_tokens, Truncate.END) for ids in lists)
+    return [_sequence(*numbered, ids, spec, outputs) for numbered, ids in zip(enumerate(texts), cut, strict=True)]
+
+
+def _sequence(number: int, text: str, ids: IntArray, spec: ModelSpec, outputs: tuple[str, ...] = (DENSE,)) -> Sequence:
+    work = Work(number, text, Truncate.END, spec.max_tokens, outputs=outputs)
+    return Sequence(work, lambda answers: None, time.monotonic(), Priority.NORMAL, ids)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from inlay.engine.batch import Batch, Sequence, pack
+from inlay.engine.pace import Pace
 from inlay.engine.queue import SequenceQueue
 from inlay.engine.stats import EngineStats
 from inlay.engine.unanswered import Unanswered, failed
@@ -25,6 +26,8 @@ from inlay.types import Answer, Failure, ModelSpec
 log = get_logger("engine")
 
 IDLE_BEAT_SECONDS = 1.0
+LEAD_SECONDS = 0.002  # what forming and sending a batch takes, before the one on the device is done
+POLL_SECONDS = 0.0002
 STOPPED = "the server shut down before this long input was done: try another one"
 
 
@@ -45,6 +48,8 @@ class BatchRunner(Protocol):
         ...
 
     def launch(self, batch: Batch) -> Any: ...  # noqa: ANN401
+
+    def is_done(self, launched: Any) -> bool: ...  # noqa: ANN401
 
     def is_divisible(self, batch: Batch) -> bool: ...
 
@@ -98,6 +103,7 @@ class DeviceLoop:
         self._flying: InFlight | None = None
         self._longs: deque[LongRun] = deque()  # the first one runs; others only after a batch of several failed
         self._last_end = 0.0
+        self._pace = Pace()
 
     def run(self) -> None:
         """Serve until the queue is closed. After an exception out of here, a bug, some work has no answer yet."""
@@ -118,12 +124,21 @@ class DeviceLoop:
 
     def _take(self) -> list[Sequence] | None:
         self.beat = time.monotonic()
+        if self._flying is not None and not self._longs:
+            self._wait_for_turn(self._flying)
         is_idle = self._flying is None and not self._longs
         wait_seconds = IDLE_BEAT_SECONDS if is_idle else 0
         sequences = self._queue.take(wait_seconds, self._runner.cost, is_between=bool(self._longs))
         if is_idle and not sequences:
             self._rest()
         return sequences
+
+    def _wait_for_turn(self, flying: InFlight) -> None:
+        """The next batch is formed when the one on the device is nearly done: who comes late waits for one, not two."""
+        began = max(flying.began, self._last_end)
+        turn = began + self._pace.expected_seconds(flying.batch.num_tokens) - LEAD_SECONDS
+        while (remaining := turn - time.monotonic()) > 0 and not self._runner.is_done(flying.launched):
+            time.sleep(min(remaining, POLL_SECONDS))
 
     def _advance(self, long: LongRun) -> None:
         """Run the next piece of the long input; answer it after the last, or when nobody waits any more."""
@@ -176,6 +191,7 @@ class DeviceLoop:
         self.is_broken = False
         busy_seconds = self.beat - max(flying.began, self._last_end)  # the one before may have run until then
         self._last_end = self.beat
+        self._pace.note(flying.batch.num_tokens, busy_seconds)
         self._stats.record(len(sequences), flying.batch.num_tokens, busy_seconds)
         self._queue.note_success()
         seconds = self.beat - flying.began

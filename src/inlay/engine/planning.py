@@ -6,14 +6,17 @@ with in common runs once and is kept (`engine.prefix`), where rows can run apart
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Listed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from inlay.engine.batch import Batch, Sequence
 from inlay.engine.prefix import Prefix, PrefixStore, SharedBatch
+from inlay.engine.staging import Staging, shapes
 from inlay.engine.transfer import to_device
 from inlay.models.forward import Decoder, ForwardPass
 from inlay.models.plan import Plan
@@ -26,8 +29,14 @@ class Planned:
     """What runs for a batch."""
 
     plan: Plan
+    layout: Layout  # of the batch
     pooled: Tensor | None  # [B], of all rows those that pooling names; None: they alone come out
     new: Listed[Prefix] = ()  # prefixes to keep once they have run
+
+    def own_rows(self, hidden: Tensor) -> Tensor:
+        """hidden of the pass without what a batch was filled up with."""
+        num_rows = self.layout.offsets[-1] if self.plan.wanted is None else len(self.layout.offsets) - 1
+        return hidden if len(hidden) == num_rows else hidden[:num_rows]
 
     def pooled_rows(self, hidden: Tensor) -> Tensor:
         """hidden of the pass → [B, width], the row of each sequence that pooling names."""
@@ -42,6 +51,9 @@ class Planner:
         self._is_causal = model.IS_CAUSAL
         self._last_layer = spec.num_layers - 1
         self._device = device
+        sees_all = spec.pooling is Pooling.LAST or (spec.pooling is Pooling.CLS and not model.IS_CAUSAL)
+        self._can_narrow = sees_all  # does the row that pooling names see all others
+        self._staging = Staging(device) if device.type == "cuda" else None
         self._prefixes: PrefixStore | None = None
         if can_look_back(spec, model, device) and isinstance(model, Decoder):
             self._prefixes = PrefixStore(model.key_value_bytes(dtype), device)
@@ -51,29 +63,54 @@ class Planner:
         kept = 0 if self._prefixes is None else self._prefixes.kept_length(sequence)
         return sequence.num_tokens - kept
 
-    def plan(self, batch: Batch, layout: Layout, *, needs_all_rows: bool) -> Planned:
-        """The plan of a batch whose rows lie as `layout` says."""
+    def plan(self, batch: Batch, *, needs_all_rows: bool) -> Planned:
+        """The plan of a batch."""
         if self._prefixes is not None and not needs_all_rows and (shared := self._prefixes.share(batch)) is not None:
-            return self._plan_shared(shared)
+            return self._plan_shared(batch, shared)
+        is_narrowed = self._can_narrow and not needs_all_rows
+        if self._staging is not None:
+            return self._plan_staged(batch, self._staging, is_narrowed=is_narrowed)
+        layout = Layout.of(batch.offsets, self._device)
         pooled = None if self._pooling is Pooling.MEAN else pooled_rows(layout, self._pooling)
-        sees_all = self._pooling is Pooling.LAST or not self._is_causal
-        is_narrowed = pooled is not None and sees_all and not needs_all_rows
         ids, positions = self._to_device(batch.ids), self._to_device(batch.positions)
         wanted = _sole_row(layout, self._pooling) or pooled if is_narrowed else None
         types = None if batch.types is None else self._to_device(batch.types)
         plan = Plan(ids, positions, layout, self._is_causal, self._last_layer, wanted, types=types)
-        return Planned(plan, None if is_narrowed else pooled)
+        return Planned(plan, layout, None if is_narrowed else pooled)
+
+    def plans_to_capture(self, *, needs_all_rows: bool, has_types: bool) -> Iterator[Plan]:
+        """A plan of each shape that small batches are filled up to."""
+        staging = self._staging
+        if staging is None:
+            return
+        for shape in shapes():
+            ids = np.zeros(shape.tokens, dtype=np.int64)
+            offsets = np.array([0, shape.tokens], dtype=np.int64)
+            batch = Batch([], [], ids, np.arange(shape.tokens), offsets, ids if has_types else None)
+            yield self._plan_staged(batch, staging, is_narrowed=self._can_narrow and not needs_all_rows).plan
 
     def keep(self, planned: Planned) -> None:
         """The plan has run."""
         if self._prefixes is not None and planned.new:
             self._prefixes.keep(planned.new)
 
-    def _plan_shared(self, shared: SharedBatch) -> Planned:
+    def _plan_staged(self, batch: Batch, staging: Staging, *, is_narrowed: bool) -> Planned:
+        offsets = batch.offsets
+        rows = offsets[:-1] if self._pooling is Pooling.CLS else offsets[1:] - 1
+        staged = staging.stage(batch.ids, batch.positions, batch.types, offsets, rows)
+        views, count = staged.views, len(rows)
+        wanted = views.rows if is_narrowed else None
+        own = replace(staged.layout, cu_seqlens=views.cu_seqlens[: count + 1])
+        pooled = None if is_narrowed or self._pooling is Pooling.MEAN else views.rows[:count]
+        causal_to = (self._is_causal, self._last_layer)
+        plan = Plan(views.ids, views.positions, staged.layout, *causal_to, wanted, types=views.types)
+        return Planned(plan, own, pooled)
+
+    def _plan_shared(self, batch: Batch, shared: SharedBatch) -> Planned:
         layout, wanted = Layout.of(shared.offsets, self._device), self._to_device(shared.wanted)
         ids, positions = self._to_device(shared.ids), self._to_device(shared.positions)
         plan = Plan(ids, positions, layout, self._is_causal, self._last_layer, wanted, shared.past)
-        return Planned(plan, None, shared.new)
+        return Planned(plan, Layout.of(batch.offsets, self._device), None, shared.new)
 
     def _to_device(self, array: IntArray) -> Tensor:
         return to_device(array, self._device)

@@ -21,10 +21,11 @@ from inlay.config import INT8_COSINE
 from inlay.engine.allocator import give_back_freed_memory
 from inlay.engine.batch import Batch, Sequence, pack
 from inlay.engine.device import Choice
+from inlay.engine.graphs import GraphPass
 from inlay.engine.pieces import PieceDriver
 from inlay.engine.planning import Planner, can_look_back
 from inlay.engine.short_pass import ShortPass
-from inlay.engine.transfer import Launched, arrived, send_back, to_device
+from inlay.engine.transfer import Launched, arrived, has_arrived, send_back, to_device
 from inlay.errors import DeviceLost, ModelChanged, ModelError, OutOfMemory
 from inlay.file_guard import FileGuard
 from inlay.models.building import build_model
@@ -35,9 +36,10 @@ from inlay.models.quantise import QuantisationReport, quantise
 from inlay.models.registry import make_head
 from inlay.models.stored_int8 import make_stored, read_report, write_int8
 from inlay.models.weights import weight_files
+from inlay.ops.dispatch import gpu_kernels
 from inlay.ops.layout import Layout
 from inlay.ops.native import kernels_name, load_kernels, takes_float_rows, torch_beside_kernels
-from inlay.types import DENSE, ModelSpec
+from inlay.types import DENSE, ModelSpec, Task
 
 LONGEST_WHOLE = 2048  # tokens; longer inputs run in pieces
 # What torch's allocators say on devices where running out is a plain RuntimeError.
@@ -84,6 +86,8 @@ class Runner:
         made_of = self._prepare(choice, sample, least_cosine)
         if self.device.type == "cpu" and (kernels := load_kernels()) is not None:
             self._pass = ShortPass(self._model, kernels)  # the products stay what they are from here on
+        elif is_capturable(choice):
+            self._pass = self._captured()
         self.spec = replace(self.spec, fingerprint=fingerprint(spec, files, choice.dtype_name, made_of))
         self._check_files()
 
@@ -100,6 +104,15 @@ class Runner:
         self._model.prepare()
         is_rounded_less = self.device.type == "cpu" and takes_float_rows(choice.dtype)
         return ["rows of float32"] if is_rounded_less else []
+
+    @torch.inference_mode()
+    def _captured(self) -> GraphPass:
+        """The model's pass, with the launches of small batches captured."""
+        graphs = GraphPass(self._model)
+        needs_all_rows = any(self._heads[kind].needs_all_rows for kind in self.spec.outputs)
+        has_types = self.spec.task is Task.RANK and self.spec.config.get("type_vocab_size", 0) > 1
+        graphs.capture_many(self._planner.plans_to_capture(needs_all_rows=needs_all_rows, has_types=has_types))
+        return graphs
 
     @torch.inference_mode()
     def _quantise(self, sample: list[Sequence], dtype: torch.dtype, least_cosine: float) -> QuantisationReport:
@@ -127,16 +140,18 @@ class Runner:
         self._check_files()
         with self._naming_out_of_memory(), self._beside_kernels():
             heads = {kind: self._heads[kind] for kind in batch.kinds}
-            layout = Layout.of(batch.offsets, self.device)
-            needs_all_rows = any(head.needs_all_rows for head in heads.values())
-            planned = self._planner.plan(batch, layout, needs_all_rows=needs_all_rows)
-            hidden = self._pass(planned.plan)
+            planned = self._planner.plan(batch, needs_all_rows=any(head.needs_all_rows for head in heads.values()))
+            hidden = planned.own_rows(self._pass(planned.plan))
             self._planner.keep(planned)
             given = {
-                kind: send_back(head(hidden if head.needs_all_rows else planned.pooled_rows(hidden), layout))
+                kind: send_back(head(hidden if head.needs_all_rows else planned.pooled_rows(hidden), planned.layout))
                 for kind, head in heads.items()
             }
-            return Launch(layout, given)
+            return Launch(planned.layout, given)
+
+    def is_done(self, launched: Launch) -> bool:
+        """Would `collect` return at once?"""
+        return all(has_arrived(given) for given in launched.given.values())
 
     def is_divisible(self, batch: Batch) -> bool:
         """Is it one long input that can run in pieces?"""
@@ -201,6 +216,11 @@ class Runner:
                 f"needs more memory than the device ({self.device}) has left: shorten the input",
                 retry_after=1.0,
             ) from None
+
+
+def is_capturable(choice: Choice) -> bool:
+    """Are a batch's launches the same for any other of its shape? In float32 attention takes its lengths."""
+    return choice.device.type == "cuda" and choice.dtype != torch.float32 and gpu_kernels(choice.device) is not None
 
 
 def _vector(payload: bytes | None, width: int) -> Tensor:

@@ -52,3 +52,8 @@ def arrived(launched: Launched) -> npt.NDArray[Any]:
         launched = launched.host
     array: npt.NDArray[Any] = launched.cpu().numpy()
     return array
+
+
+def has_arrived(launched: Launched) -> bool:
+    """Would `arrived` return at once?"""
+    return not isinstance(launched, Arriving) or bool(launched.event.query())  # type: ignore[no-untyped-call]

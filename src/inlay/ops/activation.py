@@ -8,7 +8,7 @@ from functools import partial
 from torch import Tensor
 from torch.nn.functional import gelu, relu, silu
 
-from inlay.ops.native import kernels_for
+from inlay.ops.dispatch import kernels_for
 from inlay.ops.rows import Form, Rows
 
 _TANH_GELU = partial(gelu, approximate="tanh")

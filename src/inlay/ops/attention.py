@@ -1,9 +1,9 @@
 """Softmax attention over a packed batch: each sequence sees itself and nothing else.
 
-Behind one function: on CUDA torch's varlen flash attention, or its memory-efficient kernel where that does not do; on
-a CPU the compiled kernel; and for everything else grouped matrix products in query blocks, which skip the keys above
-the diagonal and keep memory bounded for long inputs. There, sequences of equal length that lie side by side share one
-product.
+Behind one function: the compiled kernel of a CPU or a GPU; on CUDA in float32, or without that kernel, torch's
+memory-efficient or varlen flash attention; and for everything else grouped matrix products in query blocks, which skip
+the keys above the diagonal and keep memory bounded for long inputs. There, sequences of equal length that lie side by
+side share one product.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from inlay.ops.dispatch import kernels_for
 from inlay.ops.layout import Layout
-from inlay.ops.native import kernels_for
 
 QUERY_BLOCK = 256  # rows of one score block; above 128 the products run at full speed
 AMPERE, LARGEST_FLASH_HEAD = (8, 0), 256
@@ -31,12 +31,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, *,
     With fewer kv_heads than heads, each serves heads / kv_heads neighbouring query heads. `queries` says which
     rows of q belong to each sequence of `keys`: all positions, or only its last ones.
     """
-    if q.is_cuda and _has_flash(q.device, q.dtype, q.shape[-1]):
-        return _varlen(q, k, v, queries, keys, is_causal)
+    if q.is_cuda and q.dtype == torch.float32 and q.shape[-1] % 4 == 0:
+        return attend_efficiently(q, k, v, queries, keys, is_causal=is_causal)  # it has tiles for float32
+    if (kernels := kernels_for(q)) is not None:
+        return kernels.attention(q, k, v, queries, keys, is_causal=is_causal)
+    if q.is_cuda and has_flash(q.device, q.dtype, q.shape[-1]):
+        return attend_by_flash(q, k, v, queries, keys, is_causal=is_causal)
     if q.is_cuda and q.shape[-1] % 4 == 0:
         return attend_efficiently(q, k, v, queries, keys, is_causal=is_causal)
-    if (kernels := kernels_for(q)) is not None:
-        return kernels.attention(q, k, v, (queries.host, keys.host), is_causal=is_causal)
     if queries is keys:
         return attend_in_blocks(q, k, v, keys, is_causal=is_causal)
     return attend_one_by_one(q, k, v, queries, keys, is_causal=is_causal)
@@ -114,7 +116,7 @@ def attend_efficiently(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: L
 
 
 @cache
-def _has_flash(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
+def has_flash(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
     """Does the flash kernel take these? Half precision, from Ampere on, widths that it has tiles for."""
     if dtype not in (torch.float16, torch.bfloat16) or head_dim % 8 or head_dim > LARGEST_FLASH_HEAD:
         return False
@@ -129,7 +131,7 @@ def _varlen_parameters() -> frozenset[str]:
     return frozenset(inspect.signature(varlen_attn).parameters)
 
 
-def _varlen(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, is_causal: bool) -> Tensor:
+def attend_by_flash(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, *, is_causal: bool) -> Tensor:
     """torch's varlen flash attention. Before it asks for `enable_gqa`, it takes fewer kv_heads without a word."""
     from torch.nn.attention.varlen import varlen_attn
 

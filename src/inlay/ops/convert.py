@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from inlay.ops.native import kernels_for
+from inlay.ops.dispatch import kernels_for
 from inlay.ops.rows import Form, Rows
 
 IDENTITY = 0  # the kernels' number of the activation that only applies what rows still want

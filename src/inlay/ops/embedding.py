@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inlay.ops.dispatch import kernels_for
 from inlay.ops.layout import Layout
-from inlay.ops.native import kernels_for
 
 
 def look_up(*tables: tuple[Tensor, Tensor | None]) -> Tensor:
@@ -28,10 +28,10 @@ def look_up(*tables: tuple[Tensor, Tensor | None]) -> Tensor:
 
 def mean_of_rows(hidden: Tensor, layout: Layout) -> Tensor:
     """hidden [T, width] in float32 → the mean of each sequence, [B, width]."""
+    if hidden.is_contiguous() and (kernels := kernels_for(hidden)) is not None:
+        return kernels.mean_of_rows(hidden, layout)
     if hidden.is_cuda:  # one kernel, which sums each sequence in its order
         return torch.segment_reduce(hidden, "mean", offsets=layout.cu_seqlens.long(), axis=0)
-    if hidden.is_contiguous() and (kernels := kernels_for(hidden)) is not None:
-        return kernels.mean_of_rows(hidden, layout.host)
     # Neighbours of equal length share a call.
     runs = (hidden[first : first + count * length].view(count, length, -1) for first, count, length in layout.runs())
     return torch.cat([run.mean(dim=1) for run in runs])

@@ -33,6 +33,7 @@ from inlay.ops.addresses import (
     outgoing,
     spaced_rows,
 )
+from inlay.ops.layout import Layout
 from inlay.ops.processor import has_amx, runnable_builds
 from inlay.ops.rows import Form, Rows
 from inlay.ops.threads import choose_threads, torch_on_one_thread
@@ -154,7 +155,8 @@ class Kernels:
         self._call("look_up", *out.shape, len(tables), given, CODES[first.dtype], out.data_ptr())
         return out
 
-    def mean_of_rows(self, hidden: Tensor, offsets: Tensor) -> Tensor:
+    def mean_of_rows(self, hidden: Tensor, layout: Layout) -> Tensor:
+        offsets = layout.host
         out = torch.empty(len(offsets) - 1, hidden.shape[1])
         self._call("mean", *out.shape, hidden.data_ptr(), offsets.data_ptr(), out.data_ptr())
         return out
@@ -206,30 +208,19 @@ class Kernels:
         self._call("multiply", len(out), incoming(x), out.data_ptr())
         return out
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, offsets: tuple[Tensor, Tensor], *, is_causal: bool) -> Tensor:
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, *, is_causal: bool) -> Tensor:
         rows, heads, width = q.shape
         out = spaced_rows((rows, heads * width), q.dtype)
         self._call(
             "attention",
-            len(offsets[0]) - 1,
+            len(queries.host) - 1,
             heads,
             k.shape[1],
             width,
             *(q.data_ptr(), q.stride(0), k.data_ptr(), v.data_ptr(), k.stride(0), CODES[q.dtype]),
-            *(offsets[0].data_ptr(), offsets[1].data_ptr(), is_causal, width**-0.5, out.data_ptr(), out.stride(0)),
+            *(queries.host.data_ptr(), keys.host.data_ptr(), is_causal, width**-0.5, out.data_ptr(), out.stride(0)),
         )
         return out.view(rows, heads, width)
-
-
-def kernels_for(x: Tensor | Rows, *dtypes: torch.dtype) -> Kernels | None:
-    """The kernels, if they know this tensor's device and dtype, and the other dtypes of the op."""
-    tensor = x.values if isinstance(x, Rows) else x
-    if not tensor.is_cpu or tensor.dtype not in CODES:
-        return None
-    for dtype in dtypes:
-        if dtype not in CODES:
-            return None
-    return load_kernels()
 
 
 @cache

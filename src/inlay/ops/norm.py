@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inlay.ops.native import kernels_for
+from inlay.ops.dispatch import kernels_for
 from inlay.ops.rows import Form, Rows
 
 

@@ -1,0 +1,77 @@
+"""Whole models on the GPU's kernels, as a GPU runs them: staged, filled up, and with memory full of NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from running import make_runner, run_packed
+from torch import Tensor
+from triton_interpreter import DEVICE, gpu_kernels
+
+from inlay.engine.runner import Runner
+from inlay.engine.staging import Staging
+from inlay.ops import dispatch, linear
+
+LISTS = [[5, 6, 7], [9, 10, 11, 12, 13, 14, 15], [3, 4]]
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of rows that belong to no sequence
+needs_no_gpu = pytest.mark.skipif(DEVICE.type == "cuda", reason="there is a GPU, where the same runs for real")
+
+
+@pytest.fixture
+def on_gpu_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = gpu_kernels()
+    monkeypatch.setattr(dispatch, "load_kernels", lambda: kernels)
+    monkeypatch.setattr(linear, "load_kernels", lambda: None)
+    monkeypatch.setattr(linear, "can_pack", lambda weight: False)
+
+
+def staged_runner(path: Path, dtype: str) -> Runner:
+    runner = make_runner(path, dtype)
+    runner._pass = runner._model
+    runner._planner._staging = Staging(torch.device("cpu"))
+    runner._planner._prefixes = None
+    return runner
+
+
+@needs_no_gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["qwen3", "bert"])
+def test_a_model_on_the_kernels_gives_what_it_gives_on_a_processor(
+    checkpoint: Callable[[str], Path], request: pytest.FixtureRequest, name: str, dtype: str
+) -> None:
+    expected = run_packed(make_runner(checkpoint(name)), LISTS)
+    request.getfixturevalue("on_gpu_kernels")
+    found = run_packed(staged_runner(checkpoint(name), dtype), LISTS)
+    assert (found * expected).sum(axis=1).min() > (0.999999 if dtype == "float32" else 0.9999)
+
+
+@needs_no_gpu
+@pytest.mark.parametrize("name", ["qwen3", "bert"])
+def test_a_batch_that_is_filled_up_has_the_same_bits(
+    checkpoint: Callable[[str], Path], on_gpu_kernels: None, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    whole = torch.empty
+
+    def empty(*arguments: object, **more: object) -> Tensor:
+        out = whole(*arguments, **more)
+        return out.fill_(torch.nan) if out.is_floating_point() else out
+
+    runner = staged_runner(checkpoint(name), "bfloat16")
+    monkeypatch.setattr(torch, "empty", empty)
+    filled = run_packed(runner, LISTS)
+    monkeypatch.setattr("inlay.engine.staging.shape_for", lambda num_tokens, num_sequences: None)
+    exact = run_packed(runner, LISTS)
+    assert np.array_equal(filled, exact)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_a_gpu_replays_what_it_launches(checkpoint: Callable[[str], Path], family: str, dtype: str) -> None:
+    runner = make_runner(checkpoint(family), dtype, "cuda")
+    replayed = run_packed(runner, LISTS)
+    runner._pass = runner._model
+    assert np.array_equal(replayed, run_packed(runner, LISTS))

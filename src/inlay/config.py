@@ -36,6 +36,7 @@ MOST_SECONDS = 30 * 86_400
 SERVE, EMBED, VERIFY, PRECOMPUTE, SEARCH = "serve", "embed", "verify", "precompute", "search"
 AUTO = "auto"  # of dtype and device: chosen for the machine
 INT8_COSINE = 0.999  # what int8 is held to unless asked otherwise
+FP8_COSINE = 0.997  # what fp8 is held to
 BENCH, QUANTIZE, RERANK = "bench", "quantize", "rerank"
 ENGINE = (SERVE, EMBED, RERANK, VERIFY, PRECOMPUTE, SEARCH, BENCH)
 BULK, CACHED = (EMBED, PRECOMPUTE), (SERVE, EMBED, RERANK)
@@ -72,7 +73,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dtype: Annotated[
         str,
         _option(
-            "auto, float32, bfloat16, float16 or int8; auto takes what the processor is fast in.",
+            "auto, float32, bfloat16, float16, int8 or fp8; auto takes what the device is fast in.",
             *ENGINE,
         ),
     ] = "auto"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from inlay.engine import graphs as module
 from inlay.engine.graphs import GraphPass
-from inlay.engine.staging import Staging
+from inlay.engine.staging import Given, Staging
 from inlay.models.plan import Plan
 
 CPU = torch.device("cpu")
@@ -59,7 +59,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> GraphPass:
 def plan_of(staging: Staging, lengths: list[int]) -> Plan:
     ids = np.arange(sum(lengths))
     offsets = np.array([0, *np.cumsum(lengths)])
-    staged = staging.stage(ids, ids, None, offsets, offsets[1:] - 1)
+    staged = staging.stage(Given(ids, ids, None, offsets, offsets[1:] - 1))
     return Plan(staged.views.ids, staged.views.positions, staged.layout, True, 2, staged.views.rows)
 
 

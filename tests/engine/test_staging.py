@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inlay.engine import staging as module
-from inlay.engine.staging import TOKENS, Staged, Staging, shape_for, shapes
+from inlay.engine.staging import TOKENS, Given, Staged, Staging, shape_for, shapes
 from inlay.ops.layout import TILE
 
 CPU = torch.device("cpu")
@@ -19,7 +19,7 @@ def stage(staging: Staging, lengths: list[int], *, has_types: bool = False) -> S
     ids = np.arange(1, sum(lengths) + 1)
     positions = np.concatenate([np.arange(length) for length in lengths])
     offsets = np.array([0, *np.cumsum(lengths)])
-    return staging.stage(ids, positions, ids % 2 if has_types else None, offsets, offsets[1:] - 1)
+    return staging.stage(Given(ids, positions, ids % 2 if has_types else None, offsets, offsets[1:] - 1))
 
 
 @settings(max_examples=60)

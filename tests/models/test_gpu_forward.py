@@ -8,12 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from running import make_runner, run_packed
+from running import make_runner, run_packed, sequence_of
 from torch import Tensor
 from triton_interpreter import DEVICE, gpu_kernels
 
+from inlay.engine.device import DTYPES
+from inlay.engine.planning import make_arena
+from inlay.engine.prefix import PrefixStore
 from inlay.engine.runner import Runner
 from inlay.engine.staging import Staging
+from inlay.models.forward import Decoder
 from inlay.ops import dispatch, linear
 
 LISTS = [[5, 6, 7], [9, 10, 11, 12, 13, 14, 15], [3, 4]]
@@ -32,8 +36,11 @@ def on_gpu_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 def staged_runner(path: Path, dtype: str) -> Runner:
     runner = make_runner(path, dtype)
     runner._pass = runner._model
-    runner._planner._staging = Staging(torch.device("cpu"))
-    runner._planner._prefixes = None
+    planner, model = runner._planner, runner._model
+    planner._staging, planner._prefixes = Staging(torch.device("cpu")), None
+    if isinstance(model, Decoder):
+        planner._arena = make_arena(model, DTYPES[dtype], torch.device("cpu"))
+        planner._prefixes = PrefixStore(1, torch.device("cpu"), planner._arena)
     return runner
 
 
@@ -66,6 +73,35 @@ def test_a_batch_that_is_filled_up_has_the_same_bits(
     monkeypatch.setattr("inlay.engine.staging.shape_for", lambda num_tokens, num_sequences: None)
     exact = run_packed(runner, LISTS)
     assert np.array_equal(filled, exact)
+
+
+@needs_no_gpu
+def test_what_is_kept_of_a_shared_prefix_gives_what_the_whole_gives(
+    checkpoint: Callable[[str], Path], on_gpu_kernels: None
+) -> None:
+    instruction = list(range(10, 29))
+    batches = [
+        [[*instruction, 1, 2], [*instruction, 3], [7, 8]],  # found and kept
+        [[*instruction, 4, 5, 6], [9, 8, 7, 6]],  # read where it lies
+        [[*instruction[:17], 40, 41, 42], [*instruction, 5]],  # a part of it
+    ]
+    runner, plain = staged_runner(checkpoint("qwen3"), "bfloat16"), staged_runner(checkpoint("qwen3"), "bfloat16")
+    plain._planner._prefixes = None
+    for lists in batches:
+        found, expected = run_packed(runner, lists), run_packed(plain, lists)
+        assert (found * expected).sum(axis=1).min() > 0.9999
+    assert [runner.cost(sequence_of([*instruction, 4])), runner.cost(sequence_of([1, 2, 3]))] == [1, 3]
+
+
+@pytest.mark.gpu
+def test_what_a_gpu_keeps_of_a_shared_prefix_gives_what_the_whole_gives(checkpoint: Callable[[str], Path]) -> None:
+    instruction = list(range(10, 29))
+    runner, plain = (make_runner(checkpoint("qwen3"), "bfloat16", "cuda") for _ in range(2))
+    plain._planner._prefixes = None
+    for number in range(3):
+        lists = [[*instruction, number, other] for other in range(5)] + [[1, 2, 3]]
+        assert (run_packed(runner, lists) * run_packed(plain, lists)).sum(axis=1).min() > 0.999
+    assert runner.cost(sequence_of([*instruction, 4])) == 1
 
 
 @pytest.mark.gpu

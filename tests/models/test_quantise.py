@@ -17,7 +17,7 @@ from inlay import Embedder
 from inlay.bench.shapes import SHAPES, make_checkpoint
 from inlay.engine import runner
 from inlay.engine.batch import Sequence
-from inlay.engine.device import choose
+from inlay.engine.device import Choice, choose
 from inlay.engine.runner import Runner
 from inlay.errors import ConfigError, ModelError
 from inlay.models.building import build_model
@@ -177,3 +177,26 @@ def test_bfloat16_computed_as_float32_has_another_fingerprint(planted: Path, mon
         return Runner(spec, bfloat16).spec.fingerprint
 
     assert fingerprint_where(True) != fingerprint_where(False)
+
+
+def test_fp8_is_measured_and_what_misses_stays_out_of_it(demo_path: Path) -> None:
+    lists = [list(range(101 + n, 130 + 2 * n)) for n in range(8)]
+    sequences = [sequence_of(ids, number) for number, ids in enumerate(lists)]
+    choice = Choice(torch.device("cpu"), torch.bfloat16, "fp8", "for the test")
+    ours = Runner(read_spec(demo_path, "demo"), choice, lambda: sequences)
+    assert ours.report is not None
+    assert 0.997 <= ours.report.mean_cosine < 0.99999, "nothing was rounded"
+    assert ours.report.worst_cosine >= 0.98
+    assert len(ours.report.kept) < len(ours.report.errors) / 2
+    full = make_runner(demo_path, "bfloat16")
+    assert (run_packed(ours, lists) * run_packed(full, lists)).sum(axis=1).mean() >= 0.997
+    assert ours.spec.fingerprint != full.spec.fingerprint
+
+
+@pytest.mark.gpu
+def test_fp8_on_a_gpu_is_near_bfloat16(demo_path: Path) -> None:
+    lists = [list(range(101 + n, 130 + 2 * n)) for n in range(8)]
+    sequences = [sequence_of(ids, number) for number, ids in enumerate(lists)]
+    ours = Runner(read_spec(demo_path, "demo"), choose("cuda", "fp8"), lambda: sequences)
+    full = make_runner(demo_path, "bfloat16", "cuda")
+    assert (run_packed(ours, lists) * run_packed(full, lists)).sum(axis=1).mean() >= 0.997

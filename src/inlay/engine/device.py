@@ -12,10 +12,11 @@ import torch
 
 from inlay.config import AUTO
 from inlay.errors import ConfigError
+from inlay.ops.fp8 import has_fp8
 from inlay.ops.int8 import can_multiply_bytes
 from inlay.ops.processor import has_amx, has_arm_bf16, has_avx512_bf16
 
-INT8 = "int8"
+INT8, FP8 = "int8", "fp8"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _ALIASES = {"half": "float16", "fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "float": "float32"}
 AMPERE = (8, 0)  # the first compute capability with bf16
@@ -34,12 +35,18 @@ class Choice:
     def is_int8(self) -> bool:
         return self.dtype_name == INT8
 
+    @property
+    def is_fp8(self) -> bool:
+        return self.dtype_name == FP8
+
 
 def choose(device: str, dtype: str) -> Choice:
     """`auto` or a name for each; `ConfigError` when this machine or Inlay does not have it."""
     chosen = _choose_device(device)
     if dtype == INT8:
         return _choose_int8(chosen)
+    if dtype == FP8:
+        return _choose_fp8(chosen)
     name, reason = _choose_dtype(chosen, dtype)
     return Choice(chosen, DTYPES[name], name, reason)
 
@@ -54,6 +61,12 @@ def _choose_int8(device: torch.device) -> Choice:
         )
     name, reason = _choose_dtype(device, AUTO)
     return Choice(device, DTYPES[name], INT8, f"asked for; the rest in {name}: {reason}")
+
+
+def _choose_fp8(device: torch.device) -> Choice:
+    if not has_fp8(device):
+        raise ConfigError(f"--dtype fp8 needs an NVIDIA GPU from sm89 on, and the device is {device}: use auto or int8")
+    return Choice(device, torch.bfloat16, FP8, "asked for; the rest in bfloat16")
 
 
 def _choose_device(asked: str) -> torch.device:
@@ -81,7 +94,7 @@ def _choose_dtype(device: torch.device, asked: str) -> tuple[str, str]:
         return asked, "asked for"
     if asked != AUTO:
         stored = "; what inlay precompute keeps vectors in is --store-dtype" if asked in ("f16", "f32") else ""
-        raise ConfigError(f"--dtype {asked}: use auto, {', '.join([*DTYPES, INT8])}{stored}")
+        raise ConfigError(f"--dtype {asked}: use auto, {', '.join([*DTYPES, INT8, FP8])}{stored}")
     if device.type == "cuda":
         if torch.cuda.get_device_capability(device) >= AMPERE:
             return "bfloat16", "the GPU computes in bfloat16"

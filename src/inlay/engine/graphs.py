@@ -21,7 +21,7 @@ from inlay.telemetry.logs import get_logger
 
 log = get_logger("engine")
 
-Key = tuple[int, int, int, bool, bool]
+Key = tuple[int, int, int, bool, bool, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class GraphPass:
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, plan: Plan) -> Tensor:
-        captured = self._captured.get(_key_of(plan)) if plan.past is None else None
+        captured = self._captured.get(_key_of(plan)) if plan.past is None or plan.past.is_fixed else None
         if captured is None:
             hidden: Tensor = self._model(plan)
             return hidden
@@ -80,4 +80,4 @@ class GraphPass:
 def _key_of(plan: Plan) -> Key:
     """Where a plan lies, and what decides its launches."""
     shape = (len(plan.ids), len(plan.layout.cu_seqlens))
-    return plan.ids.data_ptr(), *shape, plan.wanted is None, plan.types is None
+    return plan.ids.data_ptr(), *shape, plan.wanted is None, plan.types is None, plan.past is None

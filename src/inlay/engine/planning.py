@@ -14,14 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inlay.engine.arena import Arena
 from inlay.engine.batch import Batch, Sequence
 from inlay.engine.prefix import Prefix, PrefixStore, SharedBatch
-from inlay.engine.staging import Staging, shapes
+from inlay.engine.staging import Given, Staged, Staging, shapes
 from inlay.engine.transfer import to_device
 from inlay.models.forward import Decoder, ForwardPass
+from inlay.models.past import KeptRooms, NewRange
 from inlay.models.plan import Plan
+from inlay.ops.dispatch import gpu_kernels
 from inlay.ops.layout import Layout
 from inlay.types import IntArray, ModelSpec, Pooling
+
+ARENA_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +60,12 @@ class Planner:
         self._can_narrow = sees_all  # does the row that pooling names see all others
         self._staging = Staging(device) if device.type == "cuda" else None
         self._prefixes: PrefixStore | None = None
-        if can_look_back(spec, model, device) and isinstance(model, Decoder):
+        self._arena: Arena | None = None
+        if isinstance(model, Decoder) and can_look_back(spec, model, device):
             self._prefixes = PrefixStore(model.key_value_bytes(dtype), device)
+        elif isinstance(model, Decoder) and can_keep_in_arena(spec, model, dtype, device):
+            self._arena = make_arena(model, dtype, device)
+            self._prefixes = PrefixStore(model.key_value_bytes(dtype), device, self._arena)
 
     def cost(self, sequence: Sequence) -> int:
         """Tokens of a sequence that would run: less what a kept prefix has."""
@@ -97,16 +106,37 @@ class Planner:
     def _plan_staged(self, batch: Batch, staging: Staging, *, is_narrowed: bool) -> Planned:
         offsets = batch.offsets
         rows = offsets[:-1] if self._pooling is Pooling.CLS else offsets[1:] - 1
-        staged = staging.stage(batch.ids, batch.positions, batch.types, offsets, rows)
+        staged = staging.stage(Given(batch.ids, batch.positions, batch.types, offsets, rows))
         views, count = staged.views, len(rows)
+        past = self._kept_rooms(staged, slice(0, len(views.rows)), []) if is_narrowed else None
         wanted = views.rows if is_narrowed else None
         own = replace(staged.layout, cu_seqlens=views.cu_seqlens[: count + 1])
         pooled = None if is_narrowed or self._pooling is Pooling.MEAN else views.rows[:count]
         causal_to = (self._is_causal, self._last_layer)
-        plan = Plan(views.ids, views.positions, staged.layout, *causal_to, wanted, types=views.types)
+        plan = Plan(views.ids, views.positions, staged.layout, *causal_to, wanted, past, views.types)
         return Planned(plan, own, pooled)
 
+    def _plan_shared_staged(self, batch: Batch, shared: SharedBatch, staging: Staging) -> Planned:
+        kept, first = shared.kept, len(shared.new)
+        given = Given(shared.ids, shared.positions, None, shared.offsets, shared.wanted, kept.starts, kept.lengths)
+        staged = staging.stage(given)
+        views, count = staged.views, len(shared.wanted)
+        answered = slice(first, first + count) if first else slice(0, len(views.rows))
+        past = self._kept_rooms(staged, answered, kept.new)
+        wanted = views.rows[:count] if first else views.rows
+        plan = Plan(views.ids, views.positions, staged.layout, self._is_causal, self._last_layer, wanted, past)
+        own = replace(staged.layout, offsets=batch.offsets.tolist(), host=torch.from_numpy(batch.offsets))
+        return Planned(plan, own, None, shared.new)
+
+    def _kept_rooms(self, staged: Staged, answered: slice, new: list[NewRange]) -> KeptRooms | None:
+        """What is kept before the sequences of a batch; with nothing before any, too, so that launches are the same."""
+        if self._arena is None:
+            return None
+        return KeptRooms(self._arena, staged.views.starts, staged.views.lengths, staged.layout, answered, new)
+
     def _plan_shared(self, batch: Batch, shared: SharedBatch) -> Planned:
+        if self._staging is not None and self._arena is not None:
+            return self._plan_shared_staged(batch, shared, self._staging)
         layout, wanted = Layout.of(shared.offsets, self._device), self._to_device(shared.wanted)
         ids, positions = self._to_device(shared.ids), self._to_device(shared.positions)
         plan = Plan(ids, positions, layout, self._is_causal, self._last_layer, wanted, shared.past)
@@ -117,8 +147,19 @@ class Planner:
 
 
 def can_look_back(spec: ModelSpec, model: ForwardPass, device: torch.device) -> bool:
-    """Can rows run apart from those before them? Not where those make the answer too, and not yet on a GPU."""
+    """Can rows run apart from those before them, joined to those? Not where those make the answer too."""
     return device.type == "cpu" and model.IS_CAUSAL and spec.pooling is Pooling.LAST
+
+
+def can_keep_in_arena(spec: ModelSpec, model: ForwardPass, dtype: torch.dtype, device: torch.device) -> bool:
+    """Does the attention of this device read what is kept where it lies? Not in float32."""
+    looks_back = model.IS_CAUSAL and spec.pooling is Pooling.LAST
+    return looks_back and dtype != torch.float32 and device.type == "cuda" and gpu_kernels(device) is not None
+
+
+def make_arena(model: Decoder, dtype: torch.dtype, device: torch.device) -> Arena:
+    _, kv_heads, head_dim = model.heads
+    return Arena(len(model.layers), ARENA_BYTES // model.key_value_bytes(dtype), kv_heads * head_dim, dtype, device)
 
 
 def _sole_row(layout: Layout, pooling: Pooling) -> slice | None:

@@ -3,7 +3,8 @@
 In: a batch. Out: a `SharedBatch` that holds only the tokens that are left to run, or None where nothing is shared.
 A prefix is token ids, never text: at least `SHORTEST` that two sequences have in common, waiting together or one
 after the other. The store is bounded; the prefix that was not used for longest goes first. Kept for each beginning
-(the first `SHORTEST` ids) is one prefix, the longest that was found; others use as much of it as they share.
+(the first `SHORTEST` ids) is one prefix, the longest that was found; others use as much of it as they share. With an
+arena (on a GPU) they are kept there, else as tensors of their own.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from itertools import accumulate, pairwise
 import numpy as np
 import torch
 
+from inlay.engine.arena import Arena
 from inlay.engine.batch import Batch, Sequence
-from inlay.models.past import Gather, LayerKeyValues, SharedPrefixes
+from inlay.models.past import Gather, LayerKeyValues, NewRange, SharedPrefixes
 from inlay.ops.layout import Layout
 from inlay.types import IntArray
 
@@ -34,6 +36,7 @@ class Prefix:
     key: bytes  # the ids that it is found by
     ids: IntArray
     layers: list[LayerKeyValues] = field(default_factory=list)
+    start: int | None = None  # in the arena
 
     @property
     def nbytes(self) -> int:
@@ -45,6 +48,15 @@ class Prefix:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptTokens:
+    """In the arena: what comes before each segment, and where new prefixes go."""
+
+    starts: IntArray  # [segments]
+    lengths: IntArray  # [segments], 0 where nothing does
+    new: list[NewRange]
+
+
+@dataclass(frozen=True, slots=True)
 class SharedBatch:
     """What is left to run: new prefixes first, then of each sequence the tokens behind its prefix."""
 
@@ -52,18 +64,21 @@ class SharedBatch:
     positions: IntArray  # [T]
     offsets: IntArray  # [segments + 1]: new prefixes and sequences
     wanted: IntArray  # [B], the last row of each sequence
-    past: SharedPrefixes
+    past: SharedPrefixes | None  # None: they are in the arena
+    kept: KeptTokens
     new: list[Prefix]
 
 
 class PrefixStore:
     """Prefixes by their beginnings. Belongs to the device thread."""
 
-    def __init__(self, bytes_per_token: int, device: torch.device) -> None:
+    def __init__(self, bytes_per_token: int, device: torch.device, arena: Arena | None = None) -> None:
         self._kept: OrderedDict[bytes, Prefix] = OrderedDict()
         self._seen: OrderedDict[bytes, IntArray] = OrderedDict()
-        self._longest = STORE_BYTES // LARGEST_SHARE // bytes_per_token
+        self._longest = (STORE_BYTES // bytes_per_token if arena is None else arena.tokens) // LARGEST_SHARE
         self._device = device
+        self._arena = arena
+        self._placed: list[Prefix] = []  # of the last batch; they are kept only if it runs
 
     def kept_length(self, sequence: Sequence) -> int:
         """How many of a sequence's first tokens are kept and need not run."""
@@ -74,6 +89,9 @@ class PrefixStore:
 
     def share(self, batch: Batch) -> SharedBatch | None:
         """Cut from a batch what is kept or can be shared."""
+        for failed in self._placed:  # with its batch
+            self._give_back(failed)
+        self._placed = []
         lists = [batch.ids[start:end] for start, end in pairwise(batch.offsets.tolist())]
         told = {row: self._told_length(one) for row, one in zip(batch.rows, batch.sequences, strict=True)}
         beginnings: dict[bytes, list[int]] = {}
@@ -87,15 +105,44 @@ class PrefixStore:
             prefix = find(beginning, [lists[place] for place in places])
             if prefix is not None:
                 prefixes.update(dict.fromkeys(places, prefix))
-                new += [] if prefix.layers else [prefix]
+                new += [] if self._is_kept(prefix) else [prefix]
+        for homeless in [] if self._arena is None else self._place_many(new, self._arena, prefixes.values()):
+            new.remove(homeless)
+            prefixes = {place: other for place, other in prefixes.items() if other is not homeless}
         return self._cut(lists, prefixes, new) if prefixes else None
 
     def keep(self, prefixes: Iterable[Prefix]) -> None:
         """Keep new prefixes, which have run."""
         for prefix in prefixes:
+            if (shorter := self._kept.pop(prefix.key, None)) is not None:
+                self._give_back(shorter)
             self._kept[prefix.key] = prefix
+        self._placed = []
         while sum(prefix.nbytes for prefix in self._kept.values()) > STORE_BYTES:
             self._kept.popitem(last=False)
+
+    def _is_kept(self, prefix: Prefix) -> bool:
+        return self._kept.get(prefix.key) is prefix
+
+    def _place_many(self, new: Iterable[Prefix], arena: Arena, in_use: Iterable[Prefix]) -> list[Prefix]:
+        """Find room for new prefixes; those that were not used for longest make it. Gives those that find none."""
+        needed, homeless = set(map(id, in_use)), []
+        for prefix in new:
+            while (start := arena.take(len(prefix.ids))) is None:
+                oldest = next((key for key, kept in self._kept.items() if id(kept) not in needed), None)
+                if oldest is None:
+                    homeless.append(prefix)
+                    break
+                self._give_back(self._kept.pop(oldest))
+            else:
+                prefix.start = start
+                self._placed.append(prefix)
+        return homeless
+
+    def _give_back(self, prefix: Prefix) -> None:
+        if self._arena is not None and prefix.start is not None:
+            self._arena.give_back(prefix.start, len(prefix.ids))
+            prefix.start = None
 
     def _told_length(self, sequence: Sequence) -> int:
         """How many first ids others are said to share; 0 where nothing is said, or it is not worth it."""
@@ -130,18 +177,11 @@ class PrefixStore:
         return None if shared is None else Prefix(beginning, shared)
 
     def _cut(self, lists: list[IntArray], prefixes: dict[int, Prefix], new: list[Prefix]) -> SharedBatch:
-        kept = [prefix for prefix in {id(p): p for p in prefixes.values()}.values() if prefix.layers]
         lengths = {place: _shared_length(prefix.ids, lists[place]) for place, prefix in prefixes.items()}
         firsts = [0] * len(new) + [lengths.get(place, 0) for place in range(len(lists))]
         segments = [prefix.ids for prefix in new] + [ids[lengths.get(place, 0) :] for place, ids in enumerate(lists)]
         offsets = np.array([0, *accumulate(map(len, segments))], dtype=np.int64)
-        starts = dict(zip(map(id, kept), accumulate([0, *(len(prefix.ids) for prefix in kept)]), strict=False))
-        num_kept = sum(len(prefix.ids) for prefix in kept)
-        starts |= {id(prefix): num_kept + int(offsets[number]) for number, prefix in enumerate(new)}
-        own = [np.arange(start, end) + num_kept for start, end in pairwise(offsets.tolist())]
-        for place, prefix in prefixes.items():
-            first = starts[id(prefix)] + np.arange(lengths[place])
-            own[len(new) + place] = np.concatenate([first, own[len(new) + place]])
+        is_in_arena = self._arena is not None
         return SharedBatch(
             ids=np.concatenate(segments),
             positions=np.concatenate(
@@ -149,21 +189,46 @@ class PrefixStore:
             ),
             offsets=offsets,
             wanted=offsets[len(new) + 1 :] - 1,
-            past=SharedPrefixes(
-                kept=[prefix.layers for prefix in kept],
-                every=self._gather(own),
-                wanted=self._gather(own[len(new) :]),
-                new=[
-                    (slice(int(offsets[number]), int(offsets[number + 1])), prefix.layers)
-                    for number, prefix in enumerate(new)
-                ],
-            ),
+            past=None if is_in_arena else self._gathered(prefixes, new, lengths, offsets),
+            kept=_kept_tokens(firsts, prefixes, new, offsets),
             new=new,
+        )
+
+    def _gathered(
+        self, prefixes: dict[int, Prefix], new: list[Prefix], lengths: dict[int, int], offsets: IntArray
+    ) -> SharedPrefixes:
+        """What comes before each segment as rows to gather: of the kept prefixes, then of the batch."""
+        kept = [prefix for prefix in {id(p): p for p in prefixes.values()}.values() if self._is_kept(prefix)]
+        starts = dict(zip(map(id, kept), accumulate([0, *(len(prefix.ids) for prefix in kept)]), strict=False))
+        num_kept = sum(len(prefix.ids) for prefix in kept)
+        starts |= {id(prefix): num_kept + int(offsets[number]) for number, prefix in enumerate(new)}
+        own = [np.arange(start, end) + num_kept for start, end in pairwise(offsets.tolist())]
+        for place, prefix in prefixes.items():
+            first = starts[id(prefix)] + np.arange(lengths[place])
+            own[len(new) + place] = np.concatenate([first, own[len(new) + place]])
+        return SharedPrefixes(
+            kept=[prefix.layers for prefix in kept],
+            every=self._gather(own),
+            wanted=self._gather(own[len(new) :]),
+            new=[(_rows(offsets, number), prefix.layers) for number, prefix in enumerate(new)],
         )
 
     def _gather(self, rows: list[IntArray]) -> Gather:
         offsets = np.array([0, *accumulate(map(len, rows))], dtype=np.int64)
         return Gather(torch.from_numpy(np.concatenate(rows)), Layout.of(offsets, self._device))
+
+
+def _kept_tokens(firsts: list[int], prefixes: dict[int, Prefix], new: list[Prefix], offsets: IntArray) -> KeptTokens:
+    """The same as ranges of the arena."""
+    starts = np.zeros(len(firsts), dtype=np.int64)
+    for place, prefix in prefixes.items():
+        starts[len(new) + place] = prefix.start or 0
+    ranges = [NewRange(_rows(offsets, number), prefix.start or 0) for number, prefix in enumerate(new)]
+    return KeptTokens(starts, np.array(firsts, dtype=np.int64), ranges)
+
+
+def _rows(offsets: IntArray, segment: int) -> slice:
+    return slice(int(offsets[segment]), int(offsets[segment + 1]))
 
 
 def _shared_length(prefix: IntArray, ids: IntArray) -> int:

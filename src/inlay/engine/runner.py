@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inlay.config import INT8_COSINE
+from inlay.config import FP8_COSINE, INT8_COSINE
 from inlay.engine.allocator import give_back_freed_memory
 from inlay.engine.batch import Batch, Sequence, pack
 from inlay.engine.device import Choice
@@ -32,7 +32,7 @@ from inlay.models.building import build_model
 from inlay.models.fingerprint import fingerprint
 from inlay.models.forward import Decoder
 from inlay.models.plan import Plan
-from inlay.models.quantise import QuantisationReport, quantise
+from inlay.models.quantise import FP8, INT8, QuantisationReport, Scheme, quantise
 from inlay.models.registry import make_head
 from inlay.models.stored_int8 import make_stored, read_report, write_int8
 from inlay.models.weights import weight_files
@@ -55,7 +55,7 @@ class Launch:
 
 
 class Runner:
-    """A model on its device. For int8 it needs `sample`: the texts to measure it on."""
+    """A model on its device. For int8 and fp8 it needs `sample`: the texts to measure them on."""
 
     def __init__(
         self,
@@ -97,9 +97,10 @@ class Runner:
         if self._stored is not None:
             self._model.prepare(partial(make_stored, dtype=choice.dtype, zero_points=self._stored.zero_points))
             return [arithmetic, *self._stored.kept, str(sorted(self._stored.zero_points.items()))]
-        if choice.is_int8:
+        if choice.is_int8 or choice.is_fp8:
             sequences = sample()
-            self.report = self._quantise(sequences, choice.dtype, least_cosine)
+            scheme, least = (INT8, least_cosine) if choice.is_int8 else (FP8, FP8_COSINE)
+            self.report = self._quantise(sequences, choice.dtype, least, scheme)
             return [arithmetic, *(sequence.ids.tobytes().hex() for sequence in sequences), *self.report.kept]
         self._model.prepare()
         is_rounded_less = self.device.type == "cpu" and takes_float_rows(choice.dtype)
@@ -115,14 +116,16 @@ class Runner:
         return graphs
 
     @torch.inference_mode()
-    def _quantise(self, sample: list[Sequence], dtype: torch.dtype, least_cosine: float) -> QuantisationReport:
+    def _quantise(
+        self, sample: list[Sequence], dtype: torch.dtype, least_cosine: float, scheme: Scheme
+    ) -> QuantisationReport:
         def run(texts: Iterable[int]) -> Tensor:
             batch = pack([sample[text] for text in texts])
             payloads = self.collect(self.launch(batch))[DENSE]
             found = {id(sequence): payloads[row] for sequence, row in zip(batch.sequences, batch.rows, strict=True)}
             return torch.stack([_vector(found[id(sample[text])], self.spec.width) for text in texts])
 
-        return quantise(self._model, run, len(sample), dtype, least_cosine)
+        return quantise(self._model, run, len(sample), dtype, least_cosine, scheme)
 
     def write_int8(self, target: Path, dtype: torch.dtype) -> int:
         """Write a model that was quantised when it was loaded as a checkpoint; the bytes of its weights."""

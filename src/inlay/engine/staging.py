@@ -33,6 +33,7 @@ TOKENS_OF_A_SEQUENCE = 4  # a shape has room for sequences of so many on average
 MOST_FILLED = 1.26  # times the tokens of a batch
 ALWAYS_FILLED = 1024  # up to so many tokens a replay is faster than launches, whatever it computes in vain
 CAPACITY = 1 << 18  # numbers; of what is longer the buffers are made for it alone
+NOTHING: IntArray = np.empty(0, dtype=np.int64)
 SLOTS = 3  # batches that may be on their way: one runs, one waits, one is filled
 
 
@@ -53,12 +54,15 @@ class Fields:
     types: slice
     cu_seqlens: slice
     rows: slice
+    starts: slice
+    lengths: slice
     tiles: slice
 
     @classmethod
     def of(cls, shape: Shape, num_tiles: int, *, has_types: bool) -> Fields:
-        lengths = (shape.tokens, shape.tokens, shape.tokens * has_types, shape.sequences + 1, shape.sequences)
-        ends = np.cumsum([0, *lengths, 2 * num_tiles]).tolist()
+        tokens, sequences = shape.tokens, shape.sequences
+        lengths = (tokens, tokens, tokens * has_types, sequences + 1, *[sequences] * 3, 2 * num_tiles)
+        ends = np.cumsum([0, *lengths]).tolist()
         return cls(*(slice(start, end) for start, end in pairwise(ends)))
 
 
@@ -71,13 +75,22 @@ class Views:
     types: Tensor | None  # [tokens]
     cu_seqlens: Tensor  # [sequences + 1]
     rows: Tensor  # [sequences], one of each sequence
+    starts: Tensor  # [sequences], of what is kept and comes before; 0 where nothing does
+    lengths: Tensor  # [sequences], of it
     tiles: Tensor  # [N, 2]
 
     @classmethod
     def of(cls, buffer: Tensor, fields: Fields) -> Views:
-        types = buffer[fields.types] if fields.types.stop > fields.types.start else None
-        parts = (buffer[fields.ids], buffer[fields.positions], types, buffer[fields.cu_seqlens], buffer[fields.rows])
-        return cls(*parts, buffer[fields.tiles].view(-1, 2))
+        return cls(
+            ids=buffer[fields.ids],
+            positions=buffer[fields.positions],
+            types=buffer[fields.types] if fields.types.stop > fields.types.start else None,
+            cu_seqlens=buffer[fields.cu_seqlens],
+            rows=buffer[fields.rows],
+            starts=buffer[fields.starts],
+            lengths=buffer[fields.lengths],
+            tiles=buffer[fields.tiles].view(-1, 2),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +99,19 @@ class Staged:
 
     views: Views
     layout: Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A batch on the host."""
+
+    ids: IntArray  # [T]
+    positions: IntArray  # [T]
+    types: IntArray | None  # [T]
+    offsets: IntArray  # [B + 1]
+    rows: IntArray  # one of each sequence that has an answer
+    starts: IntArray | None = None  # [B], of what is kept; None: nothing is
+    lengths: IntArray | None = None
 
 
 class Slot:
@@ -108,25 +134,24 @@ class Staging:
         self._next = 0
         self._views: dict[tuple[Shape, bool], tuple[Fields, Views]] = {}  # of filled up shapes: always the same
 
-    def stage(
-        self, ids: IntArray, positions: IntArray, types: IntArray | None, offsets: IntArray, rows: IntArray | None
-    ) -> Staged:
-        """ids, positions and types [T]; offsets [B + 1]; rows [B], one of each sequence."""
-        shape = shape_for(len(ids), len(offsets) - 1)
-        tiles = tiles_of(offsets)
+    def stage(self, given: Given) -> Staged:
+        offsets = given.offsets
+        shape, tiles = shape_for(len(given.ids), len(offsets) - 1), tiles_of(offsets)
+        has_types = given.types is not None
         if shape is None:
-            fields = Fields.of(Shape(len(ids), len(offsets) - 1), len(tiles), has_types=types is not None)
+            exact = Shape(len(given.ids), len(offsets) - 1)
+            fields = Fields.of(exact, len(tiles), has_types=has_types)
             buffer, slot = self._room_for(fields.tiles.stop)
             views = Views.of(buffer, fields)
         else:
-            fields, views = self._filled(shape, has_types=types is not None)
+            fields, views = self._filled(shape, has_types=has_types)
             buffer, slot = self._room_for(fields.tiles.stop)
-        _fill(slot.array, fields, (ids, positions, types, offsets, rows, tiles))
+        _fill(slot.array, fields, given, tiles)
         buffer[: fields.tiles.stop].copy_(slot.host[: fields.tiles.stop], non_blocking=True)
         if slot.copied is not None:
             slot.copied.record()
-        lengths = np.diff(offsets)
-        layout = Layout(offsets.tolist(), torch.from_numpy(offsets), views.cu_seqlens, int(lengths.max()), views.tiles)
+        longest = int(np.diff(offsets).max())
+        layout = Layout(offsets.tolist(), torch.from_numpy(offsets), views.cu_seqlens, longest, views.tiles)
         return Staged(views, layout)
 
     def _room_for(self, length: int) -> tuple[Tensor, Slot]:
@@ -166,20 +191,16 @@ def _shape_of(tokens: int) -> Shape:
     return Shape(tokens, min(max(tokens // TOKENS_OF_A_SEQUENCE, FEWEST_SEQUENCES), MOST_SEQUENCES))
 
 
-def _fill(
-    array: Int32Array,
-    fields: Fields,
-    given: tuple[IntArray, IntArray, IntArray | None, IntArray, IntArray | None, Int32Array],
-) -> None:
+def _fill(array: Int32Array, fields: Fields, given: Given, tiles: Int32Array) -> None:
     """Behind what is given: ids and positions 0, sequences of no rows, the last row, and no tiles."""
-    ids, positions, types, offsets, rows, tiles = given
-    last_row = fields.ids.stop - 1
-    _put(array[fields.ids], ids, 0)
-    _put(array[fields.positions], positions, 0)
-    if types is not None:
-        _put(array[fields.types], types, 0)
-    _put(array[fields.cu_seqlens], offsets, int(offsets[-1]))
-    _put(array[fields.rows], offsets[:-1] if rows is None else rows, last_row)
+    _put(array[fields.ids], given.ids, 0)
+    _put(array[fields.positions], given.positions, 0)
+    if given.types is not None:
+        _put(array[fields.types], given.types, 0)
+    _put(array[fields.cu_seqlens], given.offsets, int(given.offsets[-1]))
+    _put(array[fields.rows], given.rows, fields.ids.stop - 1)
+    _put(array[fields.starts], NOTHING if given.starts is None else given.starts, 0)
+    _put(array[fields.lengths], NOTHING if given.lengths is None else given.lengths, 0)
     _put(array[fields.tiles], tiles.ravel(), -1)
 
 

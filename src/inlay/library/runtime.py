@@ -50,7 +50,7 @@ class RowResults:
 class EngineArguments(TypedDict, total=False):
     """How a model is run. What is left out is chosen for the machine."""
 
-    dtype: str  # auto, float32, bfloat16, float16 or int8
+    dtype: str  # auto, float32, bfloat16, float16, int8 or fp8
     int8_cosine: float  # least mean cosine of int8 to bfloat16
     device: str  # auto, cpu, cuda, cuda:N or mps
     cache: str | Sequence[str]  # none, a tier's URL such as memory://512MiB, or a list of them

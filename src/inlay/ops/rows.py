@@ -2,7 +2,8 @@
 
 `Rows` are a tensor, or a tensor times a weight, which the op that takes them computes where it needs it, while it is
 in the cache. In float32 or bfloat16 they are plain. Before an int8 product they are bytes with one scale a row; after
-it they are sums that still want that scale and the product's bias, which the next op applies on its way.
+it they are sums that still want that scale and the product's bias, which the next op applies on its way. Before an FP8
+product they have one scale a row, too; behind it they are plain.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from torch import Tensor
 
 ZERO_POINT = 128  # the byte that stands for 0, unless a form says otherwise; products take unsigned activations
 LARGEST_BYTE = 255
+FP8 = torch.float8_e4m3fn
+LARGEST_FP8 = 448.0
+SMALLEST_PEAK = 1e-12  # a row of zeros has a scale in FP8 all the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,10 @@ class Rows:
 
     @classmethod
     def of(cls, x: Tensor, to: Form) -> Rows:
-        """Plain rows in a dtype; to bytes with a scale for each row."""
+        """Plain rows in a dtype; to bytes and FP8 with a scale for each row."""
+        if to.dtype == FP8:
+            scales = x.float().abs().amax(dim=1).clamp_min(SMALLEST_PEAK) / LARGEST_FP8
+            return cls((x.float() / scales[:, None]).to(FP8), scales)
         if not to.is_bytes:
             return cls(x.to(to.dtype))
         x = to.multiplied(x)

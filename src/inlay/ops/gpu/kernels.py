@@ -16,14 +16,11 @@ from torch import Tensor
 
 from inlay.ops.gpu import activation, attention, embedding, norm, rotary
 from inlay.ops.layout import TILE, Layout, tiles_of
-from inlay.ops.rows import Form, Rows
+from inlay.ops.rows import FP8, Form, Rows
 
 LOG2_E = math.log2(math.e)
 ELEMENTS = 1024  # of a row that one program has where a row may be shared
-LARGEST_ROW = 16384  # values that one program holds
 SMALLEST_DOT = 16  # rows and columns of a tile that the tensor cores take
-FP8 = torch.float8_e4m3fn
-DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16, FP8})
 
 
 @dataclass(frozen=True, slots=True)

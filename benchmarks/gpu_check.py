@@ -27,7 +27,7 @@ LIMITS = {
     "products": 90,
     "attention": 90,
     "model": 300,
-    "engine": 300,
+    "engine": 400,
 }  # seconds
 
 

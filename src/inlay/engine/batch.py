@@ -58,15 +58,19 @@ def pack(sequences: list[Sequence]) -> Batch:
     ordered = sorted(sequences, key=lambda sequence: sequence.num_tokens)
     row_of: dict[bytes, int] = {}
     rows = [row_of.setdefault(sequence.ids.tobytes(), len(row_of)) for sequence in ordered]
-    unique = [np.frombuffer(ids, dtype=np.int64) for ids in row_of]
-    lengths = [len(ids) for ids in unique]
+    unique = ordered
+    if len(row_of) < len(ordered):
+        unique = list(dict(zip(rows, ordered, strict=True)).values())
+    ids = np.concatenate([sequence.ids for sequence in unique])
+    lengths = [len(sequence.ids) for sequence in unique]
+    offsets = np.array([0, *accumulate(lengths)], dtype=np.int64)
     pairs = {row: sequence.types for row, sequence in zip(rows, ordered, strict=True) if sequence.types is not None}
     return Batch(
         sequences=ordered,
         rows=rows,
-        ids=np.concatenate(unique),
-        positions=np.concatenate([np.arange(length, dtype=np.int64) for length in lengths]),
-        offsets=np.array([0, *accumulate(lengths)], dtype=np.int64),
+        ids=ids,
+        positions=np.arange(len(ids), dtype=np.int64) - np.repeat(offsets[:-1], lengths),
+        offsets=offsets,
         types=_types_of(pairs, lengths) if pairs else None,
     )
 

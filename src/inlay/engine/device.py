@@ -75,8 +75,8 @@ def _choose_device(asked: str) -> torch.device:
         present.insert(0, "cuda")
     elif torch.backends.mps.is_available():
         present.insert(0, "mps")
-    if asked == AUTO:
-        return torch.device(present[0])
+    if asked in (AUTO, "cuda"):
+        asked = "cuda:0" if present[0] == "cuda" else present[0] if asked == AUTO else asked
     if asked.split(":")[0] not in present:
         raise ConfigError(f"--device {asked}: this machine has {' and '.join(present)} (or use auto)")
     try:

@@ -56,6 +56,8 @@ class GraphPass:
         for plan in plans:
             try:
                 self._captured[_key_of(plan)] = self._capture(plan)
+            except torch.AcceleratorError:
+                raise  # after which the device runs nothing more
             except RuntimeError as error:
                 failures.append(error)
         if failures:

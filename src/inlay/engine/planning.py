@@ -95,7 +95,7 @@ class Planner:
         for shape in shapes():
             ids = np.zeros(shape.tokens, dtype=np.int64)
             offsets = np.array([0, shape.tokens], dtype=np.int64)
-            batch = Batch([], [], ids, np.arange(shape.tokens), offsets, ids if has_types else None)
+            batch = Batch([], [], ids, ids, offsets, ids if has_types else None)  # positions that every model has
             yield self._plan_staged(batch, staging, is_narrowed=self._can_narrow and not needs_all_rows).plan
 
     def keep(self, planned: Planned) -> None:

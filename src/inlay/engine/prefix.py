@@ -9,7 +9,7 @@ arena (on a GPU) they are kept there, else as tensors of their own.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
@@ -19,6 +19,7 @@ import torch
 
 from inlay.engine.arena import Arena
 from inlay.engine.batch import Batch, Sequence
+from inlay.engine.beginnings import Texts, shared_length
 from inlay.models.past import Gather, LayerKeyValues, NewRange, SharedPrefixes
 from inlay.ops.layout import Layout
 from inlay.types import IntArray
@@ -27,6 +28,7 @@ SHORTEST = 16  # tokens
 STORE_BYTES = 64 << 20
 MOST_SEEN = 1024  # beginnings remembered that came once
 LARGEST_SHARE = 4  # a prefix may take a quarter of the store
+MOST_PLACED = 4  # new prefixes of a batch that go to the arena: each is copied there on its own, layer by layer
 
 
 @dataclass(slots=True)
@@ -85,31 +87,30 @@ class PrefixStore:
         ids = sequence.ids
         beginning = ids[: self._told_length(sequence) or SHORTEST].tobytes()
         prefix = self._kept.get(beginning) if len(ids) > SHORTEST else None
-        return 0 if prefix is None else _shared_length(prefix.ids, ids)
+        return 0 if prefix is None else shared_length(prefix.ids, ids)
 
     def share(self, batch: Batch) -> SharedBatch | None:
         """Cut from a batch what is kept or can be shared."""
         for failed in self._placed:  # with its batch
             self._give_back(failed)
         self._placed = []
-        lists = [batch.ids[start:end] for start, end in pairwise(batch.offsets.tolist())]
+        texts = Texts.of(batch.ids, batch.offsets)
         told = {row: self._told_length(one) for row, one in zip(batch.rows, batch.sequences, strict=True)}
         beginnings: dict[bytes, list[int]] = {}
-        for place, ids in enumerate(lists):
-            if len(ids) > SHORTEST:
-                beginnings.setdefault(ids[: told[place] or SHORTEST].tobytes(), []).append(place)
+        for place in np.flatnonzero(texts.lengths > SHORTEST).tolist():
+            beginnings.setdefault(texts.first(place, told[place] or SHORTEST).tobytes(), []).append(place)
         prefixes: dict[int, Prefix] = {}
         new: list[Prefix] = []
         for beginning, places in beginnings.items():
             find = self._told_prefix if told[places[0]] else self._prefix_of
-            prefix = find(beginning, [lists[place] for place in places])
+            prefix = find(beginning, texts, places)
             if prefix is not None:
                 prefixes.update(dict.fromkeys(places, prefix))
                 new += [] if self._is_kept(prefix) else [prefix]
         for homeless in [] if self._arena is None else self._place_many(new, self._arena, prefixes.values()):
             new.remove(homeless)
             prefixes = {place: other for place, other in prefixes.items() if other is not homeless}
-        return self._cut(lists, prefixes, new) if prefixes else None
+        return self._cut(batch, texts, prefixes, new) if prefixes else None
 
     def keep(self, prefixes: Iterable[Prefix]) -> None:
         """Keep new prefixes, which have run."""
@@ -125,9 +126,14 @@ class PrefixStore:
         return self._kept.get(prefix.key) is prefix
 
     def _place_many(self, new: Iterable[Prefix], arena: Arena, in_use: Iterable[Prefix]) -> list[Prefix]:
-        """Find room for new prefixes; those that were not used for longest make it. Gives those that find none."""
-        needed, homeless = set(map(id, in_use)), []
-        for prefix in new:
+        """Find room for the new prefixes that save most; those that were not used for longest make it.
+
+        Gives those that have none.
+        """
+        uses = Counter(map(id, in_use))
+        ordered = sorted(new, key=lambda prefix: uses[id(prefix)] * len(prefix.ids), reverse=True)
+        needed, homeless = uses.keys(), ordered[MOST_PLACED:]
+        for prefix in ordered[:MOST_PLACED]:
             while (start := arena.take(len(prefix.ids))) is None:
                 oldest = next((key for key, kept in self._kept.items() if id(kept) not in needed), None)
                 if oldest is None:
@@ -149,13 +155,13 @@ class PrefixStore:
         length = min(sequence.prefix_length, self._longest, len(sequence.ids) - 1)
         return length if length > SHORTEST else 0
 
-    def _told_prefix(self, beginning: bytes, lists: list[IntArray]) -> Prefix | None:
+    def _told_prefix(self, beginning: bytes, texts: Texts, places: list[int]) -> Prefix | None:
         """The prefix that sequences are said to share, from the second sequence on."""
         if (kept := self._kept.get(beginning)) is not None:
             self._kept.move_to_end(beginning)
             return kept
-        has_come = self._seen.pop(beginning, None) is not None or len(lists) > 1
-        self._see(beginning, lists[-1][:0])
+        has_come = self._seen.pop(beginning, None) is not None or len(places) > 1
+        self._see(beginning, texts.first(places[-1], 0))
         ids = np.frombuffer(beginning, dtype=np.int64)
         return Prefix(beginning, ids) if has_come else None
 
@@ -164,38 +170,49 @@ class PrefixStore:
         if len(self._seen) > MOST_SEEN:
             self._seen.popitem(last=False)
 
-    def _prefix_of(self, beginning: bytes, lists: list[IntArray]) -> Prefix | None:
+    def _prefix_of(self, beginning: bytes, texts: Texts, places: list[int]) -> Prefix | None:
         """The kept prefix of a beginning, or a longer one that several sequences share."""
         kept = self._kept.get(beginning)
         seen = self._seen.pop(beginning, None)
-        self._see(beginning, lists[-1][: self._longest + 1])
-        shared = _common([*lists, *([] if seen is None else [seen])], self._longest)
+        self._see(beginning, texts.first(places[-1], self._longest + 1))
+        shared = self._common(texts, places, seen)
         if kept is not None:
             self._kept.move_to_end(beginning)
-            if shared is None or len(shared) <= len(kept.ids):
+            if len(shared) <= len(kept.ids):
                 return kept
-        return None if shared is None else Prefix(beginning, shared)
+        return Prefix(beginning, shared.copy()) if len(shared) >= SHORTEST else None
 
-    def _cut(self, lists: list[IntArray], prefixes: dict[int, Prefix], new: list[Prefix]) -> SharedBatch:
-        lengths = {place: _shared_length(prefix.ids, lists[place]) for place, prefix in prefixes.items()}
-        firsts = [0] * len(new) + [lengths.get(place, 0) for place in range(len(lists))]
-        segments = [prefix.ids for prefix in new] + [ids[lengths.get(place, 0) :] for place, ids in enumerate(lists)]
-        offsets = np.array([0, *accumulate(map(len, segments))], dtype=np.int64)
-        is_in_arena = self._arena is not None
+    def _common(self, texts: Texts, places: list[int], seen: IntArray | None) -> IntArray:
+        """What several sequences begin with, one that came before among them; nothing for one alone."""
+        first = texts.first(places[0], self._longest)
+        if seen is not None:
+            first = first[: shared_length(first, seen)]
+        elif len(places) == 1:
+            return first[:0]
+        return first[: int(texts.shared_lengths(first, places).min())]
+
+    def _cut(self, batch: Batch, texts: Texts, prefixes: dict[int, Prefix], new: list[Prefix]) -> SharedBatch:
+        lengths = np.zeros(len(texts.lengths), dtype=np.int64)
+        places_of: dict[int, list[int]] = {}
+        for place, prefix in prefixes.items():
+            places_of.setdefault(id(prefix), []).append(place)
+        for places in places_of.values():
+            lengths[places] = texts.shared_lengths(prefixes[places[0]].ids, places)
+        left = batch.positions >= np.repeat(lengths, texts.lengths)  # [T], is a token left to run
+        before = [len(prefix.ids) for prefix in new]
+        offsets = np.cumsum([0, *before, *(texts.lengths - lengths).tolist()])
         return SharedBatch(
-            ids=np.concatenate(segments),
-            positions=np.concatenate(
-                [np.arange(first, first + len(ids)) for first, ids in zip(firsts, segments, strict=True)]
-            ),
+            ids=np.concatenate([*(prefix.ids for prefix in new), batch.ids[left]]),
+            positions=np.concatenate([*map(np.arange, before), batch.positions[left]]),
             offsets=offsets,
             wanted=offsets[len(new) + 1 :] - 1,
-            past=None if is_in_arena else self._gathered(prefixes, new, lengths, offsets),
-            kept=_kept_tokens(firsts, prefixes, new, offsets),
+            past=None if self._arena is not None else self._gathered(prefixes, new, lengths, offsets),
+            kept=_kept_tokens(lengths, prefixes, new, offsets),
             new=new,
         )
 
     def _gathered(
-        self, prefixes: dict[int, Prefix], new: list[Prefix], lengths: dict[int, int], offsets: IntArray
+        self, prefixes: dict[int, Prefix], new: list[Prefix], lengths: IntArray, offsets: IntArray
     ) -> SharedPrefixes:
         """What comes before each segment as rows to gather: of the kept prefixes, then of the batch."""
         kept = [prefix for prefix in {id(p): p for p in prefixes.values()}.values() if self._is_kept(prefix)]
@@ -218,30 +235,13 @@ class PrefixStore:
         return Gather(torch.from_numpy(np.concatenate(rows)), Layout.of(offsets, self._device))
 
 
-def _kept_tokens(firsts: list[int], prefixes: dict[int, Prefix], new: list[Prefix], offsets: IntArray) -> KeptTokens:
+def _kept_tokens(lengths: IntArray, prefixes: dict[int, Prefix], new: list[Prefix], offsets: IntArray) -> KeptTokens:
     """The same as ranges of the arena."""
-    starts = np.zeros(len(firsts), dtype=np.int64)
-    for place, prefix in prefixes.items():
-        starts[len(new) + place] = prefix.start or 0
+    starts = np.zeros(len(new) + len(lengths), dtype=np.int64)
+    starts[[len(new) + place for place in prefixes]] = [prefix.start or 0 for prefix in prefixes.values()]
     ranges = [NewRange(_rows(offsets, number), prefix.start or 0) for number, prefix in enumerate(new)]
-    return KeptTokens(starts, np.array(firsts, dtype=np.int64), ranges)
+    return KeptTokens(starts, np.concatenate([np.zeros(len(new), dtype=np.int64), lengths]), ranges)
 
 
 def _rows(offsets: IntArray, segment: int) -> slice:
     return slice(int(offsets[segment]), int(offsets[segment + 1]))
-
-
-def _shared_length(prefix: IntArray, ids: IntArray) -> int:
-    """How many tokens of a prefix a sequence begins with; it keeps at least one of its own."""
-    most = min(len(prefix), len(ids) - 1)
-    differ = np.flatnonzero(prefix[:most] != ids[:most])
-    return int(differ[0]) if len(differ) else most
-
-
-def _common(lists: list[IntArray], most: int) -> IntArray | None:
-    """What several sequences begin with; None for one, or where it is too short."""
-    if len(lists) < 2 or most < SHORTEST:
-        return None
-    first = lists[0][:most]
-    length = min(_shared_length(first, ids) for ids in lists)
-    return None if length < SHORTEST else first[:length].copy()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import threading
 import time
 from pathlib import Path
@@ -118,7 +119,8 @@ def beside_bulk(worker: DeviceWorker, asker: Asker, label: str, rows: int, gener
         taken.append(time.perf_counter() - began)
         time.sleep(0.005)
     taken = taken[:-1]
-    budget = worker._engine.queue._scheduler.max_batch_tokens / BARS.get("qwen3-embedding-0.6b", 1)
+    tokens = worker._engine.queue._scheduler.max_batch_tokens
+    budget = tokens / worker.stats.tokens_per_second
     report(f"{label}: a query beside bulk P50", statistics.median(taken) * 1000, "ms", queries=len(taken))
     report(
         f"{label}: a query beside bulk P99", float(np.percentile(taken, 99)) * 1000, "ms", bar=round(2000 * budget, 1)
@@ -173,9 +175,12 @@ def main() -> None:
     parser.add_argument("--shapes", default="qwen3-embedding-0.6b")
     parser.add_argument("--dtypes", default="bfloat16")
     parser.add_argument("--no-peer", action="store_true")
+    parser.add_argument("--switch-interval", type=float, help="of Python's threads, in seconds")
     options, _ = parser.parse_known_args()
     generator = np.random.default_rng(0)
     allow_any_fp8()
+    if options.switch_interval:
+        sys.setswitchinterval(options.switch_interval)
     for name in options.shapes.split(","):
         shape = make_shape(name)
         rows = shape.spec.vocab_rows

@@ -52,7 +52,7 @@ def profile(runner: Runner, batch: Batch, name: str) -> None:
             runner.collect(runner.launch(batch))
     rows = sorted(taken.key_averages(), key=lambda row: row.self_device_time_total, reverse=True)
     total = sum(row.self_device_time_total for row in rows)
-    for row in rows[:20]:
+    for row in rows[:12]:
         share = row.self_device_time_total / total
         report(
             f"{name} top: {row.key[:44]}",
@@ -92,22 +92,22 @@ def main() -> None:
 def measure(runner: Runner, label: str, name: str, generator: np.random.Generator, *, with_profile: bool) -> None:
     rows = runner.spec.vocab_rows
     for length in (16, 32, 64, 256, 512):
-        batch = random_batch([length], rows, generator)
-        report(
-            f"{label}: 1×{length}", host_seconds(runner, batch) * 1000, "ms", predicted=0.8 if length <= 32 else None
-        )
+        batches = [random_batch([length], rows, generator) for _ in range(60)]
+        predicted = {"predicted": 0.8} if length <= 32 and "0.6b" in name else {}
+        report(f"{label}: 1×{length}", host_seconds(runner, batches) * 1000, "ms", **predicted)
     graphs, runner._pass = runner._pass, runner._model
     batches = [random_batch([32], rows, generator) for _ in range(20)]
     report(f"{label}: 1×32 launched, no graph", host_seconds(runner, batches) * 1000, "ms")
     runner._pass = graphs
-    big = 16_384 if "0.6b" in name else 8192
-    for length in (64, 128, 512, 2048, "mixed"):
-        batches = [random_batch(lengths_of(big, length), rows, generator) for _ in range(16)]
-        is_bar = length == 512
-        more = {"predicted": PREDICTED.get(name), "bar": BARS.get(name)} if is_bar else {}
-        report(f"{label}: {big} tokens of {length}", rate_of(runner, batches), "tokens/s", **more)
+    for tokens in (2048, 4096, 8192, 16_384):
+        batches = [random_batch(lengths_of(tokens, 512), rows, generator) for _ in range(16)]
+        more = {"predicted": PREDICTED[name], "bar": BARS[name]} if tokens == 16_384 and "bf" in label else {}
+        report(f"{label}: {tokens} tokens of 512", rate_of(runner, batches), "tokens/s", **more)
+    for length in (64, 128, 2048, "mixed"):
+        batches = [random_batch(lengths_of(8192, length), rows, generator) for _ in range(16)]
+        report(f"{label}: 8192 tokens of {length}", rate_of(runner, batches), "tokens/s")
     if with_profile:
-        profile(runner, random_batch(lengths_of(big, 512), rows, generator), label)
+        profile(runner, random_batch(lengths_of(8192, 512), rows, generator), label)
         profile(runner, random_batch([32], rows, generator), f"{label} 1×32")
 
 

@@ -42,8 +42,8 @@ log = get_logger("engine")
 
 BATCH_TOKENS = {"cpu": 1024, "mps": 4096}  # enough rows for full speed, short enough to wait for
 GPU_BATCH_SECONDS = 0.025  # what a batch of a GPU takes, as long as its tokens are within these
-FEWEST_GPU_TOKENS, MOST_GPU_TOKENS = 2048, 32768
-MEASURED_TOKENS, MEASURED_LENGTH = 8192, 256
+FEWEST_GPU_TOKENS, MOST_GPU_TOKENS = 2048, 16384
+MEASURED_TOKENS, MEASURED_LENGTH, MEASURED_BATCHES = 8192, 256, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,16 +133,17 @@ def _budgets_of(runner: Runner, settings: Settings) -> dict[str, int]:
 
 
 def _gpu_batch_tokens(runner: Runner) -> int:
-    """So many that a batch takes `GPU_BATCH_SECONDS`, by a batch that is timed here."""
+    """So many that a batch takes `GPU_BATCH_SECONDS`, by batches that are timed here."""
     length = min(MEASURED_LENGTH, runner.spec.max_tokens)
-    lists = np.random.default_rng(0).integers(0, runner.spec.vocab_rows, (MEASURED_TOKENS // length, length))
-    batch = pack([_sequence(number, "", ids, runner.spec) for number, ids in enumerate(lists)])
-    for _ in range(2):  # the first warms up
+    generator, taken = np.random.default_rng(0), []
+    for _ in range(MEASURED_BATCHES):
+        lists = generator.integers(0, runner.spec.vocab_rows, (MEASURED_TOKENS // length, length))
+        batch = pack([_sequence(number, "", ids, runner.spec) for number, ids in enumerate(lists)])
         began = time.monotonic()
         runner.collect(runner.launch(batch))
-        seconds = time.monotonic() - began
-    tokens = int(batch.num_tokens / seconds * GPU_BATCH_SECONDS)
-    return min(max(1 << (tokens.bit_length() - 1), FEWEST_GPU_TOKENS), MOST_GPU_TOKENS)
+        taken.append((time.monotonic() - began) / batch.num_tokens)
+    tokens = int(GPU_BATCH_SECONDS / min(taken))
+    return min(max(tokens // FEWEST_GPU_TOKENS * FEWEST_GPU_TOKENS, FEWEST_GPU_TOKENS), MOST_GPU_TOKENS)
 
 
 def _warn_of_ids(tokenizer: Tokenizer, spec: ModelSpec) -> None:

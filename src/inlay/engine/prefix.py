@@ -87,7 +87,12 @@ class PrefixStore:
         ids = sequence.ids
         beginning = ids[: self._told_length(sequence) or SHORTEST].tobytes()
         prefix = self._kept.get(beginning) if len(ids) > SHORTEST else None
-        return 0 if prefix is None else shared_length(prefix.ids, ids)
+        if prefix is None:
+            return 0
+        length = len(prefix.ids)
+        if len(ids) > length and ids[:length].tobytes() == prefix.ids.tobytes():  # nearly always, and sooner known
+            return length
+        return shared_length(prefix.ids, ids)
 
     def share(self, batch: Batch) -> SharedBatch | None:
         """Cut from a batch what is kept or can be shared."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 
 from inlay.engine.batch import Sequence
@@ -34,13 +34,20 @@ def all_tokens(sequence: Sequence) -> int:
     return sequence.num_tokens
 
 
-@dataclass(order=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting:
     tag: float
     number: int  # first come first served among equals
-    sequence: Sequence = field(compare=False)
-    turns: int = field(default=0, compare=False)  # between pieces, that it was first and too large for
-    is_gone: bool = field(default=False, compare=False)  # taken, dropped, or queued again with another tag
+    sequence: Sequence
+    turns: int = 0  # between pieces, that it was first and too large for
+    is_gone: bool = False  # taken, dropped, or queued again with another tag
+
+    @property
+    def entry(self) -> _Entry:
+        return self.tag, self.number, self
+
+
+_Entry = tuple[float, int, _Waiting]  # of the heap: a tuple is compared without a call; no two have a tag and a number
 
 
 class Scheduler:
@@ -52,7 +59,7 @@ class Scheduler:
         self.max_queue_tokens = max_queue_tokens
         self.batch_tokens = max_batch_tokens  # fewer for a while after the device ran out of memory
         self.queued_tokens = 0
-        self._heap: list[_Waiting] = []
+        self._heap: list[_Entry] = []
         self._arrivals: deque[Sequence] = deque()  # also some that have gone
         self._waiting: dict[Sequence, _Waiting] = {}
         self._num_batches = 0
@@ -72,7 +79,7 @@ class Scheduler:
         for sequence in sorted(sequences, key=all_tokens):
             tag += sequence.num_tokens * WEIGHTS[sequence.priority]
             waiting = _Waiting(tag, next(self._numbers), sequence)
-            heapq.heappush(self._heap, waiting)
+            heapq.heappush(self._heap, waiting.entry)
             self._arrivals.append(sequence)
             self._waiting[sequence] = waiting
             self.queued_tokens += sequence.num_tokens
@@ -100,11 +107,11 @@ class Scheduler:
                 num_tokens += tokens
                 batch.append(self._take(head))
             elif is_between:
-                passed.append(heapq.heappop(self._heap))
+                passed.append(heapq.heappop(self._heap)[-1])
             else:
                 break
         for waiting in passed:
-            heapq.heappush(self._heap, waiting)
+            heapq.heappush(self._heap, waiting.entry)
         self._num_batches += bool(batch)
         return batch, dropped
 
@@ -126,7 +133,7 @@ class Scheduler:
             if tag < waiting.tag:
                 waiting.is_gone = True
                 self._waiting[sequence] = promoted = _Waiting(tag, waiting.number, sequence)
-                heapq.heappush(self._heap, promoted)
+                heapq.heappush(self._heap, promoted.entry)
                 self._tidy()
 
     def note_out_of_memory(self, num_tokens: int) -> None:
@@ -162,13 +169,13 @@ class Scheduler:
 
     def _head(self, *, is_oldest: bool) -> _Waiting | None:
         """The next in turn: by tag, or by arrival."""
-        while self._heap and self._heap[0].is_gone:
+        while self._heap and self._heap[0][-1].is_gone:
             heapq.heappop(self._heap)
         if not self._waiting:
             self._virtual_time = 0.0
         if not self._heap:
             return None
-        return self._oldest() if is_oldest else self._heap[0]
+        return self._oldest() if is_oldest else self._heap[0][-1]
 
     def _oldest(self) -> _Waiting | None:
         while self._arrivals and self._arrivals[0] not in self._waiting:
@@ -177,7 +184,7 @@ class Scheduler:
 
     def _take(self, waiting: _Waiting) -> Sequence:
         """Out of the queue, to run. Whoever comes later is tagged behind it, but not behind one that still waits."""
-        self._virtual_time = max(self._virtual_time, min(waiting.tag, self._heap[0].tag))
+        self._virtual_time = max(self._virtual_time, min(waiting.tag, self._heap[0][0]))
         return self._remove(waiting)
 
     def _remove(self, waiting: _Waiting) -> Sequence:
@@ -191,7 +198,7 @@ class Scheduler:
         """Forget those that have gone before they are many more than those that wait."""
         most = 2 * len(self._waiting) + MOST_PASSED_OVER
         if len(self._heap) > most:
-            self._heap = [waiting for waiting in self._heap if not waiting.is_gone]
+            self._heap = [entry for entry in self._heap if not entry[-1].is_gone]
             heapq.heapify(self._heap)
         if len(self._arrivals) > most:
             self._arrivals = deque(sequence for sequence in self._arrivals if sequence in self._waiting)

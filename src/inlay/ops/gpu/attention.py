@@ -8,8 +8,11 @@ split between programs, and each row's order is that of its own sequence, so it 
 import triton
 import triton.language as tl
 
+# Their places in the staging buffer differ from batch to batch, and each would be a kernel of its own.
+UNALIGNED = ["tiles", "query_offsets", "key_offsets", "prefix_starts", "prefix_lengths"]
 
-@triton.jit
+
+@triton.jit(do_not_specialize_on_alignment=UNALIGNED)
 def attend(
     q, k, v, out, tiles, query_offsets, key_offsets, prefix_k, prefix_v, prefix_starts, prefix_lengths,
     q_stride, k_stride, v_stride, prefix_stride, scale,

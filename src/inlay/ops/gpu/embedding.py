@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["ids", "second_ids", "third_ids"])
 def look_up(
     first, ids, second, second_ids, third, third_ids, out,
     WIDTH: tl.constexpr, TABLES: tl.constexpr, HAS_THIRD_IDS: tl.constexpr, BLOCK: tl.constexpr,
@@ -26,7 +26,7 @@ def look_up(
     tl.store(out + token.to(tl.int64) * WIDTH + columns, total, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["offsets"])
 def mean_of_rows(hidden, offsets, out, WIDTH: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
     """The mean of the rows of each sequence; summed in an order that its length alone decides."""
     sequence = tl.program_id(0)

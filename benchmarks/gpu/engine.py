@@ -127,6 +127,29 @@ def beside_bulk(worker: DeviceWorker, asker: Asker, label: str, rows: int, gener
     )
 
 
+def beside_long_input(worker: DeviceWorker, asker: Asker, label: str, generator: np.random.Generator) -> None:
+    """One input of the model's full length, and queries of 32 tokens meanwhile."""
+    spec = worker.spec
+    query = Asker(worker)
+    query._ids = iter(range(1 << 41, 1 << 42))
+    long = ids_of(generator, [spec.max_tokens], spec.vocab_rows)
+    asker.ask(long)
+    began = time.perf_counter()
+    asker.ask(long)
+    report(f"{label}: an input of {spec.max_tokens}", (time.perf_counter() - began) * 1000, "ms")
+    thread = threading.Thread(target=asker.ask, args=(long * 4,))
+    thread.start()
+    taken = []
+    time.sleep(0.05)
+    while thread.is_alive():
+        one = ids_of(generator, [32], spec.vocab_rows)
+        began = time.perf_counter()
+        query.ask(one)
+        taken.append(time.perf_counter() - began)
+    report(f"{label}: a query beside it P50", statistics.median(taken) * 1000, "ms", queries=len(taken))
+    report(f"{label}: a query beside it, worst", max(taken[:-1] or taken) * 1000, "ms")
+
+
 def beside_peer(folder: Path, asker: Asker, label: str, rows: int, generator: np.random.Generator) -> None:
     """sentence-transformers' own loop over the same ids: sorted by length, batches of 64 and 8, sdpa."""
     from transformers import AutoModel
@@ -201,6 +224,7 @@ def main() -> None:
             if dtype == "bfloat16":
                 shared_instruction(worker, asker, label, rows, generator)
                 beside_bulk(worker, asker, label, rows, generator)
+                beside_long_input(worker, asker, label, generator)
                 if not options.no_peer:
                     beside_peer(Path(shape.folder.name), asker, label, rows, generator)
             worker.close()

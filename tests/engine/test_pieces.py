@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from running import collected, make_runner, sequence_of
 
 from inlay.engine import pieces
-from inlay.engine import runner as module
 from inlay.engine.batch import pack
 from inlay.engine.device import choose
-from inlay.engine.pieces import FEWEST_TOKENS, MOST_TOKENS, PIECE_SECONDS, PieceSizer
+from inlay.engine.pieces import FEWEST_TOKENS, MOST_TOKENS, PIECE_SECONDS, PieceDriver, PieceSizer
 from inlay.engine.runner import Runner
 from inlay.models.spec import read_spec
 from inlay.ops import native
@@ -91,7 +90,7 @@ def test_what_a_layer_adds_keeps_its_own_bias(
 def test_only_a_lone_long_input_of_a_causal_model_runs_in_pieces(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LONGEST_WHOLE", 1000)
+    monkeypatch.setattr(PieceDriver, "longest_whole", 1000)
     causal, other = make_runner(checkpoint("qwen3")), make_runner(checkpoint("bert"))
     long, short = sequence_of(LONG), sequence_of([1, 2])
     assert causal.is_divisible(pack([long]))

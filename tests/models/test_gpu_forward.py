@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from running import make_runner, run_packed, sequence_of
+from running import collected, make_runner, run_packed, sequence_of
 from torch import Tensor
 from triton_interpreter import DEVICE, gpu_kernels
 
+from inlay.engine import ranges
+from inlay.engine.batch import pack
 from inlay.engine.device import DTYPES
 from inlay.engine.planning import make_arena
 from inlay.engine.prefix import PrefixStore
+from inlay.engine.ranges import RangeDriver
 from inlay.engine.runner import Runner
 from inlay.engine.staging import Staging
 from inlay.models.forward import Decoder
@@ -91,6 +94,50 @@ def test_what_is_kept_of_a_shared_prefix_gives_what_the_whole_gives(
         found, expected = run_packed(runner, lists), run_packed(plain, lists)
         assert (found * expected).sum(axis=1).min() > 0.9999
     assert [runner.cost(sequence_of([*instruction, 4])), runner.cost(sequence_of([1, 2, 3]))] == [1, 3]
+
+
+@needs_no_gpu
+def test_a_long_input_in_ranges_gives_what_the_whole_gives(
+    checkpoint: Callable[[str], Path], on_gpu_kernels: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranges, "FEWEST_TOKENS", 64)
+    runner = staged_runner(checkpoint("qwen3"), "bfloat16")
+    batch = pack([sequence_of([number % 150 + 5 for number in range(150)])])
+    expected = collected(runner, runner.launch(batch))
+    driver = object.__new__(RangeDriver)  # its weights are products already
+    driver.longest_whole, driver._even_length = 64, 1e9
+    driver._model, driver._dtype = runner._model, torch.bfloat16
+    runner._pieces = driver
+    assert list(driver.spans(150)) == [(0, 64), (64, 128), (128, 150)]
+    assert runner.is_divisible(batch)
+    pieces, number = runner.launch_in_pieces(batch), 0
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as finished:
+            found = collected(runner, finished.value)
+            break
+        number += 1
+    assert number == 2
+    assert torch.cosine_similarity(torch.from_numpy(found), torch.from_numpy(expected)).min() > 0.9999
+
+
+@pytest.mark.gpu
+def test_a_long_input_in_ranges_on_a_gpu_gives_what_the_whole_gives(checkpoint: Callable[[str], Path]) -> None:
+    runner = make_runner(checkpoint("qwen3"), "bfloat16", "cuda")
+    batch = pack([sequence_of([number % 150 + 5 for number in range(2000)])])
+    expected = collected(runner, runner.launch(batch))
+    runner.size_pieces(600)
+    pieces, number = runner.launch_in_pieces(batch), 0
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as finished:
+            found = collected(runner, finished.value)
+            break
+        number += 1
+    assert number >= 2
+    assert torch.cosine_similarity(torch.from_numpy(found), torch.from_numpy(expected)).min() > 0.999
 
 
 @pytest.mark.gpu

@@ -16,7 +16,7 @@ class Arena:
     def __init__(self, layers: int, tokens: int, width: int, dtype: torch.dtype, device: torch.device) -> None:
         """`width` is that of all key heads."""
         self.tokens = tokens
-        self._room = torch.zeros(layers, 2, tokens, width, dtype=dtype, device=device)
+        self._room = torch.empty(layers, 2, tokens, width, dtype=dtype, device=device)
         self._free: list[tuple[int, int]] = [(0, tokens)]  # [start, end), in order and never side by side
 
     def layer(self, number: int) -> tuple[Tensor, Tensor]:

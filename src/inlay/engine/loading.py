@@ -128,6 +128,7 @@ def _budgets_of(runner: Runner, settings: Settings) -> dict[str, int]:
     cores = os.cpu_count() or 2
     is_cuda = runner.device.type == "cuda"
     tokens = settings.max_batch_tokens or (_gpu_batch_tokens(runner) if is_cuda else BATCH_TOKENS[runner.device.type])
+    runner.size_pieces(tokens)
     threads = min(8, cores - 2) if is_cuda else min(4, cores // 2)
     return {"max_batch_tokens": tokens, "tokenizer_threads": settings.tokenizer_threads or max(1, threads)}
 

@@ -26,7 +26,7 @@ from inlay.types import Answer, Failure, ModelSpec
 log = get_logger("engine")
 
 IDLE_BEAT_SECONDS = 1.0
-LEAD_SECONDS = 0.002  # what forming and sending a batch takes, before the one on the device is done
+LEAD_SECONDS = 0.001  # more than forming and sending a batch takes, before the one on the device is done
 POLL_SECONDS = 0.0002
 STOPPED = "the server shut down before this long input was done: try another one"
 
@@ -136,7 +136,8 @@ class DeviceLoop:
     def _wait_for_turn(self, flying: InFlight) -> None:
         """The next batch is formed when the one on the device is nearly done: who comes late waits for one, not two."""
         began = max(flying.began, self._last_end)
-        turn = began + self._pace.expected_seconds(flying.batch.num_tokens) - LEAD_SECONDS
+        lead = LEAD_SECONDS + 2 * self._pace.forming_seconds
+        turn = began + self._pace.expected_seconds(flying.batch.num_tokens) - lead
         while (remaining := turn - time.monotonic()) > 0 and not self._runner.is_done(flying.launched):
             time.sleep(min(remaining, POLL_SECONDS))
 
@@ -170,7 +171,9 @@ class DeviceLoop:
             if self._runner.is_divisible(batch):
                 self._longs.append(LongRun(batch, self._runner.launch_in_pieces(batch), began))
                 return None
-            return InFlight(batch, self._runner.launch(batch), began)
+            flying = InFlight(batch, self._runner.launch(batch), began)
+            self._pace.note_forming(time.monotonic() - began)
+            return flying
         except Exception as error:  # noqa: BLE001 - a failed batch is its sequences' answer, not the loop's end
             failure = error
         self._recover(sequences, failure)

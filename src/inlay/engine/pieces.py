@@ -32,6 +32,8 @@ ATTENTION_SLOWNESS = 2.0  # an operation of attention costs so many of the produ
 class PieceDriver:
     """Runs long inputs of one model."""
 
+    longest_whole = 2048  # tokens; longer inputs run in pieces
+
     def __init__(self, model: Decoder) -> None:
         self.sizer = PieceSizer.of(model)
         self._model = model
@@ -72,7 +74,7 @@ class PieceSizer:
     """Learns what a token costs in a layer, and what each token that it looks back at; kept from input to input."""
 
     def __init__(self, even_length: float) -> None:
-        self._even_length = even_length  # tokens looked back at that cost as much as the products: a first guess
+        self.even_length = even_length  # tokens looked back at that cost as much as the products: a first guess
         self._seconds_per_token: float | None = None  # in the products
         self._seconds_per_pair: float | None = None  # in attention: of a token and one that it looks back at
 
@@ -103,8 +105,8 @@ class PieceSizer:
         """The start of an input tells of the products, what comes later of attention."""
         seconds = max(seconds, SHORTEST_SECONDS)
         if self._seconds_per_token is None or self._seconds_per_pair is None:
-            self._seconds_per_token = seconds / (tokens * (1 + past / self._even_length))
-            self._seconds_per_pair = self._seconds_per_token / self._even_length
+            self._seconds_per_token = seconds / (tokens * (1 + past / self.even_length))
+            self._seconds_per_pair = self._seconds_per_token / self.even_length
         elif self._seconds_per_pair * past < self._seconds_per_token:
             found = seconds / tokens - self._seconds_per_pair * past
             self._seconds_per_token = _nearer(self._seconds_per_token, found)

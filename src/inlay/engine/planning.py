@@ -16,11 +16,11 @@ from torch import Tensor
 
 from inlay.engine.arena import Arena
 from inlay.engine.batch import Batch, Sequence
-from inlay.engine.prefix import Prefix, PrefixStore, SharedBatch
-from inlay.engine.staging import Given, Staged, Staging, shapes
+from inlay.engine.prefix import KeptTokens, Prefix, PrefixStore, SharedBatch
+from inlay.engine.staging import Given, Staging, shapes
 from inlay.engine.transfer import to_device
 from inlay.models.forward import Decoder, ForwardPass
-from inlay.models.past import KeptRooms, NewRange
+from inlay.models.past import KeptRooms
 from inlay.models.plan import Plan
 from inlay.ops.dispatch import gpu_kernels
 from inlay.ops.layout import Layout
@@ -96,7 +96,12 @@ class Planner:
             ids = np.zeros(shape.tokens, dtype=np.int64)
             offsets = np.array([0, shape.tokens], dtype=np.int64)
             batch = Batch([], [], ids, ids, offsets, ids if has_types else None)  # positions that every model has
-            yield self._plan_staged(batch, staging, is_narrowed=self._can_narrow and not needs_all_rows).plan
+            is_narrowed = self._can_narrow and not needs_all_rows
+            yield self._plan_staged(batch, staging, is_narrowed=is_narrowed).plan
+            if self._arena is not None and is_narrowed:
+                nothing = KeptTokens(offsets[:1], offsets[:1], [])
+                shared = SharedBatch(ids, ids, offsets, offsets[1:] - 1, None, nothing, [])
+                yield self._plan_shared_staged(batch, shared, staging, self._arena).plan
 
     def keep(self, planned: Planned) -> None:
         """The plan has run."""
@@ -108,35 +113,28 @@ class Planner:
         rows = offsets[:-1] if self._pooling is Pooling.CLS else offsets[1:] - 1
         staged = staging.stage(Given(batch.ids, batch.positions, batch.types, offsets, rows))
         views, count = staged.views, len(rows)
-        past = self._kept_rooms(staged, slice(0, len(views.rows)), []) if is_narrowed else None
         wanted = views.rows if is_narrowed else None
         own = replace(staged.layout, cu_seqlens=views.cu_seqlens[: count + 1])
         pooled = None if is_narrowed or self._pooling is Pooling.MEAN else views.rows[:count]
         causal_to = (self._is_causal, self._last_layer)
-        plan = Plan(views.ids, views.positions, staged.layout, *causal_to, wanted, past, views.types)
+        plan = Plan(views.ids, views.positions, staged.layout, *causal_to, wanted, types=views.types)
         return Planned(plan, own, pooled)
 
-    def _plan_shared_staged(self, batch: Batch, shared: SharedBatch, staging: Staging) -> Planned:
+    def _plan_shared_staged(self, batch: Batch, shared: SharedBatch, staging: Staging, arena: Arena) -> Planned:
         kept, first = shared.kept, len(shared.new)
         given = Given(shared.ids, shared.positions, None, shared.offsets, shared.wanted, kept.starts, kept.lengths)
         staged = staging.stage(given)
         views, count = staged.views, len(shared.wanted)
         answered = slice(first, first + count) if first else slice(0, len(views.rows))
-        past = self._kept_rooms(staged, answered, kept.new)
+        past = KeptRooms(arena, views.starts, views.lengths, staged.layout, answered, kept.new)
         wanted = views.rows[:count] if first else views.rows
         plan = Plan(views.ids, views.positions, staged.layout, self._is_causal, self._last_layer, wanted, past)
         own = replace(staged.layout, offsets=batch.offsets.tolist(), host=torch.from_numpy(batch.offsets))
         return Planned(plan, own, None, shared.new)
 
-    def _kept_rooms(self, staged: Staged, answered: slice, new: list[NewRange]) -> KeptRooms | None:
-        """What is kept before the sequences of a batch; with nothing before any, too, so that launches are the same."""
-        if self._arena is None:
-            return None
-        return KeptRooms(self._arena, staged.views.starts, staged.views.lengths, staged.layout, answered, new)
-
     def _plan_shared(self, batch: Batch, shared: SharedBatch) -> Planned:
         if self._staging is not None and self._arena is not None:
-            return self._plan_shared_staged(batch, shared, self._staging)
+            return self._plan_shared_staged(batch, shared, self._staging, self._arena)
         layout, wanted = Layout.of(shared.offsets, self._device), self._to_device(shared.wanted)
         ids, positions = self._to_device(shared.ids), self._to_device(shared.positions)
         plan = Plan(ids, positions, layout, self._is_causal, self._last_layer, wanted, shared.past)

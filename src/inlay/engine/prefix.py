@@ -107,12 +107,16 @@ class PrefixStore:
         prefixes: dict[int, Prefix] = {}
         new: list[Prefix] = []
         for beginning, places in beginnings.items():
+            is_first = len(places) == 1 and beginning not in self._kept and beginning not in self._seen
+            if is_first:  # as nearly all are
+                self._see(beginning, texts.first(places[0], 0 if told[places[0]] else self._longest + 1))
+                continue
             find = self._told_prefix if told[places[0]] else self._prefix_of
             prefix = find(beginning, texts, places)
             if prefix is not None:
                 prefixes.update(dict.fromkeys(places, prefix))
                 new += [] if self._is_kept(prefix) else [prefix]
-        for homeless in [] if self._arena is None else self._place_many(new, self._arena, prefixes.values()):
+        for homeless in self._place_many(new, self._arena, prefixes.values()) if new and self._arena else []:
             new.remove(homeless)
             prefixes = {place: other for place, other in prefixes.items() if other is not homeless}
         return self._cut(batch, texts, prefixes, new) if prefixes else None
@@ -171,7 +175,7 @@ class PrefixStore:
         return Prefix(beginning, ids) if has_come else None
 
     def _see(self, beginning: bytes, ids: IntArray) -> None:
-        self._seen[beginning] = ids
+        self._seen[beginning] = ids.copy()  # not the whole batch, of which they are a part
         if len(self._seen) > MOST_SEEN:
             self._seen.popitem(last=False)
 

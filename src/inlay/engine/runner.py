@@ -23,14 +23,15 @@ from inlay.engine.batch import Batch, Sequence, pack
 from inlay.engine.device import Choice
 from inlay.engine.graphs import GraphPass
 from inlay.engine.pieces import PieceDriver
-from inlay.engine.planning import Planner, can_look_back
+from inlay.engine.planning import Planner, can_keep_in_arena, can_look_back
+from inlay.engine.ranges import RangeDriver
 from inlay.engine.short_pass import ShortPass
 from inlay.engine.transfer import Launched, arrived, has_arrived, send_back, to_device
 from inlay.errors import DeviceLost, ModelChanged, ModelError, OutOfMemory
 from inlay.file_guard import FileGuard
 from inlay.models.building import build_model
 from inlay.models.fingerprint import fingerprint
-from inlay.models.forward import Decoder
+from inlay.models.forward import Decoder, ForwardPass
 from inlay.models.plan import Plan
 from inlay.models.quantise import FP8, INT8, QuantisationReport, Scheme, quantise
 from inlay.models.registry import make_head
@@ -41,7 +42,7 @@ from inlay.ops.layout import Layout
 from inlay.ops.native import kernels_name, load_kernels, takes_float_rows, torch_beside_kernels
 from inlay.types import DENSE, ModelSpec, Task
 
-LONGEST_WHOLE = 2048  # tokens; longer inputs run in pieces
+LONGEST_ON_GPU = 8192  # tokens of an input that runs whole, until a batch was timed
 # What torch's allocators say on devices where running out is a plain RuntimeError.
 _ALLOCATION = ("can't allocate memory", "not enough memory", "out of memory")
 
@@ -79,9 +80,7 @@ class Runner:
         for head in heads:
             head.load(files, choice.device)
         self._planner = Planner(spec, self._model, choice.dtype, choice.device)
-        self._pieces: PieceDriver | None = None
-        if isinstance(self._model, Decoder) and can_look_back(spec, self._model, choice.device):
-            self._pieces = PieceDriver(self._model)  # before the weights are products
+        self._pieces = make_driver(spec, self._model, choice)  # before the weights are products
         self._pass: Callable[[Plan], Tensor] = self._model
         made_of = self._prepare(choice, sample, least_cosine)
         if self.device.type == "cpu" and (kernels := load_kernels()) is not None:
@@ -158,10 +157,14 @@ class Runner:
 
     def is_divisible(self, batch: Batch) -> bool:
         """Is it one long input that can run in pieces?"""
-        is_long = len(batch.offsets) == 2 and batch.num_tokens > LONGEST_WHOLE
-        return (
-            self._pieces is not None and is_long and not any(self._heads[kind].needs_all_rows for kind in batch.kinds)
-        )
+        if self._pieces is None or len(batch.offsets) > 2 or batch.num_tokens <= self._pieces.longest_whole:
+            return False
+        return not any(self._heads[kind].needs_all_rows for kind in batch.kinds)
+
+    def size_pieces(self, num_tokens: int) -> None:
+        """On a GPU: inputs of more tokens run in pieces of about so many."""
+        if isinstance(self._pieces, RangeDriver):
+            self._pieces.longest_whole = num_tokens
 
     @torch.inference_mode()
     def launch_in_pieces(self, batch: Batch) -> Generator[None, None, Launch]:
@@ -179,7 +182,8 @@ class Runner:
                     except StopIteration as finished:
                         layout = Layout.of(batch.offsets, self.device)
                         hidden: Tensor = finished.value
-                        return Launch(layout, {kind: self._heads[kind](hidden, layout) for kind in batch.kinds})
+                        given = {kind: send_back(self._heads[kind](hidden, layout)) for kind in batch.kinds}
+                        return Launch(layout, given)
                     yield
         finally:
             _give_back_memory()
@@ -219,6 +223,15 @@ class Runner:
                 f"needs more memory than the device ({self.device}) has left: shorten the input",
                 retry_after=1.0,
             ) from None
+
+
+def make_driver(spec: ModelSpec, model: ForwardPass, choice: Choice) -> PieceDriver | RangeDriver | None:
+    """What runs long inputs in pieces; None where rows cannot run apart from those before them."""
+    if isinstance(model, Decoder) and can_look_back(spec, model, choice.device):
+        return PieceDriver(model)
+    if isinstance(model, Decoder) and can_keep_in_arena(spec, model, choice.dtype, choice.device):
+        return RangeDriver(model, choice.dtype, LONGEST_ON_GPU)
+    return None
 
 
 def is_capturable(choice: Choice) -> bool:

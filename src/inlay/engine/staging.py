@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -150,7 +151,7 @@ class Staging:
         buffer[: fields.tiles.stop].copy_(slot.host[: fields.tiles.stop], non_blocking=True)
         if slot.copied is not None:
             slot.copied.record()
-        longest = int(np.diff(offsets).max())
+        longest = int((offsets[1:] - offsets[:-1]).max())
         layout = Layout(offsets.tolist(), torch.from_numpy(offsets), views.cu_seqlens, longest, views.tiles)
         return Staged(views, layout)
 
@@ -164,11 +165,11 @@ class Staging:
         return self._buffer, slot
 
     def _filled(self, shape: Shape, *, has_types: bool) -> tuple[Fields, Views]:
-        key = shape, has_types
-        if key not in self._views:
+        found = self._views.get((shape, has_types))
+        if found is None:
             fields = Fields.of(shape, shape.tokens // TILE + shape.sequences, has_types=has_types)
-            self._views[key] = fields, Views.of(self._buffer, fields)
-        return self._views[key]
+            found = self._views[shape, has_types] = fields, Views.of(self._buffer, fields)
+        return found
 
 
 def shapes() -> list[Shape]:
@@ -178,15 +179,15 @@ def shapes() -> list[Shape]:
 
 def shape_for(num_tokens: int, num_sequences: int) -> Shape | None:
     """What a batch is filled up to; None where that would cost more than it saves."""
+    most = max(MOST_FILLED * num_tokens, ALWAYS_FILLED)
     for tokens in TOKENS[bisect_left(TOKENS, num_tokens) :]:
-        if tokens > max(MOST_FILLED * num_tokens, ALWAYS_FILLED):
-            return None
         shape = _shape_of(tokens)
-        if num_sequences <= shape.sequences:
-            return shape
+        if tokens > most or num_sequences <= shape.sequences:
+            return None if tokens > most else shape
     return None
 
 
+@cache
 def _shape_of(tokens: int) -> Shape:
     return Shape(tokens, min(max(tokens // TOKENS_OF_A_SEQUENCE, FEWEST_SEQUENCES), MOST_SEQUENCES))
 

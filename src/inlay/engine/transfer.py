@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-
-from inlay.types import IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class Arriving:
 Launched = Tensor | Arriving
 
 
-def to_device(array: IntArray, device: torch.device) -> Tensor:
+def to_device(array: npt.NDArray[np.signedinteger], device: torch.device) -> Tensor:
     tensor = torch.from_numpy(array)
     if device.type != "cuda":
         return tensor.to(device)

@@ -72,7 +72,12 @@ class Layout:
 
 def tiles_of(offsets: IntArray) -> npt.NDArray[np.int32]:
     """Every sequence cut into TILE rows: [N, 2], the sequence and the first of the rows."""
-    counts = -(-np.diff(offsets) // TILE)
+    lengths = offsets[1:] - offsets[:-1]
+    if lengths.min() > 0 and lengths.max() <= TILE:  # one each
+        tiles = np.zeros((len(lengths), 2), dtype=np.int32)
+        tiles[:, 0] = np.arange(len(lengths))
+        return tiles
+    counts = -(-lengths // TILE)
     sequences = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     firsts = np.arange(len(sequences)) - np.repeat(np.cumsum(counts) - counts, counts)
     return np.stack([sequences, (firsts * TILE).astype(np.int32)], axis=1)

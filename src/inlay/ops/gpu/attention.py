@@ -54,14 +54,9 @@ def attend(
         length = tl.load(prefix_lengths + sequence)
         start = tl.load(prefix_starts + sequence).to(tl.int64) * prefix_stride + kv_head
         last = rows * 0 + length - 1
-        whole = length // BLOCK_KEYS * BLOCK_KEYS
         peaks, totals, mixed = _see(
-            queries, peaks, totals, mixed, prefix_k + start, prefix_v + start, prefix_stride, prefix_stride, 0, whole,
-            last, scale, WIDTH, BLOCK_WIDTH, BLOCK_KEYS, False, PRECISION,
-        )  # fmt: skip
-        peaks, totals, mixed = _see(
-            queries, peaks, totals, mixed, prefix_k + start, prefix_v + start, prefix_stride, prefix_stride, whole,
-            length, last, scale, WIDTH, BLOCK_WIDTH, BLOCK_KEYS, True, PRECISION,
+            queries, peaks, totals, mixed, prefix_k + start, prefix_v + start, prefix_stride, prefix_stride, 0, length,
+            last, scale, WIDTH, BLOCK_WIDTH, BLOCK_KEYS, True, PRECISION,
         )  # fmt: skip
     if IS_CAUSAL:
         seen_by_first = num_keys - num_queries + first + 1

@@ -88,6 +88,8 @@ class FakeRunner:
         self.longest_whole = 1 << 30
         self.between = threading.Semaphore(0)  # with a longest_whole: released once for each piece that may run
 
+    device_bytes = 7
+
     def cost(self, sequence: Sequence) -> int:
         return sequence.num_tokens
 
@@ -174,6 +176,8 @@ def vector_of(content: str | list[int]) -> FloatArray:
 
 class FakeWorker:
     """Answers on a thread, after `gate` opens; texts that contain `bad` fail."""
+
+    device_bytes = 0
 
     def __init__(self, spec: ModelSpec = SPEC) -> None:
         self.spec = spec

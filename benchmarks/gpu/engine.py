@@ -25,7 +25,8 @@ from inlay.types import ModelSpec
 
 INSTRUCTION = [641, 1235, 25, 16246, 264, 3482, 2711, 3239, 11, 17179, 9760, 46769, 429, 4226, 279, 3239, 198, 2859, 25]
 BARS = {"qwen3-embedding-0.6b": 480_000, "qwen3-embedding-4b": 75_000, "qwen3-embedding-8b": 42_000}
-BULK_TOKENS = {"qwen3-embedding-0.6b": 400_000, "qwen3-embedding-4b": 100_000, "qwen3-embedding-8b": 60_000}
+BULK_TOKENS = {"qwen3-embedding-0.6b": 1_000_000, "qwen3-embedding-4b": 200_000, "qwen3-embedding-8b": 120_000}
+CLIENTS, REQUEST_TOKENS = 8, 8192
 
 
 def load(spec: ModelSpec, dtype: str) -> DeviceWorker:
@@ -69,34 +70,58 @@ def latencies(asker: Asker, label: str, rows: int, generator: np.random.Generato
         report(f"{label}: {count}×{length} P50", median * 1000, "ms", p99=round(worst * 1000, 2), **more)
 
 
-def rates(asker: Asker, name: str, label: str, rows: int, generator: np.random.Generator) -> None:
+def rate_of_clients(worker: DeviceWorker, requests: list[list[list[int]]]) -> float:
+    """Texts a second, with as many requests waiting at a time as there are clients."""
+    waiting = iter(requests)
+    lock = threading.Lock()
+
+    def ask(number: int) -> None:
+        asker = Asker(worker)
+        asker._ids = iter(range(number << 32, (number + 1) << 32))
+        while True:
+            with lock:
+                request = next(waiting, None)
+            if request is None:
+                return
+            asker.ask(request)
+
+    threads = [threading.Thread(target=ask, args=(number + 1,)) for number in range(CLIENTS)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(map(len, requests)) / (time.perf_counter() - began)
+
+
+def requests_of(lists: list[list[int]], tokens: int) -> list[list[list[int]]]:
+    """Requests of about so many tokens."""
+    found: list[list[list[int]]] = [[]]
+    for one in lists:
+        if sum(map(len, found[-1])) + len(one) > tokens:
+            found.append([])
+        found[-1].append(one)
+    return found
+
+
+def rates(worker: DeviceWorker, name: str, label: str, rows: int, generator: np.random.Generator) -> None:
     for length in (32, 128, 512, "mixed"):
         lists = ids_of(generator, lengths_of(BULK_TOKENS[name], length), rows)
-        asker.ask(lists[: len(lists) // 4])
-        began = time.perf_counter()
-        asker.ask(lists)
-        seconds = time.perf_counter() - began
+        requests = requests_of(lists, REQUEST_TOKENS)
+        rate_of_clients(worker, requests[: len(requests) // 4])
+        texts = rate_of_clients(worker, requests)
         more = {"bar": BARS[name]} if length == 512 and "bfloat16" in label else {}
-        report(
-            f"{label}: bulk of {length}",
-            sum(map(len, lists)) / seconds,
-            "tokens/s",
-            texts_per_s=round(len(lists) / seconds),
-            **more,
-        )
+        tokens = texts * sum(map(len, lists)) / len(lists)
+        report(f"{label}: {CLIENTS} clients, texts of {length}", tokens, "tokens/s", texts_per_s=round(texts), **more)
 
 
-def shared_instruction(
-    worker: DeviceWorker, asker: Asker, label: str, rows: int, generator: np.random.Generator
-) -> None:
+def shared_instruction(worker: DeviceWorker, label: str, rows: int, generator: np.random.Generator) -> None:
     planner = worker._engine.runner._planner  # the benchmark looks inside to switch it off
     store, found = planner._prefixes, {}
     for turn in range(6):
         planner._prefixes = store if turn % 2 else None
-        lists = [[*INSTRUCTION, *ids] for ids in ids_of(generator, generator.integers(7, 13, 8000).tolist(), rows)]
-        began = time.perf_counter()
-        asker.ask(lists)
-        found.setdefault(turn % 2, []).append(len(lists) / (time.perf_counter() - began))
+        lists = [[*INSTRUCTION, *ids] for ids in ids_of(generator, generator.integers(7, 13, 12_000).tolist(), rows)]
+        found.setdefault(turn % 2, []).append(rate_of_clients(worker, requests_of(lists, REQUEST_TOKENS)))
     planner._prefixes = store
     without, kept = (statistics.median(found[turn][1:]) for turn in (0, 1))
     report(f"{label}: queries with an instruction, kept", kept, "texts/s")
@@ -220,9 +245,9 @@ def main() -> None:
                 gib=round(torch.cuda.memory_reserved() / 2**30, 2),
             )
             latencies(asker, label, rows, generator)
-            rates(asker, name, label, rows, generator)
+            rates(worker, name, label, rows, generator)
             if dtype == "bfloat16":
-                shared_instruction(worker, asker, label, rows, generator)
+                shared_instruction(worker, label, rows, generator)
                 beside_bulk(worker, asker, label, rows, generator)
                 beside_long_input(worker, asker, label, generator)
                 if not options.no_peer:

@@ -34,10 +34,10 @@ _KUBERNETES = re.compile(r"INLAY_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(T
 MOST_SECONDS = 30 * 86_400
 
 SERVE, EMBED, VERIFY, PRECOMPUTE, SEARCH = "serve", "embed", "verify", "precompute", "search"
+BENCH, QUANTIZE, RERANK = "bench", "quantize", "rerank"
 AUTO = "auto"  # of dtype and device: chosen for the machine
 INT8_COSINE = 0.999  # what int8 is held to unless asked otherwise
 FP8_COSINE = 0.997  # what fp8 is held to
-BENCH, QUANTIZE, RERANK = "bench", "quantize", "rerank"
 ENGINE = (SERVE, EMBED, RERANK, VERIFY, PRECOMPUTE, SEARCH, BENCH)
 BULK, CACHED = (EMBED, PRECOMPUTE), (SERVE, EMBED, RERANK)
 
@@ -87,6 +87,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             le=1,
         ),
     ] = INT8_COSINE
+    deterministic: Annotated[bool, _option("On a GPU: a text has the same bits in any batch.", *ENGINE)] = False
     context_length: Annotated[
         Annotated[int, Meta(ge=3)] | None,
         _option("Longest input; default: the model's own.", *ENGINE, unit="tokens"),

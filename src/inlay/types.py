@@ -198,6 +198,11 @@ class Worker(Protocol):
         ...
 
     @property
+    def device_bytes(self) -> int:
+        """Memory of a GPU that is held; 0 on a processor."""
+        ...
+
+    @property
     def stats(self) -> WorkerStats: ...
 
     def health(self) -> str | None:

@@ -32,6 +32,7 @@ log = get_logger("engine")
 MOST_WAITING_SIZE = 64 << 20  # characters (or token ids) that may wait for the tokenizer
 SIZE_PER_SECOND = 1 << 20  # what a tokenizer does at least; for the time to come back
 CHUNK = 64  # texts tokenised by one task: long enough to pay for the hand-over, short enough to be fair
+SHORT = 512  # characters or ids of a request that is tokenised at once: sooner than another thread would begin
 LARGE = 1 << 20  # characters of a request after which memory is given back
 # What has a text, or a pair, cut where it is too long.
 _CUTS = 'truncate to "end" to have it cut', 'long_documents to "truncate" or "best_chunk"'
@@ -77,6 +78,9 @@ class Intake:
         self._had_large |= size > LARGE
         with self._lock:
             self._waiting_size += size
+        if size <= SHORT and not self._is_closed:
+            self._tokenize(request, sequences)
+            return
         for start in range(0, len(sequences), CHUNK):
             part = sequences[start : start + CHUNK]
             try:
@@ -167,10 +171,10 @@ class Intake:
             sequence.is_truncated = True
         if len(ids) == 0:
             raise InvalidInput("has no tokens: send a text that is not empty")
-        wrong = ids[(ids < 0) | (ids >= self._vocab_rows)]
-        if len(wrong):
+        wrong = ids.view(np.uint64) >= self._vocab_rows  # below 0, too
+        if wrong.any():
             raise InvalidInput(
-                f"has {self._name(work, int(wrong[0]))}, for which this model has no row "
+                f"has {self._name(work, int(ids[wrong][0]))}, for which this model has no row "
                 f"(ids are 0 to {self._vocab_rows - 1}): take it out"
             )
         sequence.ids = ids

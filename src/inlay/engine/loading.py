@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from inlay.engine.allocator import give_back_freed_memory, keep_freed_memory
 from inlay.engine.batch import Batch, Sequence, pack
 from inlay.engine.device import INT8, Choice, choose
 from inlay.engine.intake import Intake
+from inlay.engine.invariance import forbid_split_sums, sizes_that_differ
 from inlay.engine.loop import BatchRunner, DeviceLoop
 from inlay.engine.pair_tokenizer import make_pair_tokenizer
 from inlay.engine.queue import SequenceQueue
@@ -63,9 +65,17 @@ def choose_for(spec: ModelSpec, settings: Settings) -> Choice:
     return choose(settings.device, INT8 if is_stored else settings.dtype)
 
 
-def make_runner(spec: ModelSpec, choice: Choice, least_cosine: float, tokenizer: Callable[[], Tokenizer]) -> Runner:
-    """A model on its device; `tokenizer` is asked for only if int8 has to be measured."""
-    return Runner(spec, choice, lambda: _sequences(SAMPLE, tokenizer(), spec), least_cosine)
+def make_runner(
+    spec: ModelSpec,
+    choice: Choice,
+    least_cosine: float,
+    tokenizer: Callable[[], Tokenizer],
+    *,
+    is_deterministic: bool = False,
+) -> Runner:
+    """A model on its device; `tokenizer` is asked for only if int8 or fp8 has to be measured."""
+    sample = partial(_sample, spec, tokenizer)
+    return Runner(spec, choice, sample, least_cosine, is_deterministic=is_deterministic)
 
 
 def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engine:
@@ -78,9 +88,12 @@ def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engi
         log.info("threads chosen", model=spec.name, threads=threads.count, because=threads.reason)
     elif choice.device.type == "cuda":
         torch.cuda.set_device(choice.device)  # of this thread, which owns it from now on
+        if settings.deterministic:
+            forbid_split_sums()
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(Tokenizer, spec.path)  # beside the weights: it takes as long
-        runner = make_runner(spec, choice, settings.int8_cosine, reading.result)
+        is_deterministic = settings.deterministic and choice.device.type == "cuda"  # processors are, whatever is asked
+        runner = make_runner(spec, choice, settings.int8_cosine, reading.result, is_deterministic=is_deterministic)
         tokenizer = reading.result()
     _warn_of_ids(tokenizer, spec)
     probe = _probe(runner, tokenizer, choice)
@@ -88,6 +101,8 @@ def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engi
         give_back_freed_memory()
     budgets = _budgets_of(runner, settings)
     _log_quantised(runner)
+    if is_deterministic:
+        _check_invariance(runner, budgets["max_batch_tokens"])
     log.info(
         "model loaded",
         model=spec.name,
@@ -145,6 +160,25 @@ def _gpu_batch_tokens(runner: Runner) -> int:
         taken.append((time.monotonic() - began) / batch.num_tokens)
     tokens = int(GPU_BATCH_SECONDS / min(taken))
     return min(max(tokens // FEWEST_GPU_TOKENS * FEWEST_GPU_TOKENS, FEWEST_GPU_TOKENS), MOST_GPU_TOKENS)
+
+
+def _check_invariance(runner: Runner, max_batch_tokens: int) -> None:
+    def run(texts: list[IntArray]) -> list[bytes | None]:
+        sequences = [_sequence(number, "", ids, runner.spec, runner.spec.outputs) for number, ids in enumerate(texts)]
+        batch = pack(sequences)
+        payloads = runner.collect(runner.launch(batch))[runner.spec.outputs[0]]
+        place = {id(sequence): row for sequence, row in zip(batch.sequences, batch.rows, strict=True)}
+        return [payloads[place[id(sequence)]] for sequence in sequences]
+
+    differing = sizes_that_differ(run, runner.spec.vocab_rows, max_batch_tokens)
+    if differing:
+        log.warning(
+            "a text has other bits in batches of some sizes, though --deterministic was asked for",
+            model=runner.spec.name,
+            batch_tokens=differing,
+        )
+    else:
+        log.info("a text has the same bits in batches of every size", model=runner.spec.name)
 
 
 def _warn_of_ids(tokenizer: Tokenizer, spec: ModelSpec) -> None:
@@ -208,6 +242,10 @@ def _probe(runner: Runner, tokenizer: Tokenizer, choice: Choice) -> Batch:
             f"finite. Use --dtype {'bfloat16 or float32' if choice.dtype_name == 'float16' else 'float32'} to see"
         )
     return batch
+
+
+def _sample(spec: ModelSpec, tokenizer: Callable[[], Tokenizer]) -> list[Sequence]:
+    return _sequences(SAMPLE, tokenizer(), spec)
 
 
 def _sequences(

@@ -43,6 +43,9 @@ class BatchRunner(Protocol):
     @property
     def spec(self) -> ModelSpec: ...
 
+    @property
+    def device_bytes(self) -> int: ...
+
     def cost(self, sequence: Sequence) -> int:
         """Tokens of a sequence that would run; the others were kept from before."""
         ...

@@ -51,7 +51,15 @@ class Planned:
 class Planner:
     """Makes the plans of one model."""
 
-    def __init__(self, spec: ModelSpec, model: ForwardPass, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        model: ForwardPass,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        keeps_prefixes: bool = True,
+    ) -> None:
         self._pooling = spec.pooling
         self._is_causal = model.IS_CAUSAL
         self._last_layer = spec.num_layers - 1
@@ -61,9 +69,11 @@ class Planner:
         self._staging = Staging(device) if device.type == "cuda" else None
         self._prefixes: PrefixStore | None = None
         self._arena: Arena | None = None
-        if isinstance(model, Decoder) and can_look_back(spec, model, device):
+        if not keeps_prefixes or not isinstance(model, Decoder):
+            return
+        if can_look_back(spec, model, device):
             self._prefixes = PrefixStore(model.key_value_bytes(dtype), device)
-        elif isinstance(model, Decoder) and can_keep_in_arena(spec, model, dtype, device):
+        elif can_keep_in_arena(spec, model, dtype, device):
             self._arena = make_arena(model, dtype, device)
             self._prefixes = PrefixStore(model.key_value_bytes(dtype), device, self._arena)
 

@@ -64,6 +64,8 @@ class Runner:
         choice: Choice,
         sample: Callable[[], list[Sequence]] = list,
         least_cosine: float = INT8_COSINE,
+        *,
+        is_deterministic: bool = False,
     ) -> None:
         self.device = choice.device
         self.is_asynchronous = choice.device.type == "cuda"
@@ -79,10 +81,11 @@ class Runner:
         self._model = build_model(spec, files, choice.dtype, choice.device, self._stored, heads)
         for head in heads:
             head.load(files, choice.device)
-        self._planner = Planner(spec, self._model, choice.dtype, choice.device)
-        self._pieces = make_driver(spec, self._model, choice)  # before the weights are products
+        # Behind what is kept, or in pieces, sums have another order than in the whole.
+        self._planner = Planner(spec, self._model, choice.dtype, choice.device, keeps_prefixes=not is_deterministic)
+        self._pieces = None if is_deterministic else make_driver(spec, self._model, choice)  # from the weights
         self._pass: Callable[[Plan], Tensor] = self._model
-        made_of = self._prepare(choice, sample, least_cosine)
+        made_of = [*self._prepare(choice, sample, least_cosine), *(["deterministic"] if is_deterministic else [])]
         if self.device.type == "cpu" and (kernels := load_kernels()) is not None:
             self._pass = ShortPass(self._model, kernels)  # the products stay what they are from here on
         elif is_capturable(choice):
@@ -131,6 +134,11 @@ class Runner:
         if self.report is None:
             raise ModelError(f"{self.spec.path} is an int8 checkpoint already")
         return write_int8(self._model, self._heads.values(), self.spec.path, target, self.report, dtype)
+
+    @property
+    def device_bytes(self) -> int:
+        """Memory of the GPU that torch holds for this process; 0 on a processor."""
+        return torch.cuda.memory_reserved(self.device) if self.device.type == "cuda" else 0
 
     def cost(self, sequence: Sequence) -> int:
         """Tokens of a sequence that would run: less what a kept prefix has."""

@@ -53,6 +53,10 @@ class DeviceWorker:
     def queued_tokens(self) -> int:
         return 0 if self._engine is None else self._engine.queue.queued_tokens
 
+    @property
+    def device_bytes(self) -> int:
+        return 0 if self._engine is None else self._engine.runner.device_bytes
+
     def wait_loaded(self) -> None:
         """Block until the model is served; raises what went wrong while it was loaded."""
         self._loaded.wait()

@@ -53,6 +53,7 @@ class EngineArguments(TypedDict, total=False):
     dtype: str  # auto, float32, bfloat16, float16, int8 or fp8
     int8_cosine: float  # least mean cosine of int8 to bfloat16
     device: str  # auto, cpu, cuda, cuda:N or mps
+    deterministic: bool  # on a GPU: the same bits for a text whatever runs beside it
     cache: str | Sequence[str]  # none, a tier's URL such as memory://512MiB, or a list of them
     cache_secret: str | None  # signs what is kept in Redis
     cache_secret_file: str | None

@@ -110,11 +110,13 @@ class _WorkerCollector(Collector):
         rate = GaugeMetricFamily("inlay_engine_tokens_per_second", "Recent rate of the device", labels=["model"])
         queued = GaugeMetricFamily("inlay_engine_queued_tokens", "Tokens waiting for the device", labels=["model"])
         ready = GaugeMetricFamily("inlay_engine_ready", "1 when the model is loaded", labels=["model"])
+        held = GaugeMetricFamily("inlay_engine_device_bytes", "Memory of the GPU that is held", labels=["model"])
         for model, worker in self._workers.items():
+            held.add_metric([model], worker.device_bytes)
             rate.add_metric([model], worker.stats.tokens_per_second)
             queued.add_metric([model], worker.queued_tokens)
             ready.add_metric([model], float(worker.is_ready))
-        yield from (rate, queued, ready)
+        yield from (rate, queued, ready, held)
 
 
 class _CacheCollector(Collector):

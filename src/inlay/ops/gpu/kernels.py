@@ -159,7 +159,7 @@ def _tile_of(group: int, width: int, dtype: torch.dtype, *, has_one_row_each: bo
     if dtype == torch.float32:
         return Tile(heads, 32, 4, 1)
     if has_one_row_each:
-        return Tile(heads, 64, 4, 2)
+        return Tile(heads, 64 if width > 64 else 32, 4, 2)
     if width > 64:
         return Tile(2, 32, 8, 3) if heads == 2 else Tile(1, 64, 4, 2)
     return Tile(1, 64, 4, 3)

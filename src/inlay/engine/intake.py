@@ -172,7 +172,7 @@ class Intake:
         if len(ids) == 0:
             raise InvalidInput("has no tokens: send a text that is not empty")
         wrong = ids.view(np.uint64) >= self._vocab_rows  # below 0, too
-        if wrong.any():
+        if np.count_nonzero(wrong):
             raise InvalidInput(
                 f"has {self._name(work, int(ids[wrong][0]))}, for which this model has no row "
                 f"(ids are 0 to {self._vocab_rows - 1}): take it out"

@@ -24,6 +24,7 @@ LIMITS = {
     "tests": 150,
     "kernels": 120,
     "graphs": 120,
+    "invariance": 120,
     "products": 90,
     "attention": 90,
     "model": 300,

@@ -25,6 +25,7 @@ Run = Callable[[list[IntArray]], list[bytes | None]]  # texts → the payload of
 def forbid_split_sums() -> None:
     """From here on no product is split along its sum."""
     os.environ.update(WORKSPACES)
+    torch.backends.cuda.preferred_blas_library("cublaslt")  # the other knows no such thing
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = (False, False)  # the second: split-K
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = (False, False)
 

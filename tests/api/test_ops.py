@@ -48,6 +48,7 @@ def test_metrics_count_what_happens(server: RunningServer) -> None:
         'inlay_inputs_total{model="demo",source="model"}',
         'inlay_input_tokens_total{model="demo",source="cache"}',
         'inlay_engine_tokens_total{model="demo"}',
+        'inlay_engine_device_bytes{model="demo"} 0.0',
         'inlay_cache_hits_total{tier="memory"}',
     ]
     before = [read(name) for name in names]

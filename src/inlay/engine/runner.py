@@ -86,6 +86,8 @@ class Runner:
         self._pieces = None if is_deterministic else make_driver(spec, self._model, choice)  # from the weights
         self._pass: Callable[[Plan], Tensor] = self._model
         made_of = [*self._prepare(choice, sample, least_cosine), *(["deterministic"] if is_deterministic else [])]
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # the weights that were joined left holes that nothing else fits
         if self.device.type == "cpu" and (kernels := load_kernels()) is not None:
             self._pass = ShortPass(self._model, kernels)  # the products stay what they are from here on
         elif is_capturable(choice):

@@ -48,7 +48,6 @@ def test_metrics_count_what_happens(server: RunningServer) -> None:
         'inlay_inputs_total{model="demo",source="model"}',
         'inlay_input_tokens_total{model="demo",source="cache"}',
         'inlay_engine_tokens_total{model="demo"}',
-        'inlay_engine_device_bytes{model="demo"} 0.0',
         'inlay_cache_hits_total{tier="memory"}',
     ]
     before = [read(name) for name in names]
@@ -56,6 +55,7 @@ def test_metrics_count_what_happens(server: RunningServer) -> None:
     server.post({"input": ["hello world", "count"]})
     after = [read(name) for name in names]
     assert [b - a for a, b in zip(before, after, strict=True)] == [2, 2, 7, 7, 2]
+    assert 'inlay_engine_device_bytes{model="demo"} 0.0' in server.get("/metrics").text, "a processor holds none"
 
 
 def test_paths_and_methods_that_are_not_there_are_json_too(server: RunningServer) -> None:

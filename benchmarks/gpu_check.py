@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 ROOT = Path(__file__).resolve().parents[1]
 LIMITS = {
     "card": 60,
@@ -63,16 +65,24 @@ def print_lines(lines: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("stages", nargs="*", default=list(LIMITS), help=", ".join(LIMITS))
+    parser.add_argument("stages", nargs="*", help=f"{', '.join(LIMITS)}; without: all")
     parser.add_argument("--out", type=Path, help="a file for the JSON lines")
     parser.add_argument("--with", dest="arguments", action="append", default=[], help="an argument for every stage")
     options = parser.parse_args()
+    if unknown := set(options.stages) - LIMITS.keys():
+        parser.error(f"there is no stage {', '.join(sorted(unknown))}: use {', '.join(LIMITS)}")
+    if not torch.cuda.is_available():
+        parser.error(
+            "torch finds no GPU here: install a build of torch with CUDA, and see nvidia-smi; without a GPU, "
+            "benchmarks/gpu/registers.py compiles the kernels and make test interprets them"
+        )
     lines: list[dict[str, Any]] = []
-    for stage in options.stages:
+    for stage in options.stages or LIMITS:
         run_stage(stage, lines, options.arguments)
         if options.out:
             options.out.write_text("".join(json.dumps(line) + "\n" for line in lines))
     print_lines(lines)
+    sys.exit(any(line.get("status") for line in lines))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,9 @@ class FarSide:
 
     def state(self) -> bytes:
         worker = self._worker
-        return _encoder.encode((worker.spec, worker.is_ready, worker.queued_tokens, worker.stats, worker.health()))
+        return _encoder.encode(
+            (worker.spec, worker.is_ready, worker.queued_tokens, worker.stats, worker.health(), worker.device_bytes)
+        )
 
 
 class FrameWorker:
@@ -79,7 +81,7 @@ class FrameWorker:
 
     @property
     def _state(self) -> tuple[ModelSpec, bool, int, WorkerStats, str | None]:
-        return _decode(self._far.state(), tuple[ModelSpec, bool, int, WorkerStats, str | None])
+        return _decode(self._far.state(), tuple[ModelSpec, bool, int, WorkerStats, str | None, int])
 
     @property
     def spec(self) -> ModelSpec:
@@ -92,6 +94,10 @@ class FrameWorker:
     @property
     def queued_tokens(self) -> int:
         return self._state[2]
+
+    @property
+    def device_bytes(self) -> int:
+        return self._state[5]
 
     @property
     def stats(self) -> WorkerStats:

@@ -145,7 +145,7 @@ def beside_bulk(worker: DeviceWorker, asker: Asker, label: str, rows: int, gener
         time.sleep(0.005)
     taken = taken[:-1]
     tokens = worker._engine.queue._scheduler.max_batch_tokens
-    budget = tokens / worker.stats.tokens_per_second
+    budget = worker._engine.loop._pace.expected_seconds(tokens - 1)  # of a full batch
     report(f"{label}: a query beside bulk P50", statistics.median(taken) * 1000, "ms", queries=len(taken))
     report(
         f"{label}: a query beside bulk P99", float(np.percentile(taken, 99)) * 1000, "ms", bar=round(2000 * budget, 1)

@@ -21,6 +21,8 @@ def main() -> None:
     counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|error)", done.stdout)}
     report("tests marked gpu: passed", counts.get("passed", 0))
     report("tests marked gpu: failed", counts.get("failed", 0) + counts.get("error", 0), bar=0)
+    if done.returncode or not counts.get("passed"):
+        sys.exit("tests failed, or none ran")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from command import run_inlay
 from corpus.sources import write_rows
+from running import are_same
 from servers import RunningServer
 
 from inlay import Embedder
@@ -69,7 +70,7 @@ def test_a_server_gives_the_same_corpus(corpus: Path, file: Path, tmp_path: Path
         assert "2 failed" in done.stderr
         found = run_inlay("search", str(tmp_path / "c"), "train", "--server", server.url, INLAY_API_KEY="secret")
         assert found.stdout == run_inlay("search", str(corpus), "train").stdout
-    assert np.array_equal(vectors_of(tmp_path / "c"), vectors_of(corpus))
+    assert are_same(vectors_of(tmp_path / "c"), vectors_of(corpus))
     problems = [json.loads(line)["problem"] for line in (tmp_path / "c" / "failed.jsonl").read_text().splitlines()]
     assert "is empty" in problems[0]
     assert "tokens" in problems[1]
@@ -182,7 +183,7 @@ def test_killed_and_interrupted_runs_go_on_where_they_were(tmp_path: Path) -> No
     assert subprocess.run(command, capture_output=True).returncode == 0
     with Embedder("demo") as embedder:
         expected = embedder.embed([row["text"] for row in rows], normalize=False)
-    assert np.array_equal(vectors_of(tmp_path / "c"), expected)
+    assert are_same(vectors_of(tmp_path / "c"), expected)
 
 
 @pytest.mark.parametrize(

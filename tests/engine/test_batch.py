@@ -18,3 +18,13 @@ def test_each_sequence_has_its_place_and_equal_ones_share_it(lists: list[list[in
         assert batch.ids[span].tolist() == lists[sequence.work.id]
         assert batch.positions[span].tolist() == list(range(sequence.num_tokens))
     assert (np.diff(np.diff(batch.offsets)) >= 0).all()
+
+
+def test_pairs_of_equal_ids_that_are_parted_elsewhere_run_apart() -> None:
+    pairs = [sequence_of([1, 2, 3, 4], number) for number in range(3)]
+    for pair, types in zip(pairs, ([0, 0, 1, 1], [0, 1, 1, 1], [0, 0, 1, 1]), strict=True):
+        pair.types = np.array(types)
+    batch = pack(pairs)
+    assert batch.rows == [0, 1, 0]
+    assert batch.types is not None
+    assert batch.types.tolist() == [0, 0, 1, 1, 0, 1, 1, 1]

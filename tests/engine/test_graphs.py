@@ -32,14 +32,16 @@ class Graph:
 class Model:
     """Hidden states are the ids, written to one tensor as under a graph."""
 
-    def __init__(self, fails_from: int = 1 << 30) -> None:
+    def __init__(self, fails_from: int = 1 << 30, code: int = 900) -> None:
         self.launched = 0
         self.fails_from = fails_from
+        self.failure = torch.AcceleratorError("operation not permitted when stream is capturing")
+        self.failure.error_code = code
 
     def __call__(self, plan: Plan) -> Tensor:
         self.launched += 1
         if self.launched > self.fails_from:
-            raise RuntimeError("operation not permitted when stream is capturing")
+            raise self.failure
         return plan.ids.float()[:, None]
 
 
@@ -74,6 +76,19 @@ def test_a_plan_in_the_place_of_a_captured_one_is_replayed_and_others_are_launch
         launched = graphs._model.launched
         graphs(other)
         assert graphs._model.launched == launched + 1
+
+
+def test_after_an_error_that_the_device_does_not_survive_nothing_is_tried(graphs: GraphPass) -> None:
+    graphs._model = Model(fails_from=1, code=700)  # type: ignore[assignment]
+    with pytest.raises(torch.AcceleratorError):
+        graphs.capture_many([plan_of(Staging(CPU), [16])])
+
+
+def test_all_graphs_write_to_one_place(graphs: GraphPass) -> None:
+    staging = Staging(CPU)
+    graphs.capture_many([plan_of(staging, [32]), plan_of(staging, [16])])
+    places = {captured.hidden.data_ptr() for captured in graphs._captured.values()}
+    assert len(places) == 1
 
 
 def test_what_cannot_be_captured_is_launched_and_said(

@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from inlay import Embedder
 from inlay.bench.shapes import SHAPES, make_checkpoint
 from inlay.engine import runner
-from inlay.engine.batch import Sequence
+from inlay.engine.batch import Batch, Sequence
 from inlay.engine.device import Choice, choose
 from inlay.engine.runner import Runner
 from inlay.errors import ConfigError, ModelError
@@ -191,6 +191,26 @@ def test_fp8_is_measured_and_what_misses_stays_out_of_it(demo_path: Path) -> Non
     full = make_runner(demo_path, "bfloat16")
     assert (run_packed(ours, lists) * run_packed(full, lists)).sum(axis=1).mean() >= 0.997
     assert ours.spec.fingerprint != full.spec.fingerprint
+
+
+def test_nothing_runs_behind_what_other_products_gave_while_it_is_measured(tmp_path: Path) -> None:
+    """The sample comes again and again, each time with other products."""
+    make_checkpoint(tmp_path, SMALL_QWEN3)
+    sequences = [sequence_of(list(range(5 + n, 40 + n)), n) for n in range(6)]
+    batches: list[int] = []
+    whole = Runner.launch
+
+    def launch(self: Runner, batch: Batch) -> object:
+        batches.append(batch.num_tokens)
+        assert self._planner._prefixes is None
+        return whole(self, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Runner, "launch", launch)
+        ours = Runner(read_spec(tmp_path, "small"), choose("cpu", "int8"), lambda: sequences, 0.9)
+    assert len(batches) >= 2
+    assert ours._planner._prefixes is not None
+    assert not ours._planner._prefixes._kept
 
 
 @pytest.mark.gpu

@@ -31,13 +31,18 @@ class Sequence:
     def num_tokens(self) -> int:
         return len(self.ids)
 
+    @property
+    def content(self) -> bytes:
+        """What decides its outputs: the ids, and of a pair which of them are whose."""
+        return self.ids.tobytes() if self.types is None else self.ids.tobytes() + self.types.tobytes()
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Sequences packed end to end, without padding."""
 
     sequences: list[Sequence]
-    rows: list[int]  # the place in the batch of each sequence; those with equal ids share one
+    rows: list[int]  # the place in the batch of each sequence; those with equal content share one
     ids: IntArray  # [T]
     positions: IntArray  # [T], restarting at 0 with each sequence
     offsets: IntArray  # [B + 1], where each place begins; the last is T
@@ -57,7 +62,7 @@ def pack(sequences: list[Sequence]) -> Batch:
     """One `Batch`, ordered by length, so that attention finds equal lengths side by side; equal ids run once."""
     ordered = sorted(sequences, key=lambda sequence: sequence.num_tokens)
     row_of: dict[bytes, int] = {}
-    rows = [row_of.setdefault(sequence.ids.tobytes(), len(row_of)) for sequence in ordered]
+    rows = [row_of.setdefault(sequence.content, len(row_of)) for sequence in ordered]
     unique = ordered
     if len(row_of) < len(ordered):
         unique = list(dict(zip(rows, ordered, strict=True)).values())

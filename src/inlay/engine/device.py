@@ -78,7 +78,8 @@ def _choose_device(asked: str) -> torch.device:
     if asked in (AUTO, "cuda"):
         asked = "cuda:0" if present[0] == "cuda" else present[0] if asked == AUTO else asked
     if asked.split(":")[0] not in present:
-        raise ConfigError(f"--device {asked}: this machine has {' and '.join(present)} (or use auto)")
+        why = "; torch was built without CUDA: install a build with it" if _lacks_cuda(asked) else ""
+        raise ConfigError(f"--device {asked}: this machine has {' and '.join(present)} (or use auto){why}")
     try:
         device = torch.device(asked)
         if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
@@ -86,6 +87,10 @@ def _choose_device(asked: str) -> torch.device:
         return device
     except RuntimeError as error:
         raise ConfigError(f"--device {asked} is not a device: use auto, cpu, cuda, cuda:N or mps") from error
+
+
+def _lacks_cuda(asked: str) -> bool:
+    return asked.startswith("cuda") and torch.version.cuda is None
 
 
 def _choose_dtype(device: torch.device, asked: str) -> tuple[str, str]:

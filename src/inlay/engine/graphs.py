@@ -9,18 +9,22 @@ launched.
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
+from threading import Lock
 
 import torch
 from torch import Tensor
 
+from inlay.engine.cuda_errors import is_fatal
 from inlay.models.forward import ForwardPass
 from inlay.models.plan import Plan
 from inlay.telemetry.logs import get_logger
 
 log = get_logger("engine")
 
+ONE_AT_A_TIME = Lock()  # models are loaded on threads of their own, and a capture bears little beside it
 Key = tuple[int, int, int, bool, bool, bool]
 
 
@@ -40,6 +44,7 @@ class GraphPass:
         self._model = model
         self._captured: dict[Key, Captured] = {}
         self._pool = torch.cuda.graph_pool_handle()
+        self._hidden: Tensor | None = None  # where all write: what each has of its own would stay taken
 
     def __call__(self, plan: Plan) -> Tensor:
         captured = self._captured.get(_key_of(plan)) if plan.past is None or plan.past.is_fixed else None
@@ -52,30 +57,35 @@ class GraphPass:
     def capture_many(self, plans: Iterable[Plan]) -> int:
         """Capture plans, the largest first; how many could be."""
         began = time.monotonic()
-        failures: list[RuntimeError] = []
+        failures: list[str] = []
         for plan in plans:
             try:
-                self._captured[_key_of(plan)] = self._capture(plan)
-            except torch.AcceleratorError:
-                raise  # after which the device runs nothing more
+                with ONE_AT_A_TIME:
+                    self._captured[_key_of(plan)] = self._capture(plan)
             except RuntimeError as error:
-                failures.append(error)
+                if is_fatal(error):
+                    raise
+                traceback.clear_frames(error.__traceback__)  # they hold what the pass had in the device's memory
+                failures.append(f"{type(error).__name__}: {error}".splitlines()[0])
         if failures:
             log.warning(
                 "launches could not be captured in a graph: such batches are slower",
                 graphs=len(failures),
-                error=f"{type(failures[0]).__name__}: {failures[0]}".splitlines()[0],
+                error=failures[0],
             )
         seconds = round(time.monotonic() - began, 2)
         log.info("launches captured", graphs=len(self._captured), seconds=seconds)
         return len(self._captured)
 
     def _capture(self, plan: Plan) -> Captured:
-        self._model(plan)  # kernels are compiled and tables made here, which cannot be captured
+        given: Tensor = self._model(plan)  # kernels are compiled and tables made here, which cannot be captured
+        if self._hidden is None or len(self._hidden) < len(given):
+            self._hidden = torch.empty_like(given)
+        hidden = self._hidden[: len(given)]
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            hidden = self._model(plan)
+            hidden.copy_(self._model(plan))
         return Captured(graph, plan, hidden)
 
 

@@ -18,6 +18,7 @@ from inlay.types import IntArray
 
 WORKSPACES = {"CUBLAS_WORKSPACE_CONFIG": ":16:8", "CUBLASLT_WORKSPACE_SIZE": "1"}  # with no room to split a sum
 TEXT_TOKENS = 16  # of which every size is a multiple
+MOST_TEXTS = 256  # in one batch
 
 Run = Callable[[list[IntArray]], list[bytes | None]]  # texts → the payload of each, in one batch
 
@@ -37,7 +38,8 @@ def sizes_that_differ(run: Run, vocab_rows: int, max_batch_tokens: int) -> list[
     alone = run([text])[0]
     differing = []
     for tokens in (size for size in TOKENS if 2 * TEXT_TOKENS <= size <= max_batch_tokens):
-        others = generator.integers(0, vocab_rows, (tokens // TEXT_TOKENS - 1, TEXT_TOKENS))
+        length = max(TEXT_TOKENS, tokens // MOST_TEXTS)
+        others = generator.integers(0, vocab_rows, (tokens // length - 1, length))
         if run([text, *others])[0] != alone:
             differing.append(tokens)
     return differing

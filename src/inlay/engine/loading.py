@@ -31,7 +31,7 @@ from inlay.engine.scheduler import Scheduler
 from inlay.engine.stats import EngineStats
 from inlay.engine.tokenizer import Tokenizer
 from inlay.engine.unanswered import Unanswered
-from inlay.errors import ModelError
+from inlay.errors import ConfigError, ModelError
 from inlay.models.registry import OUTPUTS
 from inlay.models.stored_int8 import read_report
 from inlay.ops.dispatch import why_no_gpu_kernels
@@ -89,6 +89,8 @@ def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engi
     elif choice.device.type == "cuda":
         torch.cuda.set_device(choice.device)  # of this thread, which owns it from now on
         if settings.deterministic:
+            if (why := why_no_gpu_kernels(choice.device)) is not None:
+                raise ConfigError(f"--deterministic needs Inlay's kernels for GPUs, and {why}: leave it out")
             forbid_split_sums()
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(Tokenizer, spec.path)  # beside the weights: it takes as long
@@ -143,7 +145,7 @@ def _budgets_of(runner: Runner, settings: Settings) -> dict[str, int]:
     cores = os.cpu_count() or 2
     is_cuda = runner.device.type == "cuda"
     tokens = settings.max_batch_tokens or (_gpu_batch_tokens(runner) if is_cuda else BATCH_TOKENS[runner.device.type])
-    runner.size_pieces(tokens)
+    runner.size_pieces(max(tokens, FEWEST_GPU_TOKENS))
     threads = min(8, cores - 2) if is_cuda else min(4, cores // 2)
     return {"max_batch_tokens": tokens, "tokenizer_threads": settings.tokenizer_threads or max(1, threads)}
 

@@ -235,7 +235,7 @@ class DeviceLoop:
         )
         if is_out_of_memory:
             self._note_out_of_memory(sequences, num_tokens)
-        if isinstance(error, DeviceLost) or len({sequence.ids.tobytes() for sequence in sequences}) == 1:
+        if isinstance(error, DeviceLost) or len({sequence.content for sequence in sequences}) == 1:
             self._give_up(sequences, error)
             return
         self._stats.retried_batches += 1

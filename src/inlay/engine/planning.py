@@ -51,25 +51,23 @@ class Planned:
 class Planner:
     """Makes the plans of one model."""
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        model: ForwardPass,
-        dtype: torch.dtype,
-        device: torch.device,
-        *,
-        keeps_prefixes: bool = True,
-    ) -> None:
+    def __init__(self, spec: ModelSpec, model: ForwardPass, dtype: torch.dtype, device: torch.device) -> None:
+        self._spec, self._model, self._dtype = spec, model, dtype
         self._pooling = spec.pooling
         self._is_causal = model.IS_CAUSAL
         self._last_layer = spec.num_layers - 1
         self._device = device
         sees_all = spec.pooling is Pooling.LAST or (spec.pooling is Pooling.CLS and not model.IS_CAUSAL)
         self._can_narrow = sees_all  # does the row that pooling names see all others
-        self._staging = Staging(device) if device.type == "cuda" else None
+        has_graphs = dtype != torch.float32 and device.type == "cuda" and gpu_kernels(device) is not None
+        self._staging = Staging(device, fills_up=has_graphs) if device.type == "cuda" else None
         self._prefixes: PrefixStore | None = None
         self._arena: Arena | None = None
-        if not keeps_prefixes or not isinstance(model, Decoder):
+
+    def share_prefixes(self) -> None:
+        """From here on what sequences begin with in common runs once: the model computes what it will compute."""
+        spec, model, dtype, device = self._spec, self._model, self._dtype, self._device
+        if not isinstance(model, Decoder):
             return
         if can_look_back(spec, model, device):
             self._prefixes = PrefixStore(model.key_value_bytes(dtype), device)

@@ -20,6 +20,7 @@ from torch import Tensor
 from inlay.config import FP8_COSINE, INT8_COSINE
 from inlay.engine.allocator import give_back_freed_memory
 from inlay.engine.batch import Batch, Sequence, pack
+from inlay.engine.cuda_errors import is_fatal, is_out_of_memory
 from inlay.engine.device import Choice
 from inlay.engine.graphs import GraphPass
 from inlay.engine.pieces import PieceDriver
@@ -40,7 +41,7 @@ from inlay.models.weights import weight_files
 from inlay.ops.dispatch import gpu_kernels
 from inlay.ops.layout import Layout
 from inlay.ops.native import kernels_name, load_kernels, takes_float_rows, torch_beside_kernels
-from inlay.types import DENSE, ModelSpec, Task
+from inlay.types import DENSE, ModelSpec
 
 LONGEST_ON_GPU = 8192  # tokens of an input that runs whole, until a batch was timed
 # What torch's allocators say on devices where running out is a plain RuntimeError.
@@ -81,11 +82,13 @@ class Runner:
         self._model = build_model(spec, files, choice.dtype, choice.device, self._stored, heads)
         for head in heads:
             head.load(files, choice.device)
-        # Behind what is kept, or in pieces, sums have another order than in the whole.
-        self._planner = Planner(spec, self._model, choice.dtype, choice.device, keeps_prefixes=not is_deterministic)
+        self._planner = Planner(spec, self._model, choice.dtype, choice.device)
+        # In pieces, or behind what is kept, sums have another order than in the whole.
         self._pieces = None if is_deterministic else make_driver(spec, self._model, choice)  # from the weights
         self._pass: Callable[[Plan], Tensor] = self._model
         made_of = [*self._prepare(choice, sample, least_cosine), *(["deterministic"] if is_deterministic else [])]
+        if not is_deterministic:
+            self._planner.share_prefixes()  # not before the products are what they will be
         if self.device.type == "cuda":
             torch.cuda.empty_cache()  # the weights that were joined left holes that nothing else fits
         if self.device.type == "cpu" and (kernels := load_kernels()) is not None:
@@ -115,7 +118,7 @@ class Runner:
         """The model's pass, with the launches of small batches captured."""
         graphs = GraphPass(self._model)
         needs_all_rows = any(self._heads[kind].needs_all_rows for kind in self.spec.outputs)
-        has_types = self.spec.task is Task.RANK and self.spec.config.get("type_vocab_size", 0) > 1
+        has_types = self.spec.ranking is not None and self.spec.ranking.has_types
         graphs.capture_many(self._planner.plans_to_capture(needs_all_rows=needs_all_rows, has_types=has_types))
         return graphs
 
@@ -218,12 +221,12 @@ class Runner:
     def _naming_out_of_memory(self) -> Iterator[None]:
         try:
             yield
-        except torch.AcceleratorError as error:
-            raise DeviceLost(
-                f"the device ({self.device}) reports an error after which it runs nothing more: restart the server"
-            ) from error
         except (MemoryError, RuntimeError) as error:
-            is_named = isinstance(error, MemoryError | torch.OutOfMemoryError)
+            if is_fatal(error):
+                raise DeviceLost(
+                    f"the device ({self.device}) reports an error after which it runs nothing more: restart the server"
+                ) from error
+            is_named = isinstance(error, MemoryError | torch.OutOfMemoryError) or is_out_of_memory(error)
             if not is_named and not any(sign in str(error) for sign in _ALLOCATION):
                 raise
             traceback.clear_frames(error.__traceback__)  # they hold what the batch had in the device's memory

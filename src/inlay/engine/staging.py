@@ -128,8 +128,9 @@ class Slot:
 class Staging:
     """The way to one GPU. Belongs to the device thread."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, fills_up: bool = True) -> None:
         self._device = device
+        self._fills_up = fills_up  # small batches; else each has its own size
         self._buffer = torch.empty(CAPACITY, dtype=torch.int32, device=device)
         self._slots = [Slot(device, CAPACITY) for _ in range(SLOTS)]
         self._next = 0
@@ -137,7 +138,8 @@ class Staging:
 
     def stage(self, given: Given) -> Staged:
         offsets = given.offsets
-        shape, tiles = shape_for(len(given.ids), len(offsets) - 1), tiles_of(offsets)
+        shape = shape_for(len(given.ids), len(offsets) - 1) if self._fills_up else None
+        tiles = tiles_of(offsets)
         has_types = given.types is not None
         if shape is None:
             exact = Shape(len(given.ids), len(offsets) - 1)

@@ -6,8 +6,10 @@ is said by the ops.
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from importlib.util import find_spec
+from shutil import which
 from typing import Protocol
 
 import torch
@@ -19,6 +21,7 @@ from inlay.ops.native import load_kernels
 from inlay.ops.rows import Form, Rows
 
 AMPERE = (8, 0)
+COMPILERS = ("gcc", "clang", "cc")  # one of which Triton builds its launchers with
 
 
 class OpKernels(Protocol):
@@ -85,5 +88,7 @@ def why_no_gpu_kernels(device: torch.device) -> str | None:
     if torch.cuda.get_device_capability(device) < AMPERE:
         return "the GPU is older than sm80"
     if find_spec("triton") is None:
-        return "triton is not installed: pip install 'inlay[cuda]'"
+        return "triton is not installed: pip install triton"
+    if not os.environ.get("CC") and not any(map(which, COMPILERS)):
+        return "triton needs a C compiler, which is not installed: install gcc"
     return None

@@ -18,7 +18,8 @@ def are_same(found: FloatArray, expected: FloatArray) -> bool:
     """To the bit; with AMX, whose products of bfloat16 oneDNN blocks by the number of rows, only near."""
     if not has_amx():
         return np.array_equal(found, expected)
-    return found.shape == expected.shape and bool(np.allclose(found, expected, atol=0.02))
+    sizes = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+    return bool((((found * expected).sum(axis=1) / sizes) > 0.9998).all())
 
 
 def make_runner(path: Path, dtype: str = "float32", device: str = "cpu") -> Runner:

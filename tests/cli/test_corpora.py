@@ -227,7 +227,7 @@ def test_a_server_that_takes_fewer_texts_at_a_time_gives_the_same_corpus(
     with RunningServer("demo", "--max-inputs-per-request", "50", "--max-body-bytes", "4KiB") as server:
         done = run_inlay("precompute", str(file), "-o", str(tmp_path / "c"), "--id", "id", "--server", server.url)
     assert done.returncode == 0, done.stderr
-    assert np.array_equal(vectors_of(tmp_path / "c"), vectors_of(corpus))
+    assert are_same(vectors_of(tmp_path / "c"), vectors_of(corpus))
 
 
 def test_a_corpus_of_one_row_is_indexed_and_searched(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from checkpoints import text_of
 
 from inlay import AsyncEmbedder, Embedder, InlayError
 from inlay.errors import ConfigError, ContextLengthExceeded, InvalidInput, ModelError, ShuttingDown
+from inlay.serving.output_dtypes import OutputDtype, convert_rows
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,25 @@ def test_vectors_are_float32_rows_of_unit_length(embedder: Embedder) -> None:
 
 def test_a_lone_string_gives_a_lone_vector(embedder: Embedder) -> None:
     assert np.array_equal(embedder.embed("a"), embedder.embed(["a"])[0])
+
+
+@pytest.mark.parametrize("output_dtype", list(OutputDtype))
+def test_vectors_come_in_the_type_that_is_asked_for(embedder: Embedder, output_dtype: OutputDtype) -> None:
+    texts = ["a river", "some stones in it"]
+    expected = convert_rows(embedder.embed(texts), output_dtype)
+    found = embedder.embed(texts, output_dtype=output_dtype.value)
+    assert found.dtype == expected.dtype
+    assert np.array_equal(found, expected)
+    assert np.array_equal(embedder.embed(texts[0], output_dtype=output_dtype.value), expected[0])
+    assert np.array_equal(embedder.embed_rows(texts, output_dtype=output_dtype.value).vectors, expected)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"output_dtype": "int4"}, {"output_dtype": "int8", "normalize": False}], ids=["unknown", "unit"]
+)
+def test_a_type_that_cannot_be_is_refused(embedder: Embedder, arguments: dict[str, object]) -> None:
+    with pytest.raises(InvalidInput, match="output_dtype"):
+        embedder.embed(["a"], **arguments)
 
 
 def test_no_texts_give_no_rows(embedder: Embedder) -> None:

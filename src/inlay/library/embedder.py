@@ -10,13 +10,19 @@ import asyncio
 import warnings
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
-from typing import Self, TypedDict, Unpack
+from typing import Any, Self, TypedDict, Unpack
+
+import numpy.typing as npt
 
 from inlay.errors import InlayError, InvalidInput
 from inlay.library.runtime import EngineArguments, RowResults, Runtime
 from inlay.requests import EmbedOptions
-from inlay.types import FloatArray, ModelSpec, Truncate
+from inlay.serving.output_dtypes import OutputDtype, convert_rows
+from inlay.types import ModelSpec, Truncate
+
+AnyArray = npt.NDArray[Any]
 
 
 class EmbedArguments(TypedDict, total=False):
@@ -27,6 +33,7 @@ class EmbedArguments(TypedDict, total=False):
     dimensions: int | None  # components to keep
     truncate: str  # none (too long texts are errors), start or end
     normalize: bool | None  # unit length; default: as the model says
+    output_dtype: str  # float, float16, int8, uint8, or a bit for each component in bytes: binary, ubinary
 
 
 class Embedder:
@@ -53,17 +60,22 @@ class Embedder:
         """What is served: width, max tokens, prompts, dtype, fingerprint."""
         return self._runtime.worker.spec
 
-    def embed(self, texts: str | Sequence[str], **arguments: Unpack[EmbedArguments]) -> FloatArray:
+    def embed(self, texts: str | Sequence[str], **arguments: Unpack[EmbedArguments]) -> AnyArray:
         """Vectors as float32 [n, d], of unit length unless the model says otherwise; [d] for a lone string.
 
-        Raises the error of the first text that has no vector, by its place (`input[3] has 600 tokens, …`).
+        `output_dtype` gives them smaller (see `serving.output_dtypes.convert_rows`). Raises the error of the first text
+        that has no vector, by its place (`input[3] has 600 tokens, …`).
         """
+        output_dtype = _output_dtype_of(arguments)
         vectors = self._runtime.wait_for(self._runtime.embed(_texts_of(texts), _options_of(self.spec, arguments)))
-        return vectors[0] if isinstance(texts, str) else vectors
+        converted = convert_rows(vectors, output_dtype)
+        return converted[0] if isinstance(texts, str) else converted
 
     def embed_rows(self, texts: Sequence[str], **arguments: Unpack[EmbedArguments]) -> RowResults:
         """Like `embed`, but a bad text costs only itself: it is listed with its error."""
-        return self._runtime.wait_for(self._runtime.embed_rows(_texts_of(texts), _options_of(self.spec, arguments)))
+        output_dtype = _output_dtype_of(arguments)
+        work = self._runtime.embed_rows(_texts_of(texts), _options_of(self.spec, arguments))
+        return _converted(self._runtime.wait_for(work), output_dtype)
 
     def close(self) -> None:
         """Let the model go. Further calls raise `ShuttingDown`."""
@@ -93,16 +105,18 @@ class AsyncEmbedder:
         """What is served; dtype and fingerprint once the model is loaded."""
         return self._runtime.worker.spec
 
-    async def embed(self, texts: str | Sequence[str], **arguments: Unpack[EmbedArguments]) -> FloatArray:
+    async def embed(self, texts: str | Sequence[str], **arguments: Unpack[EmbedArguments]) -> AnyArray:
         """See `Embedder.embed`."""
+        output_dtype = _output_dtype_of(arguments)
         work = self._runtime.embed(_texts_of(texts), _options_of(self.spec, arguments))
-        vectors = await asyncio.wrap_future(self._runtime.submit(work))
-        return vectors[0] if isinstance(texts, str) else vectors
+        converted = convert_rows(await asyncio.wrap_future(self._runtime.submit(work)), output_dtype)
+        return converted[0] if isinstance(texts, str) else converted
 
     async def embed_rows(self, texts: Sequence[str], **arguments: Unpack[EmbedArguments]) -> RowResults:
         """See `Embedder.embed_rows`."""
+        output_dtype = _output_dtype_of(arguments)
         work = self._runtime.embed_rows(_texts_of(texts), _options_of(self.spec, arguments))
-        return await asyncio.wrap_future(self._runtime.submit(work))
+        return _converted(await asyncio.wrap_future(self._runtime.submit(work)), output_dtype)
 
     async def close(self) -> None:
         """Let the model go."""
@@ -130,6 +144,22 @@ def _texts_of(texts: str | Sequence[str]) -> list[str]:
     return rows
 
 
+def _output_dtype_of(arguments: EmbedArguments) -> OutputDtype:
+    output_dtype = arguments.get("output_dtype", OutputDtype.FLOAT)
+    if output_dtype not in set(OutputDtype):
+        known = ", ".join(OutputDtype)
+        raise InvalidInput(f"output_dtype={output_dtype!r} is not known: use one of {known}", param="output_dtype")
+    if arguments.get("normalize") is False and OutputDtype(output_dtype).is_of_unit_vectors:
+        raise InvalidInput(
+            f"output_dtype={output_dtype!r} is of vectors of unit length: leave out normalize", param="output_dtype"
+        )
+    return OutputDtype(output_dtype)
+
+
+def _converted(results: RowResults, output_dtype: OutputDtype) -> RowResults:
+    return replace(results, vectors=convert_rows(results.vectors, output_dtype))
+
+
 def _options_of(spec: ModelSpec, arguments: EmbedArguments) -> EmbedOptions:
     unknown = arguments.keys() - EmbedArguments.__annotations__.keys()
     if unknown:
@@ -153,7 +183,7 @@ def _options_of(spec: ModelSpec, arguments: EmbedArguments) -> EmbedOptions:
         prompt_name=arguments.get("prompt"),
         instruction=arguments.get("instruction"),
         dimensions=dimensions,
-        normalize=arguments.get("normalize"),
+        normalize=True if _output_dtype_of(arguments).is_of_unit_vectors else arguments.get("normalize"),
         truncate=Truncate(truncate),
         allow_untrained_cut=True,
     )

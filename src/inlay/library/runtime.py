@@ -15,6 +15,7 @@ from threading import Lock, Thread, current_thread, main_thread
 from typing import Any, TypedDict, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from inlay.cache.urls import make_cache, read_secret
 from inlay.config import make_settings
@@ -39,7 +40,7 @@ _FACES = {Task.EMBED: "Embedder", Task.RANK: "Reranker"}
 class RowResults:
     """What `embed_rows` gives: vectors of the good rows, and why the others have none."""
 
-    vectors: FloatArray  # [len(rows), dimensions]
+    vectors: npt.NDArray[Any]  # [len(rows), dimensions], or bytes of bits
     rows: list[int]  # the input that each vector belongs to, ascending
     errors: dict[int, InlayError]
     num_tokens: list[int]  # of each vector's text

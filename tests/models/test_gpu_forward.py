@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,8 +32,8 @@ needs_no_gpu = pytest.mark.skipif(DEVICE.type == "cuda", reason="there is a GPU,
 @pytest.fixture
 def on_gpu_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     kernels = gpu_kernels()
-    monkeypatch.setattr(dispatch, "load_kernels", lambda: kernels)
-    monkeypatch.setattr(linear, "load_kernels", lambda: None)
+    monkeypatch.setattr(dispatch, "native", SimpleNamespace(load_kernels=lambda: kernels))
+    monkeypatch.setattr(linear, "native", SimpleNamespace(load_kernels=lambda: None))
     monkeypatch.setattr(linear, "can_pack", lambda weight: False)
 
 

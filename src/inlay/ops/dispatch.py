@@ -15,9 +15,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from inlay.ops import native
 from inlay.ops.addresses import CODES
 from inlay.ops.layout import Layout
-from inlay.ops.native import load_kernels
 from inlay.ops.rows import Form, Rows
 
 AMPERE = (8, 0)
@@ -68,7 +68,7 @@ def kernels_for(x: Tensor | Rows, *dtypes: torch.dtype) -> OpKernels | None:
     for dtype in dtypes:
         if dtype not in CODES:
             return None
-    return load_kernels()
+    return native.load_kernels()
 
 
 @cache

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inlay.ops import native
 from inlay.ops.addresses import WORD
 from inlay.ops.convert import rows_in
 from inlay.ops.linear import PanelProduct, Product, Weights
-from inlay.ops.native import load_kernels
 from inlay.ops.processor import has_vnni
 from inlay.ops.rows import ZERO_POINT, Form, Panels, Rows, extents
 
@@ -63,7 +63,7 @@ def smoothing(activations: Tensor, weights: Weights) -> Tensor:
 
 def can_multiply_bytes() -> bool:
     """Is there a compiled product; or does torch have one, and the processor the instruction that makes it exact?"""
-    kernels = load_kernels()
+    kernels = native.load_kernels()
     if kernels is not None and kernels.knows_product(torch.uint8, WORD):
         return True
     return _has_onednn() and has_vnni()
@@ -105,7 +105,7 @@ class PlainInt8Product:
 
 def make_quantised_product(weight: QuantisedWeight, bias: Tensor | None, out: torch.dtype) -> Product:
     """The fastest product of an int8 weight; results are in `out` where they are not used at once."""
-    kernels = load_kernels()
+    kernels = native.load_kernels()
     width_out, width_in = weight.values.shape
     if kernels is None or not kernels.knows_product(torch.uint8, width_in):
         return (PackedInt8Product if _has_onednn() and has_vnni() else PlainInt8Product)(weight, bias, out)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inlay.ops.native import load_kernels
+from inlay.ops import native
 from inlay.ops.processor import has_avx512
 from inlay.ops.rows import Form, Panels, Rows
 
@@ -53,7 +53,7 @@ class Weights:
 def make_product(weights: Weights) -> Product:
     """The fastest product on the weights' device in their dtype; it keeps nothing of them but what it needs."""
     weight, bias = weights.joined(), weights.bias()
-    kernels = load_kernels() if weight.is_cpu else None
+    kernels = native.load_kernels() if weight.is_cpu else None
     if kernels is not None and kernels.knows_product(weight.dtype, weight.shape[1]):
         panels = Panels(kernels.pack(weight), len(weight), weight.dtype, weight.dtype, kernels.multiply)
         return PanelProduct(panels, bias, Form(kernels.row_dtype(weight.dtype)))

@@ -99,7 +99,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_batch_sequences: Annotated[int, _option("Most inputs in one batch.", *ENGINE, ge=1)] = 512
     tokenizer_threads: Annotated[
         Annotated[int, Meta(ge=1)] | None,
-        _option("Threads that tokenise; default: half the cores, at most 4.", *ENGINE),
+        _option("Threads that tokenise; default: half the cores, at most 4; for a GPU 8.", *ENGINE),
     ] = None
     max_queue_tokens: Annotated[
         int,

@@ -14,7 +14,7 @@ from torch import Tensor
 from triton_interpreter import DEVICE, gpu_kernels
 
 from inlay.engine import ranges
-from inlay.engine.batch import pack
+from inlay.engine.batch import Batch, pack
 from inlay.engine.device import DTYPES
 from inlay.engine.planning import make_arena
 from inlay.engine.prefix import PrefixStore
@@ -46,6 +46,17 @@ def staged_runner(path: Path, dtype: str) -> Runner:
         planner._arena = make_arena(model, DTYPES[dtype], torch.device("cpu"))
         planner._prefixes = PrefixStore(1, torch.device("cpu"), planner._arena)
     return runner
+
+
+def run_in_pieces(runner: Runner, batch: Batch) -> tuple[np.ndarray, int]:
+    """The vectors of a divisible batch, and how often others could have run meanwhile."""
+    pieces, number = runner.launch_in_pieces(batch), 0
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as finished:
+            return collected(runner, finished.value), number
+        number += 1
 
 
 @needs_no_gpu
@@ -111,14 +122,7 @@ def test_a_long_input_in_ranges_gives_what_the_whole_gives(
     runner._pieces = driver
     assert list(driver.spans(150)) == [(0, 64), (64, 128), (128, 150)]
     assert runner.is_divisible(batch)
-    pieces, number = runner.launch_in_pieces(batch), 0
-    while True:
-        try:
-            next(pieces)
-        except StopIteration as finished:
-            found = collected(runner, finished.value)
-            break
-        number += 1
+    found, number = run_in_pieces(runner, batch)
     assert number == 2
     assert torch.cosine_similarity(torch.from_numpy(found), torch.from_numpy(expected)).min() > 0.9999
 
@@ -129,14 +133,7 @@ def test_a_long_input_in_ranges_on_a_gpu_gives_what_the_whole_gives(checkpoint: 
     batch = pack([sequence_of([number % 150 + 5 for number in range(2000)])])
     expected = collected(runner, runner.launch(batch))
     runner.size_pieces(600)
-    pieces, number = runner.launch_in_pieces(batch), 0
-    while True:
-        try:
-            next(pieces)
-        except StopIteration as finished:
-            found = collected(runner, finished.value)
-            break
-        number += 1
+    found, number = run_in_pieces(runner, batch)
     assert number >= 2
     assert torch.cosine_similarity(torch.from_numpy(found), torch.from_numpy(expected)).min() > 0.999
 

@@ -22,7 +22,7 @@ from inlay.engine.transfer import to_device
 from inlay.models.forward import Decoder, ForwardPass
 from inlay.models.past import KeptRooms
 from inlay.models.plan import Plan
-from inlay.ops.dispatch import gpu_kernels
+from inlay.ops.dispatch import has_gpu_attention
 from inlay.ops.layout import Layout
 from inlay.types import IntArray, ModelSpec, Pooling
 
@@ -59,8 +59,8 @@ class Planner:
         self._device = device
         sees_all = spec.pooling is Pooling.LAST or (spec.pooling is Pooling.CLS and not model.IS_CAUSAL)
         self._can_narrow = sees_all  # does the row that pooling names see all others
-        has_graphs = dtype != torch.float32 and device.type == "cuda" and gpu_kernels(device) is not None
-        self._staging = Staging(device, fills_up=has_graphs) if device.type == "cuda" else None
+        fills_up = has_gpu_attention(device, dtype)  # elsewhere nothing is captured
+        self._staging = Staging(device, fills_up=fills_up) if device.type == "cuda" else None
         self._prefixes: PrefixStore | None = None
         self._arena: Arena | None = None
 
@@ -160,7 +160,7 @@ def can_look_back(spec: ModelSpec, model: ForwardPass, device: torch.device) -> 
 def can_keep_in_arena(spec: ModelSpec, model: ForwardPass, dtype: torch.dtype, device: torch.device) -> bool:
     """Does the attention of this device read what is kept where it lies? Not in float32."""
     looks_back = model.IS_CAUSAL and spec.pooling is Pooling.LAST
-    return looks_back and dtype != torch.float32 and device.type == "cuda" and gpu_kernels(device) is not None
+    return looks_back and has_gpu_attention(device, dtype)
 
 
 def make_arena(model: Decoder, dtype: torch.dtype, device: torch.device) -> Arena:

@@ -38,7 +38,7 @@ from inlay.models.quantise import FP8, INT8, QuantisationReport, Scheme, quantis
 from inlay.models.registry import make_head
 from inlay.models.stored_int8 import make_stored, read_report, write_int8
 from inlay.models.weights import weight_files
-from inlay.ops.dispatch import gpu_kernels
+from inlay.ops.dispatch import has_gpu_attention
 from inlay.ops.layout import Layout
 from inlay.ops.native import kernels_name, load_kernels, takes_float_rows, torch_beside_kernels
 from inlay.types import DENSE, ModelSpec
@@ -93,7 +93,7 @@ class Runner:
             torch.cuda.empty_cache()  # the weights that were joined left holes that nothing else fits
         if self.device.type == "cpu" and (kernels := load_kernels()) is not None:
             self._pass = ShortPass(self._model, kernels)  # the products stay what they are from here on
-        elif is_capturable(choice):
+        elif has_gpu_attention(choice.device, choice.dtype):  # so launches are the same for any batch of a shape
             self._pass = self._captured()
         self.spec = replace(self.spec, fingerprint=fingerprint(spec, files, choice.dtype_name, made_of))
         self._check_files()
@@ -245,11 +245,6 @@ def make_driver(spec: ModelSpec, model: ForwardPass, choice: Choice) -> PieceDri
     if isinstance(model, Decoder) and can_keep_in_arena(spec, model, choice.dtype, choice.device):
         return RangeDriver(model, choice.dtype, LONGEST_ON_GPU)
     return None
-
-
-def is_capturable(choice: Choice) -> bool:
-    """Are a batch's launches the same for any other of its shape? In float32 attention takes its lengths."""
-    return choice.device.type == "cuda" and choice.dtype != torch.float32 and gpu_kernels(choice.device) is not None
 
 
 def _vector(payload: bytes | None, width: int) -> Tensor:

@@ -137,12 +137,11 @@ class Staging:
         self._views: dict[tuple[Shape, bool], tuple[Fields, Views]] = {}  # of filled up shapes: always the same
 
     def stage(self, given: Given) -> Staged:
-        offsets = given.offsets
-        shape = shape_for(len(given.ids), len(offsets) - 1) if self._fills_up else None
-        tiles = tiles_of(offsets)
-        has_types = given.types is not None
+        """The batch on the device, until the next one is staged; its copy may still be on the way."""
+        offsets, has_types = given.offsets, given.types is not None
+        exact, tiles = Shape(len(given.ids), len(offsets) - 1), tiles_of(offsets)
+        shape = shape_for(exact.tokens, exact.sequences) if self._fills_up else None
         if shape is None:
-            exact = Shape(len(given.ids), len(offsets) - 1)
             fields = Fields.of(exact, len(tiles), has_types=has_types)
             buffer, slot = self._room_for(fields.tiles.stop)
             views = Views.of(buffer, fields)
@@ -183,9 +182,10 @@ def shape_for(num_tokens: int, num_sequences: int) -> Shape | None:
     """What a batch is filled up to; None where that would cost more than it saves."""
     most = max(MOST_FILLED * num_tokens, ALWAYS_FILLED)
     for tokens in TOKENS[bisect_left(TOKENS, num_tokens) :]:
-        shape = _shape_of(tokens)
-        if tokens > most or num_sequences <= shape.sequences:
-            return None if tokens > most else shape
+        if tokens > most:
+            return None
+        if num_sequences <= _shape_of(tokens).sequences:
+            return _shape_of(tokens)
     return None
 
 

@@ -81,6 +81,11 @@ def gpu_kernels(device: torch.device) -> OpKernels | None:
     return GpuKernels()
 
 
+def has_gpu_attention(device: torch.device, dtype: torch.dtype) -> bool:
+    """Does Inlay's attention compute here? In float32 torch's does, which takes lengths from the host."""
+    return device.type == "cuda" and dtype != torch.float32 and gpu_kernels(device) is not None
+
+
 def why_no_gpu_kernels(device: torch.device) -> str | None:
     """What keeps a GPU from the kernels; None where they run."""
     if device.type != "cuda" or torch.version.cuda is None:

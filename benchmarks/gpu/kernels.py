@@ -17,6 +17,7 @@ from inlay.ops.rows import Form, Rows
 
 KERNELS = GpuKernels()
 HALF = torch.bfloat16
+SILU = 4  # its number in `ops.activation`
 TOKENS = 16_384
 
 
@@ -67,8 +68,8 @@ def check_rows(width: int, inner: int) -> None:
     for to, most in ((HALF, 4e-3), (FP8, 4e-2)):
         size = TOKENS * inner * (4 + to.itemsize)
         check(
-            f"silu_product {inner} → {to}",
-            lambda to=to: KERNELS.silu_product(Rows(wide), Form(to)),
+            f"gated_product {inner} → {to}",
+            lambda to=to: KERNELS.gated_product(Rows(wide), SILU, Form(to), is_gate_first=True),
             F.silu(gate) * up,
             size,
             most,

@@ -81,6 +81,7 @@ def resources_of(cubin: bytes) -> tuple[int, int]:
 
 META = torch.device("meta")
 KERNELS = GpuKernels()
+SILU = 4  # its number in `ops.activation`
 Launches = Iterator[tuple[str, Callable[[], object]]]
 
 
@@ -92,7 +93,7 @@ def launches_of_rows(width: int, inner: int, to: Form) -> Launches:
     hidden, delta, weight = rows(width, torch.float32), Rows(rows(width)), rows(width, torch.float32)[0]
     yield f"{width} → {to.dtype}", lambda: KERNELS.add_rms_norm(hidden, delta, weight, 1e-6, to)
     yield f"{width} → {to.dtype}", lambda: KERNELS.add_layer_norm(hidden, delta, weight, weight, 1e-6, to)
-    yield f"{inner} → {to.dtype}", lambda: KERNELS.silu_product(Rows(rows(2 * inner)), to)
+    yield f"{inner} → {to.dtype}", lambda: KERNELS.gated_product(Rows(rows(2 * inner)), SILU, to, is_gate_first=True)
     yield f"{inner} gelu → {to.dtype}", lambda: KERNELS.activate(Rows(rows(inner)), 1, to)
 
 

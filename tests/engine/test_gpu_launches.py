@@ -71,7 +71,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
 
     for room, names in (
         (module.norm, ("add_rms_norm", "add_layer_norm")),
-        (module.activation, ("activate", "silu_product")),
+        (module.activation, ("activate", "gated_product")),
         (module.rotary, ("rotate_heads",)),
         (module.embedding, ("look_up", "mean_of_rows")),
         (module.attention, ("attend",)),

@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from inlay.ops import attention as module
-from inlay.ops.attention import attend_in_blocks, attention
+from inlay.ops.attention import attend_in_blocks, attend_one_by_one, attention
 from inlay.ops.layout import Layout
 from inlay.ops.native import Kernels
 
@@ -90,6 +90,40 @@ def test_a_sequence_gets_the_same_bits_alone_and_among_others(build: Kernels | N
     for start, length in zip(np.cumsum([0, *lengths]), lengths, strict=False):
         rows = slice(start, start + length)
         assert torch.equal(attend(q[rows], k[rows], v[rows], [length], is_causal=True), together[rows])
+
+
+@pytest.mark.usefixtures("build")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("is_causal", [True, False])
+@pytest.mark.parametrize("window", [None, 0, 1, 7, 64, 2000])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_attention_by_distance(dtype: torch.dtype, is_causal: bool, window: int | None, has_bias: bool) -> None:
+    lengths = [1, 40, 40, 300, 1100]
+    q, k, v = make(lengths, dtype)
+    bias = 3 * torch.randn(HEADS, 2 * 1200 + 1) if has_bias else None
+    layout = layout_of(lengths)
+    more = {"is_causal": is_causal, "window": window, "distance_bias": bias}
+    found = attention(q, k, v, layout, layout, **more)
+    expected = attend_one_by_one(q.float(), k.float(), v.float(), layout, layout, **more)
+    near = 2e-5 if dtype == torch.float32 else 3e-2
+    torch.testing.assert_close(found.float(), expected, rtol=near, atol=near)
+    mine, alone = slice(381, 1481), layout_of([1100])
+    assert torch.equal(attention(q[mine], k[mine], v[mine], alone, alone, **more), found[mine])
+
+
+def test_the_reference_sees_a_window_and_adds_what_distances_say() -> None:
+    """Beside torch's own attention with a mask."""
+    q, k, v = make([9])
+    distances = torch.arange(9) - torch.arange(9)[:, None]
+    bias = torch.randn(HEADS, 21)
+    mask = bias[:, distances + 10].masked_fill(distances.abs() > 2, float("-inf"))
+    part = (x.transpose(0, 1) for x in (q, k, v))
+    expected = scaled_dot_product_attention(*part, attn_mask=mask, enable_gqa=True).transpose(0, 1)
+    layout = layout_of([9])
+    found = attend_one_by_one(q, k, v, layout, layout, is_causal=False, window=2, distance_bias=bias)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    last = attend_one_by_one(q[-1:], k, v, layout_of([1]), layout, is_causal=False, window=2, distance_bias=bias)
+    torch.testing.assert_close(last, expected[-1:], rtol=1e-5, atol=1e-6)
 
 
 def test_neighbours_of_equal_length_are_found() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from inlay.engine.pieces import Deltas
-from inlay.ops.activation import ACTIVATIONS, activate, silu_product
+from inlay.ops.activation import ACTIVATIONS, activate, gated_product
 from inlay.ops.attention import attention
 from inlay.ops.convert import rows_in
 from inlay.ops.layout import Layout
@@ -75,7 +75,7 @@ def test_nan_stays_nan_through_activations(build: Kernels | None, to: Form, func
     rows = activate(Rows(spoiled(3, WIDTH, with_=float("nan"))), function, to).full()
     assert not rows[1].isfinite().all()
     assert rows[[0, 2]].isfinite().all()
-    gated = silu_product(Rows(spoiled(3, WIDTH, with_=float("nan"))), to).full()
+    gated = gated_product(Rows(spoiled(3, WIDTH, with_=float("nan"))), "silu", to).full()
     assert not gated[1].isfinite().all()
     assert gated[[0, 2]].isfinite().all()
 
@@ -105,7 +105,7 @@ def test_rows_that_still_want_their_bias_get_it_in_every_op(build: Kernels | Non
 
     x = biased(rows, 2 * WIDTH)
     plain = Rows(x.full())
-    near(silu_product(x, to).values, silu_product(plain, to).values)
+    near(gated_product(x, "silu", to).values, gated_product(plain, "silu", to).values)
     weight, hidden = torch.rand(2 * WIDTH), torch.randn(rows, 2 * WIDTH)
     near(
         add_rms_norm(hidden.clone(), x, weight, 1e-6, to).values,
@@ -116,9 +116,10 @@ def test_rows_that_still_want_their_bias_get_it_in_every_op(build: Kernels | Non
         add_layer_norm(hidden.clone(), plain, weight, weight, 1e-6, to).values,
     )
     heads = biased(rows, 6 * 16)
+    plain_heads = Rows(heads.full())  # before they are overwritten
     rotary, positions = RotaryTable(rows, 16, 1e4), torch.arange(rows)
     arguments = ((4, 1, 16), (torch.rand(16), torch.rand(16)), 1e-6, rotary, positions)
-    for one, other in zip(rotate_heads(heads, *arguments), rotate_heads(Rows(heads.full()), *arguments), strict=True):
+    for one, other in zip(rotate_heads(heads, *arguments), rotate_heads(plain_heads, *arguments), strict=True):
         near(one, other)
     deltas = Deltas(rows)
     deltas.put(0, 4, Rows(x.values[:4], x.scales[:4], x.bias))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inlay.ops.activation import activate, silu_product
+from inlay.ops.activation import activate, gated_product
 from inlay.ops.convert import rows_in
 from inlay.ops.int8 import can_multiply_bytes, make_int8_product
 from inlay.ops.linear import Product, Weights, make_product
@@ -69,7 +69,7 @@ def test_an_op_that_computes_its_product_gives_the_bits_of_one_that_does_not(
 
     for to in (FULL, BYTES):
         equal(activate(pending, "gelu", to), activate(there, "gelu", to))
-        equal(silu_product(pending, to), silu_product(there, to))
+        equal(gated_product(pending, "gelu", to), gated_product(there, "gelu", to))
         first, second = hidden.clone(), hidden.clone()
         equal(add_rms_norm(first, pending, scale, 1e-6, to), add_rms_norm(second, there, scale, 1e-6, to))
         assert torch.equal(first, second)

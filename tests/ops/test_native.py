@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
 from inlay.ops import native
-from inlay.ops.activation import ACTIVATIONS, activate, silu_product
+from inlay.ops.activation import ACTIVATIONS, activate, gated_product
 from inlay.ops.convert import rows_in, tensor_of
 from inlay.ops.native import Kernels, runnable_kernels
 from inlay.ops.norm import add_layer_norm, add_rms_norm
@@ -67,6 +68,10 @@ def test_norms(build: Kernels | None, monkeypatch: pytest.MonkeyPatch, to: Form,
         rows = add_layer_norm(found, delta, weight, bias, 1e-5, to)
         assert_near(rows, of_reference(monkeypatch, add_layer_norm, expected, delta, weight, bias, 1e-5, to), to)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-5)
+        total = hidden.clone() if delta is None else hidden + delta.full()
+        pre_norm = partial(add_layer_norm, keeps_sum=True)
+        assert_near(pre_norm(kept := hidden.clone(), delta, weight, bias, 1e-5, to), rows, to)
+        torch.testing.assert_close(kept, total)
 
 
 @pytest.mark.parametrize("to", [FULL, HALF, BYTES])
@@ -78,7 +83,9 @@ def test_activations(build: Kernels | None, monkeypatch: pytest.MonkeyPatch, to:
             x = incoming(width, dtype, scaled=scaled, biased=scaled)
             assert_near(activate(x, name, to), of_reference(monkeypatch, activate, x, name, to), to)
         x = incoming(2 * width, dtype, scaled=scaled, biased=False)
-        assert_near(silu_product(x, to), of_reference(monkeypatch, silu_product, x, to), to)
+        for name, is_gate_first in (("silu", True), ("gelu", True), ("gelu", False), ("gelu_new", True)):
+            product = partial(gated_product, is_gate_first=is_gate_first)
+            assert_near(product(x, name, to), of_reference(monkeypatch, product, x, name, to), to)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -92,16 +99,23 @@ def test_activations_hold_at_the_ends_of_the_range(
 
 @pytest.mark.parametrize("dtype", [FULL, HALF])
 @pytest.mark.parametrize(("heads", "kv_heads", "width"), [(4, 2, 16), (3, 1, 10), (0, 2, 64), (2, 0, 128)])
+@pytest.mark.parametrize("has_norm", [True, False])
 def test_heads_are_normalised_and_rotated(
-    build: Kernels | None, monkeypatch: pytest.MonkeyPatch, dtype: Form, heads: int, kv_heads: int, width: int
+    build: Kernels | None,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: Form,
+    heads: int,
+    kv_heads: int,
+    width: int,
+    has_norm: bool,
 ) -> None:
     torch.manual_seed(2)
     positions, weights = torch.tensor([0, 1, 2, 31, 0, 7, 8, 9, 5]), (torch.rand(width) + 0.5, torch.rand(width) + 0.5)
     rotary = RotaryTable(32, width, 1e4)
     for scaled in (False, True):
-        qkv = incoming((heads + 2 * kv_heads) * width, dtype, scaled=scaled, biased=False)
-        arguments = ((heads, kv_heads, width), weights, 1e-6, rotary, positions)
-        copy = Rows(qkv.values.clone(), qkv.scales)
+        qkv = incoming((heads + 2 * kv_heads) * width, dtype, scaled=scaled, biased=scaled)
+        arguments = ((heads, kv_heads, width), weights if has_norm else None, 1e-6, rotary, positions)
+        copy = Rows(qkv.values.clone(), qkv.scales, qkv.bias)
         expected = of_reference(monkeypatch, rotate_heads, copy, *arguments)
         for found, wanted in zip(rotate_heads(qkv, *arguments), expected, strict=True):
             near = 1e-5 if dtype == FULL else 3e-2

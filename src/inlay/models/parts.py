@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from inlay.models.stream import Stream
-from inlay.ops.activation import activate, silu_product
+from inlay.ops.activation import activate, gated_product
 from inlay.ops.convert import rows_in, tensor_of
 from inlay.ops.embedding import look_up
 from inlay.ops.linear import Product, Weights
@@ -134,14 +134,16 @@ class Activation:
         return activate(x, self._function, self._feeds.takes)
 
 
-class SiluProduct:
-    """x [T, 2 · width] → silu(first half) · second half."""
+class GatedProduct:
+    """x [T, 2 · width], a gate beside what goes through it → function(gate) · the other half."""
 
-    def __init__(self, feeds: Projection) -> None:
+    def __init__(self, function: str, feeds: Projection, *, is_gate_first: bool = True) -> None:
+        self._function = function
         self._feeds = feeds
+        self._is_gate_first = is_gate_first
 
     def __call__(self, x: Rows) -> Rows:
-        return silu_product(x, self._feeds.takes)
+        return gated_product(x, self._function, self._feeds.takes, is_gate_first=self._is_gate_first)
 
 
 def _form(feeds: Projection | None) -> Form:

@@ -14,7 +14,7 @@ from torch import nn
 
 from inlay.errors import ModelError
 from inlay.models.forward import Decoder, require, require_divisor
-from inlay.models.parts import Linear, Projection, RMSNorm, SiluProduct, Table
+from inlay.models.parts import GatedProduct, Linear, Projection, RMSNorm, Table
 from inlay.models.plan import Plan
 from inlay.models.stream import Stream
 from inlay.ops.rotary import RotaryTable, rotate_heads
@@ -53,7 +53,7 @@ class MLP(nn.Module):
         self.down_proj = Linear(inner, width, dtype, has_bias=False)
         self.gate_up = Projection(self.gate_proj, self.up_proj)
         self.down = Projection(self.down_proj)
-        self.activation = SiluProduct(feeds=self.down)
+        self.activation = GatedProduct("silu", feeds=self.down)
 
     def forward(self, x: Rows) -> Rows:
         return self.down(self.activation(self.gate_up(x)))

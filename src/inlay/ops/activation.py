@@ -20,6 +20,7 @@ ACTIVATIONS: dict[str, tuple[int, Callable[[Tensor], Tensor]]] = {
     "gelu_new": (2, _TANH_GELU),
     "gelu_pytorch_tanh": (2, _TANH_GELU),
     "relu": (3, relu),
+    "silu": (4, silu),
 }
 
 
@@ -31,9 +32,10 @@ def activate(x: Rows, function: str, to: Form) -> Rows:
     return Rows.of(reference(x.full()), to)
 
 
-def silu_product(x: Rows, to: Form) -> Rows:
-    """x [T, 2 · width] → silu(first half) · second half (Shazeer 2020)."""
+def gated_product(x: Rows, function: str, to: Form, *, is_gate_first: bool = True) -> Rows:
+    """x [T, 2 · width], a gate and what goes through it → function(gate) · the other half (Shazeer 2020)."""
+    number, reference = ACTIVATIONS[function]
     if x.bias is None and (kernels := kernels_for(x, to.dtype)) is not None:
-        return kernels.silu_product(x, to)
-    gate, up = x.full().chunk(2, dim=-1)
-    return Rows.of(silu(gate) * up, to)
+        return kernels.gated_product(x, number, to, is_gate_first=is_gate_first)
+    first, second = x.full().chunk(2, dim=-1)
+    return Rows.of(reference(first) * second if is_gate_first else first * reference(second), to)

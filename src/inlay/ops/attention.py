@@ -9,6 +9,7 @@ side share one product.
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from typing import Any, cast
@@ -25,41 +26,106 @@ NOT_CAUSAL, CAUSAL_FROM_THE_END = 0, 2  # of the memory-efficient kernel
 SCORE_ELEMENTS = 1 << 24  # scores alive at once: 64 MiB in float32
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, *, is_causal: bool) -> Tensor:
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    queries: Layout,
+    keys: Layout,
+    *,
+    is_causal: bool,
+    window: int | None = None,
+    distance_bias: Tensor | None = None,
+) -> Tensor:
     """q [Tq, heads, head_dim], k and v [T, kv_heads, head_dim] → [Tq, heads, head_dim]; scale 1/√head_dim.
 
     With fewer kv_heads than heads, each serves heads / kv_heads neighbouring query heads. `queries` says which
-    rows of q belong to each sequence of `keys`: all positions, or only its last ones.
+    rows of q belong to each sequence of `keys`: all positions, or only its last ones. With a `window` a token sees
+    those alone that are at most so many positions away. `distance_bias` [heads, 2 · d + 1] in float32 is added to
+    scores: at d + n where the key is n positions behind the query; d is at least the longest distance.
     """
-    if q.is_cuda and q.dtype == torch.float32 and q.shape[-1] % 4 == 0:
+    is_plain = window is None and distance_bias is None
+    if is_plain and q.is_cuda and q.dtype == torch.float32 and q.shape[-1] % 4 == 0:
         return attend_efficiently(q, k, v, queries, keys, is_causal=is_causal)  # it has tiles for float32
     if (kernels := kernels_for(q)) is not None:
-        return kernels.attention(q, k, v, queries, keys, is_causal=is_causal)
-    if q.is_cuda and has_flash(q.device, q.dtype, q.shape[-1]):
+        return kernels.attention(
+            q, k, v, queries, keys, is_causal=is_causal, window=window, distance_bias=distance_bias
+        )
+    if is_plain and q.is_cuda and has_flash(q.device, q.dtype, q.shape[-1]):
         return attend_by_flash(q, k, v, queries, keys, is_causal=is_causal)
-    if q.is_cuda and q.shape[-1] % 4 == 0:
+    if is_plain and q.is_cuda and q.shape[-1] % 4 == 0:
         return attend_efficiently(q, k, v, queries, keys, is_causal=is_causal)
     if queries is keys:
-        return attend_in_blocks(q, k, v, keys, is_causal=is_causal)
-    return attend_one_by_one(q, k, v, queries, keys, is_causal=is_causal)
+        return attend_in_blocks(q, k, v, keys, is_causal=is_causal, window=window, distance_bias=distance_bias)
+    return attend_one_by_one(q, k, v, queries, keys, is_causal=is_causal, window=window, distance_bias=distance_bias)
 
 
-def attend_one_by_one(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, *, is_causal: bool) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What happens to scaled scores by the distance of a key from its query; see `attention`."""
+
+    is_causal: bool
+    window: int | None = None
+    distance_bias: Tensor | None = None
+
+    def placed(self, scores: Tensor, first_query: int, first_key: int = 0) -> Tensor:
+        """scores [..., heads, queries, keys] of queries and keys from these positions on, biased and masked."""
+        count, seen = scores.shape[-2:]
+        device = scores.device
+        queries = torch.arange(first_query, first_query + count, device=device)
+        distances = torch.arange(first_key, first_key + seen, device=device) - queries[:, None]  # [queries, keys]
+        if self.distance_bias is not None:
+            scores = scores + self.distance_bias[:, distances + self.distance_bias.shape[1] // 2]
+        if self.is_causal:
+            scores = scores.masked_fill(distances > 0, float("-inf"))
+        if self.window is not None:
+            scores = scores.masked_fill(distances.abs() > self.window, float("-inf"))
+        return scores
+
+    def keys_of(self, first_query: int, end_query: int, num_keys: int) -> slice:
+        """Those that queries from one position to before another see together."""
+        begin, end = 0, end_query if self.is_causal else num_keys
+        if self.window is None:
+            return slice(begin, end)
+        return slice(max(0, first_query - self.window), min(end, end_query + self.window))
+
+
+def attend_one_by_one(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    queries: Layout,
+    keys: Layout,
+    *,
+    is_causal: bool,
+    window: int | None = None,
+    distance_bias: Tensor | None = None,
+) -> Tensor:
     """The same sequence by sequence: plain, and what the others are compared with."""
+    scores = Scores(is_causal, window, distance_bias)
     out = torch.empty_like(q)
     group = q.shape[1] // k.shape[1]
     for (q_start, q_end), (start, end) in zip(pairwise(queries.offsets), pairwise(keys.offsets), strict=True):
         own_k, own_v = (x[start:end].transpose(0, 1).repeat_interleave(group, dim=0) for x in (k, v))
-        scores = q[q_start:q_end].transpose(0, 1) @ own_k.mT * q.shape[-1] ** -0.5  # [heads, queries, keys]
-        if is_causal:
-            _hide_future(scores, (end - start) - (q_end - q_start))
-        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(v.dtype)
+        scaled = q[q_start:q_end].transpose(0, 1) @ own_k.mT * q.shape[-1] ** -0.5  # [heads, queries, keys]
+        placed = scores.placed(scaled, (end - start) - (q_end - q_start))
+        weights = torch.softmax(placed, dim=-1, dtype=torch.float32).to(v.dtype)
         out[q_start:q_end] = (weights @ own_v).transpose(0, 1)
     return out
 
 
-def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, is_causal: bool) -> Tensor:
+def attend_in_blocks(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    *,
+    is_causal: bool,
+    window: int | None = None,
+    distance_bias: Tensor | None = None,
+) -> Tensor:
     """The same on any device and in any dtype, from plain matrix products; the softmax is in float32."""
+    scores = Scores(is_causal, window, distance_bias)
     out = torch.empty_like(q)
     heads = q.shape[1]
     for first, count, length in layout.runs():
@@ -69,11 +135,11 @@ def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, is_caus
         for start in range(0, count, step):
             number = min(step, count - start)
             rows = slice(first + start * length, first + (start + number) * length)
-            _attend_run(q[rows], k[rows], v[rows], out[rows], number, is_causal)
+            _attend_run(q[rows], k[rows], v[rows], out[rows], number, scores)
     return out
 
 
-def _attend_run(q: Tensor, k: Tensor, v: Tensor, out: Tensor, count: int, is_causal: bool) -> None:
+def _attend_run(q: Tensor, k: Tensor, v: Tensor, out: Tensor, count: int, scores: Scores) -> None:
     """Attention of `count` sequences of equal length, written to out."""
     rows, heads, width = q.shape
     kv_heads, length = k.shape[1], rows // count
@@ -85,22 +151,14 @@ def _attend_run(q: Tensor, k: Tensor, v: Tensor, out: Tensor, count: int, is_cau
     target = out.view(count, length, kv_heads, group, width)
     for start in range(0, length, QUERY_BLOCK):
         end = min(start + QUERY_BLOCK, length)
-        seen = end if is_causal else length
+        seen = scores.keys_of(start, end, length)
         block = queries[:, start:end].permute(0, 2, 3, 1, 4).contiguous()
         block = block.view(-1, group * (end - start), width)
-        scores = torch.bmm(block * width**-0.5, keys[:, :, :seen])  # [count·kv, group·block, seen]
-        if is_causal:
-            _hide_future(scores.view(-1, end - start, seen), start)
-        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(v.dtype)
-        mixed = torch.bmm(weights, values[:, :seen])
+        scaled = torch.bmm(block * width**-0.5, keys[:, :, seen])  # [count·kv, group·block, seen]
+        placed = scores.placed(scaled.view(count, heads, end - start, -1), start, seen.start).view(scaled.shape)
+        weights = torch.softmax(placed, dim=-1, dtype=torch.float32).to(v.dtype)
+        mixed = torch.bmm(weights, values[:, seen])
         target[:, start:end] = mixed.view(count, kv_heads, group, end - start, width).permute(0, 3, 1, 2, 4)
-
-
-def _hide_future(scores: Tensor, start: int) -> None:
-    """Row r of scores [..., rows, seen] stands at position start + r and may not look past it."""
-    rows, seen = scores.shape[-2:]
-    future = torch.ones(rows, seen, dtype=torch.bool, device=scores.device).triu(start + 1)
-    scores.masked_fill_(future, float("-inf"))
 
 
 def attend_efficiently(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, *, is_causal: bool) -> Tensor:

@@ -30,12 +30,20 @@ class OpKernels(Protocol):
     def add_rms_norm(self, hidden: Tensor, delta: Rows | None, weight: Tensor, eps: float, to: Form) -> Rows: ...
 
     def add_layer_norm(
-        self, hidden: Tensor, delta: Rows | None, weight: Tensor, bias: Tensor, eps: float, to: Form
+        self,
+        hidden: Tensor,
+        delta: Rows | None,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+        to: Form,
+        *,
+        keeps_sum: bool,
     ) -> Rows: ...
 
     def convert(self, x: Tensor, to: Form) -> Rows: ...
 
-    def silu_product(self, x: Rows, to: Form) -> Rows: ...
+    def gated_product(self, x: Rows, function: int, to: Form, *, is_gate_first: bool) -> Rows: ...
 
     def activate(self, x: Rows, function: int, to: Form) -> Rows: ...
 
@@ -43,7 +51,7 @@ class OpKernels(Protocol):
         self,
         qkv: Rows,
         heads: tuple[int, int, int],
-        weights: tuple[Tensor, Tensor],
+        weights: tuple[Tensor, Tensor] | None,
         eps: float,
         tables: tuple[Tensor, Tensor],
         positions: Tensor,
@@ -54,7 +62,16 @@ class OpKernels(Protocol):
     def mean_of_rows(self, hidden: Tensor, layout: Layout) -> Tensor: ...
 
     def attention(
-        self, q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, *, is_causal: bool
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        queries: Layout,
+        keys: Layout,
+        *,
+        is_causal: bool,
+        window: int | None,
+        distance_bias: Tensor | None,
     ) -> Tensor: ...
 
 

@@ -41,11 +41,11 @@ from inlay.ops.threads import choose_threads, torch_on_one_thread
 OUT_OF_MEMORY, OUT_OF_RANGE = 1, 3  # of a kernel's statuses; 0 is success
 SIGNATURES = {
     "add_rms_norm": (INTEGER, INTEGER, ADDRESS, *ROWS_IN, ADDRESS, ADDRESS, REAL, *ROWS_OUT),
-    "add_layer_norm": (INTEGER, INTEGER, ADDRESS, *ROWS_IN, *(ADDRESS,) * 3, REAL, *ROWS_OUT),
+    "add_layer_norm": (INTEGER, INTEGER, ADDRESS, *ROWS_IN, *(ADDRESS,) * 3, REAL, FLAG, *ROWS_OUT),
     "convert": (INTEGER, INTEGER, *ROWS_IN, *ROWS_OUT),
-    "silu_product": (INTEGER, INTEGER, *ROWS_IN, *ROWS_OUT),
+    "gated_product": (INTEGER, INTEGER, *ROWS_IN, FLAG, FLAG, *ROWS_OUT),
     "activate": (INTEGER, INTEGER, *ROWS_IN, ADDRESS, FLAG, *ROWS_OUT),
-    "rotate_heads": (*(INTEGER,) * 4, *ROWS_IN, ADDRESS, ADDRESS, REAL, *(ADDRESS,) * 4, FLAG),
+    "rotate_heads": (*(INTEGER,) * 4, *ROWS_IN, *(ADDRESS,) * 3, REAL, *(ADDRESS,) * 4, FLAG),
     "multiply": (INTEGER, *ROWS_IN, ADDRESS),
     "pack": (INTEGER, INTEGER, ADDRESS, ADDRESS),
     "look_up": (*(INTEGER,) * 3, ctypes.POINTER(Table), FLAG, ADDRESS),
@@ -55,7 +55,7 @@ SIGNATURES = {
     "attention": (
         *(INTEGER,) * 4,
         *(ADDRESS, INTEGER, ADDRESS, ADDRESS, INTEGER, FLAG),
-        *(ADDRESS, ADDRESS, FLAG, REAL, ADDRESS, INTEGER),
+        *(ADDRESS, ADDRESS, FLAG, INTEGER, REAL, ADDRESS, INTEGER, ADDRESS, INTEGER),
     ),
 }
 
@@ -110,10 +110,19 @@ class Kernels:
         return out
 
     def add_layer_norm(
-        self, hidden: Tensor, delta: Rows | None, weight: Tensor, bias: Tensor, eps: float, to: Form
+        self,
+        hidden: Tensor,
+        delta: Rows | None,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+        to: Form,
+        *,
+        keeps_sum: bool = False,
     ) -> Rows:
-        out = Rows(hidden) if to.dtype == hidden.dtype else empty_rows((len(hidden), hidden.shape[1]), to)
-        parameters = (address(delta.bias if delta else None), weight.data_ptr(), bias.data_ptr(), eps)
+        is_in_place = to.dtype == hidden.dtype and not keeps_sum
+        out = Rows(hidden) if is_in_place else empty_rows((len(hidden), hidden.shape[1]), to)
+        parameters = (address(delta.bias if delta else None), weight.data_ptr(), bias.data_ptr(), eps, keeps_sum)
         self._call("add_layer_norm", *hidden.shape, hidden.data_ptr(), incoming(delta), *parameters, *outgoing(out, to))
         return out
 
@@ -122,10 +131,10 @@ class Kernels:
         self._call("convert", *x.shape, incoming(Rows(x)), *outgoing(out, to))
         return out
 
-    def silu_product(self, x: Rows, to: Form) -> Rows:
+    def gated_product(self, x: Rows, function: int, to: Form, *, is_gate_first: bool) -> Rows:
         rows, width = x.shape
         out = empty_rows((rows, width // 2), to)
-        self._call("silu_product", rows, width // 2, incoming(x), *outgoing(out, to))
+        self._call("gated_product", rows, width // 2, incoming(x), function, is_gate_first, *outgoing(out, to))
         return out
 
     def activate(self, x: Rows, function: int, to: Form) -> Rows:
@@ -137,14 +146,14 @@ class Kernels:
         self,
         qkv: Rows,
         heads: tuple[int, int, int],
-        weights: tuple[Tensor, Tensor],
+        weights: tuple[Tensor, Tensor] | None,
         eps: float,
         tables: tuple[Tensor, Tensor],
         positions: Tensor,
     ) -> Tensor:
         out = qkv.values if qkv.panels is None else torch.empty(qkv.shape, dtype=qkv.dtype)
-        addresses = (table.data_ptr() for table in (*tables, positions, out))
-        parameters = (*(weight.data_ptr() for weight in weights), eps, *addresses, CODES[out.dtype])
+        before = map(address, (qkv.bias, *(weights or (None, None))))
+        parameters = (*before, eps, *map(address, (*tables, positions, out)), CODES[out.dtype])
         self._call("rotate_heads", len(positions), *heads, incoming(qkv), *parameters)
         return out
 
@@ -208,9 +217,21 @@ class Kernels:
         self._call("multiply", len(out), incoming(x), out.data_ptr())
         return out
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, *, is_causal: bool) -> Tensor:
+    def attention(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        queries: Layout,
+        keys: Layout,
+        *,
+        is_causal: bool,
+        window: int | None = None,
+        distance_bias: Tensor | None = None,
+    ) -> Tensor:
         rows, heads, width = q.shape
         out = spaced_rows((rows, heads * width), q.dtype)
+        middle = 0 if distance_bias is None else distance_bias.shape[1] // 2
         self._call(
             "attention",
             len(queries.host) - 1,
@@ -218,7 +239,8 @@ class Kernels:
             k.shape[1],
             width,
             *(q.data_ptr(), q.stride(0), k.data_ptr(), v.data_ptr(), k.stride(0), CODES[q.dtype]),
-            *(queries.host.data_ptr(), keys.host.data_ptr(), is_causal, width**-0.5, out.data_ptr(), out.stride(0)),
+            *(queries.host.data_ptr(), keys.host.data_ptr(), is_causal, -1 if window is None else window, width**-0.5),
+            *(address(distance_bias), middle, out.data_ptr(), out.stride(0)),
         )
         return out.view(rows, heads, width)
 

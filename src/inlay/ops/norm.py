@@ -19,14 +19,19 @@ def add_rms_norm(hidden: Tensor, delta: Rows | None, weight: Tensor, eps: float,
     return Rows.of(F.rms_norm(hidden, weight.shape, weight, eps), to)
 
 
-def add_layer_norm(hidden: Tensor, delta: Rows | None, weight: Tensor, bias: Tensor, eps: float, to: Form) -> Rows:
-    """hidden [T, width] = norm(hidden + delta), in place: (x − mean) / √(var + eps) · weight + bias."""
+def add_layer_norm(
+    hidden: Tensor, delta: Rows | None, weight: Tensor, bias: Tensor, eps: float, to: Form, *, keeps_sum: bool = False
+) -> Rows:
+    """The norm of x = hidden [T, width] + delta: (x − mean) / √(var + eps) · weight + bias.
+
+    hidden becomes the norm, in place, or the sum x, where that is kept (pre-norm).
+    """
     if (kernels := kernels_for(hidden, to.dtype, *_dtypes_of(delta))) is not None:
-        return kernels.add_layer_norm(hidden, delta, weight, bias, eps, to)
+        return kernels.add_layer_norm(hidden, delta, weight, bias, eps, to, keeps_sum=keeps_sum)
     if delta is not None:
         hidden += delta.full()
-    hidden.copy_(F.layer_norm(hidden, weight.shape, weight, bias, eps))
-    return Rows.of(hidden, to)
+    normed = F.layer_norm(hidden, weight.shape, weight, bias, eps)
+    return Rows.of(normed if keeps_sum else hidden.copy_(normed), to)
 
 
 def _dtypes_of(delta: Rows | None) -> tuple[torch.dtype, ...]:

@@ -17,8 +17,9 @@ class RotaryTable:
     in the array, and a position's angle must not depend on the batch.
     """
 
-    def __init__(self, num_positions: int, head_dim: int, theta: float) -> None:
-        self._shape = (num_positions, head_dim, theta)
+    def __init__(self, num_positions: int, head_dim: int, theta: float, factor: float = 1.0) -> None:
+        """Angles are position / θ^(2i / head_dim) / factor."""
+        self._shape = (num_positions, head_dim, theta, factor)
         self._tables: tuple[Tensor, Tensor] | None = None
 
     def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -28,38 +29,39 @@ class RotaryTable:
         return self._tables
 
     def _compute(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        num_positions, head_dim, theta = self._shape
+        num_positions, head_dim, theta, factor = self._shape
         exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
         positions = torch.arange(num_positions, dtype=torch.float32, device=device)
-        angles = positions[:, None] * (1.0 / theta**exponents)
+        angles = positions[:, None] * (1.0 / theta**exponents / factor)
         return angles.cos(), angles.sin()
 
 
 def rotate_heads(
     qkv: Rows,
     heads: tuple[int, int, int],
-    weights: tuple[Tensor, Tensor],
+    weights: tuple[Tensor, Tensor] | None,
     eps: float,
     rotary: RotaryTable,
     positions: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values of qkv [T, (heads + 2 · kv_heads) · head_dim]; qkv may be overwritten.
 
-    `heads` is (heads, kv_heads, head_dim). Queries and keys are normalised head by head, with `weights`, and
-    then rotated by their positions [T]. Out: [T, heads, head_dim] and twice [T, kv_heads, head_dim].
+    `heads` is (heads, kv_heads, head_dim). Queries and keys are normalised head by head, with `weights`, if there
+    are any, and then rotated by their positions [T]. Out: [T, heads, head_dim] and twice [T, kv_heads, head_dim].
     """
     num_heads, kv_heads, head_dim = heads
     tables = rotary.on(positions.device)
     parts = [num_heads, kv_heads, kv_heads]
     shape = (len(positions), -1, head_dim)
-    if qkv.bias is None and (kernels := kernels_for(qkv)) is not None:
+    if (kernels := kernels_for(qkv)) is not None:
         rotated = kernels.rotate_heads(qkv, heads, weights, eps, tables, positions)
         q, k, v = torch.split(rotated.view(shape), parts, dim=1)
         return q, k, v
     q, k, v = torch.split(qkv.full().view(shape), parts, dim=1)
     cos, sin = (table[positions][:, None] for table in tables)  # [T, 1, head_dim / 2]
-    turned = (_rotate(F.rms_norm(x, (head_dim,), w, eps), cos, sin) for x, w in zip((q, k), weights, strict=True))
-    q, k, v = (x.to(qkv.dtype) for x in (*turned, v))
+    if weights is not None:
+        q, k = (F.rms_norm(x, (head_dim,), weight, eps) for x, weight in zip((q, k), weights, strict=True))
+    q, k, v = (x.to(qkv.dtype) for x in (_rotate(q, cos, sin), _rotate(k, cos, sin), v))
     return q, k, v
 
 

@@ -73,18 +73,26 @@ def test_add_rms_norm(to: torch.dtype, width: int, delta_dtype: torch.dtype | No
 @pytest.mark.parametrize("width", [48, 64])
 def test_add_layer_norm(to: torch.dtype, width: int) -> None:
     hidden, delta, weight, bias = random(5, width), random(5, width, dtype=HALF), random(width), random(width) + 1
-    expected = F.layer_norm(hidden + delta.float(), (width,), weight, bias, 1e-6)
+    total = hidden + delta.float()
+    expected = F.layer_norm(total, (width,), weight, bias, 1e-6)
     found = gpu_kernels().add_layer_norm(kept := hidden.clone(), Rows(delta), weight, bias, 1e-6, Form(to))
     assert_rows(found, expected, to)
     torch.testing.assert_close(kept, expected, **CLOSE[FULL])
+    found = gpu_kernels().add_layer_norm(hidden, Rows(delta), weight, bias, 1e-6, Form(to), keeps_sum=True)
+    assert_rows(found, expected, to)
+    assert torch.equal(hidden, total)
 
 
 @pytest.mark.parametrize("to", [FULL, HALF, FP8])
 @pytest.mark.parametrize("width", [40, 64])
-def test_silu_product(to: torch.dtype, width: int) -> None:
+@pytest.mark.parametrize("is_gate_first", [True, False])
+def test_gated_product(to: torch.dtype, width: int, is_gate_first: bool) -> None:
     x = random(5, 2 * width, dtype=HALF)
-    gate, up = x.float().chunk(2, dim=1)
-    assert_rows(gpu_kernels().silu_product(Rows(x), Form(to)), F.silu(gate) * up, to)
+    gate, up = x.float().chunk(2, dim=1) if is_gate_first else x.float().chunk(2, dim=1)[::-1]
+    for name in ("silu", "gelu", "gelu_new"):
+        number, reference = ACTIVATIONS[name]
+        found = gpu_kernels().gated_product(Rows(x), number, Form(to), is_gate_first=is_gate_first)
+        assert_rows(found, reference(gate) * up, to)
 
 
 @pytest.mark.parametrize("to", [HALF, FP8])
@@ -102,12 +110,14 @@ def test_a_long_row_is_shared_by_programs_and_has_one_scale() -> None:
     x = random(2, 2 * 1500)
     gate, up = x.chunk(2, dim=1)
     for to in (FULL, FP8):
-        assert_rows(gpu_kernels().silu_product(Rows(x), Form(to)), F.silu(gate) * up, to)
+        found = gpu_kernels().gated_product(Rows(x), ACTIVATIONS["silu"][0], Form(to), is_gate_first=True)
+        assert_rows(found, F.silu(gate) * up, to)
 
 
 @pytest.mark.parametrize("dtype", [FULL, HALF])
 @pytest.mark.parametrize("heads", HEADS)
-def test_rotate_heads(dtype: torch.dtype, heads: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("has_norm", [True, False])
+def test_rotate_heads(dtype: torch.dtype, heads: tuple[int, int, int], has_norm: bool) -> None:
     num_heads, kv_heads, width = heads
     qkv = random(6, (num_heads + 2 * kv_heads) * width, dtype=dtype)
     weights, angles = (random(width), random(width) + 1), random(9, width // 2)
@@ -116,11 +126,12 @@ def test_rotate_heads(dtype: torch.dtype, heads: tuple[int, int, int]) -> None:
     cos, sin = angles.cos()[positions.long()][:, None], angles.sin()[positions.long()][:, None]
 
     def turned(x: Tensor, weight: Tensor) -> Tensor:
-        first, second = F.rms_norm(x, (width,), weight, 1e-6).chunk(2, dim=-1)
+        first, second = (F.rms_norm(x, (width,), weight, 1e-6) if has_norm else x).chunk(2, dim=-1)
         return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
     expected = torch.cat((turned(q, weights[0]), turned(k, weights[1]), v), dim=1).flatten(1)
-    found = gpu_kernels().rotate_heads(Rows(qkv), heads, weights, 1e-6, (angles.cos(), angles.sin()), positions)
+    tables = angles.cos(), angles.sin()
+    found = gpu_kernels().rotate_heads(Rows(qkv), heads, weights if has_norm else None, 1e-6, tables, positions)
     torch.testing.assert_close(
         found.float(), expected, rtol=8e-3 if dtype == HALF else 1e-5, atol=1e-2 if dtype == HALF else 1e-5
     )
@@ -171,6 +182,22 @@ def test_attention(dtype: torch.dtype, is_causal: bool, heads: tuple[int, int, i
     assert torch.equal(
         gpu_kernels().attention(q[mine], k[mine], v[mine], alone, alone, is_causal=is_causal), found[mine]
     )
+
+
+@pytest.mark.parametrize("is_causal", [True, False])
+@pytest.mark.parametrize("window", [None, 0, 5, 64])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_attention_by_distance(is_causal: bool, window: int | None, has_bias: bool) -> None:
+    lengths = [1, 200, 0, 70]
+    layout = layout_of(lengths, filled=2)
+    q, k, v = random(271, 4, 16), random(271, 2, 16), random(271, 2, 16)
+    bias = 3 * random(4, 2 * 200 + 1) if has_bias else None
+    more = {"is_causal": is_causal, "window": window, "distance_bias": bias}
+    found = gpu_kernels().attention(q, k, v, layout, layout, **more)
+    own = layout_of(lengths)
+    torch.testing.assert_close(found, attend_one_by_one(q, k, v, own, own, **more), rtol=0, atol=5e-6)
+    alone, mine = layout_of([70]), slice(201, 271)
+    assert torch.equal(gpu_kernels().attention(q[mine], k[mine], v[mine], alone, alone, **more), found[mine])
 
 
 @pytest.mark.parametrize("heads", HEADS)

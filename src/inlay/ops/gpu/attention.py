@@ -8,6 +8,7 @@ split between programs, and each row's order is that of its own sequence, so it 
 import triton
 import triton.language as tl
 
+LOG2_E = tl.constexpr(1.4426950408889634)
 # Their places in the staging buffer differ from batch to batch, and each would be a kernel of its own.
 UNALIGNED = ["tiles", "query_offsets", "key_offsets", "prefix_starts", "prefix_lengths"]
 
@@ -15,15 +16,18 @@ UNALIGNED = ["tiles", "query_offsets", "key_offsets", "prefix_starts", "prefix_l
 @triton.jit(do_not_specialize_on_alignment=UNALIGNED)
 def attend(
     q, k, v, out, tiles, query_offsets, key_offsets, prefix_k, prefix_v, prefix_starts, prefix_lengths,
-    q_stride, k_stride, v_stride, prefix_stride, scale,
+    q_stride, k_stride, v_stride, prefix_stride, scale, bias, bias_middle,
     HEADS: tl.constexpr, GROUP: tl.constexpr, HEADS_AT_ONCE: tl.constexpr, TOKENS: tl.constexpr,
     WIDTH: tl.constexpr, BLOCK_WIDTH: tl.constexpr, BLOCK_KEYS: tl.constexpr,
-    IS_CAUSAL: tl.constexpr, IS_ONE_ROW: tl.constexpr, HAS_PREFIX: tl.constexpr, PRECISION: tl.constexpr,
+    IS_CAUSAL: tl.constexpr, IS_ONE_ROW: tl.constexpr, HAS_PREFIX: tl.constexpr,
+    WINDOW: tl.constexpr, HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """q [Tq, HEADS, WIDTH], k and v [T, HEADS / GROUP, WIDTH] → out [Tq, HEADS, WIDTH].
 
     tiles [N, 2]: a sequence (−1: nothing to do) and the first of its rows; where each sequence has one row, they are
-    not read. `scale` is that of the scores times log2(e). Causal rows end where the keys end.
+    not read. `scale` is that of the scores times log2(e). Rows end where the keys end. With a WINDOW (−1: none) keys
+    further away are not seen; bias [HEADS, 2 · bias_middle + 1] is added to scores by the key's place less the row's.
+    Neither is for prefixes.
     """
     tile = tl.program_id(0)
     first_head = tl.program_id(1) * HEADS_AT_ONCE
@@ -56,26 +60,34 @@ def attend(
         last = rows * 0 + length - 1
         peaks, totals, mixed = _see(
             queries, peaks, totals, mixed, prefix_k + start, prefix_v + start, prefix_stride, prefix_stride, 0, length,
-            last, scale, WIDTH, BLOCK_WIDTH, BLOCK_KEYS, True, PRECISION,
+            last, last, scale, bias, WIDTH, BLOCK_WIDTH, BLOCK_KEYS, True, -1, False, PRECISION,
         )  # fmt: skip
+    own = tl.minimum(num_keys - num_queries + tokens, num_keys - 1)  # each row's place among the keys
+    own_bias = bias + heads * (2 * bias_middle + 1) + bias_middle - own if HAS_BIAS else bias
     if IS_CAUSAL:
         seen_by_first = num_keys - num_queries + first + 1
-        last = tl.minimum(num_keys - num_queries + tokens, num_keys - 1)  # the last key that each row sees
+        last = own  # the last key that each row sees
         end = tl.minimum(num_keys, seen_by_first + TOKENS - 1)
     else:
         seen_by_first = num_keys
         last = rows * 0 + num_keys - 1
         end = num_keys
     whole = seen_by_first // BLOCK_KEYS * BLOCK_KEYS  # up to here every row sees every key
+    begin = 0
+    if WINDOW >= 0:
+        begin = tl.maximum(num_keys - num_queries + first - WINDOW, 0) // BLOCK_KEYS * BLOCK_KEYS
+        end = tl.minimum(end, num_keys - num_queries + first + TOKENS + WINDOW)
+        last = tl.minimum(last, own + WINDOW)
+        whole = begin
     own_k = k + key_start.to(tl.int64) * k_stride + kv_head
     own_v = v + key_start.to(tl.int64) * v_stride + kv_head
     peaks, totals, mixed = _see(
-        queries, peaks, totals, mixed, own_k, own_v, k_stride, v_stride, 0, whole,
-        last, scale, WIDTH, BLOCK_WIDTH, BLOCK_KEYS, False, PRECISION,
+        queries, peaks, totals, mixed, own_k, own_v, k_stride, v_stride, begin, whole,
+        last, own, scale, own_bias, WIDTH, BLOCK_WIDTH, BLOCK_KEYS, False, -1, HAS_BIAS, PRECISION,
     )  # fmt: skip
     peaks, totals, mixed = _see(
         queries, peaks, totals, mixed, own_k, own_v, k_stride, v_stride, whole, end,
-        last, scale, WIDTH, BLOCK_WIDTH, BLOCK_KEYS, True, PRECISION,
+        last, own, scale, own_bias, WIDTH, BLOCK_WIDTH, BLOCK_KEYS, True, WINDOW, HAS_BIAS, PRECISION,
     )  # fmt: skip
     result = (mixed / totals[:, None]).to(out.dtype.element_ty)
     tl.store(out + place * (HEADS * WIDTH) + heads[:, None] * WIDTH + columns[None, :], result, mask=inside)
@@ -83,11 +95,14 @@ def attend(
 
 @triton.jit
 def _see(
-    queries, peaks, totals, mixed, k, v, k_stride, v_stride, begin, end, last, scale,
+    queries, peaks, totals, mixed, k, v, k_stride, v_stride, begin, end, last, own, scale, bias,
     WIDTH: tl.constexpr, BLOCK_WIDTH: tl.constexpr, BLOCK_KEYS: tl.constexpr,
-    IS_MASKED: tl.constexpr, PRECISION: tl.constexpr,
+    IS_MASKED: tl.constexpr, WINDOW: tl.constexpr, HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The online softmax over the keys from `begin` to `end`, of which a row sees those up to `last`."""
+    """The online softmax over the keys from `begin` to `end`, of which a row sees those from `own` − WINDOW to `last`.
+
+    `bias`: of each row, where that of key 0 lies.
+    """
     columns = tl.arange(0, BLOCK_WIDTH)
     for start in range(begin, end, BLOCK_KEYS):
         keys = start + tl.arange(0, BLOCK_KEYS)
@@ -97,10 +112,18 @@ def _see(
         place = keys.to(tl.int64)
         key_tile = tl.load(k + place[None, :] * k_stride + columns[:, None], mask=inside, other=0.0)
         scores = tl.dot(queries, key_tile, input_precision=PRECISION)
+        if HAS_BIAS:
+            is_seen = keys[None, :] <= last[:, None]
+            scores = scores * scale + tl.load(bias[:, None] + keys[None, :], mask=is_seen, other=0.0) * LOG2_E
         if IS_MASKED:
             scores = tl.where(keys[None, :] <= last[:, None], scores, float("-inf"))
-        higher = tl.maximum(peaks, tl.max(scores, axis=1) * scale)
-        weights = tl.exp2(scores * scale - higher[:, None])
+        if WINDOW >= 0:
+            scores = tl.where(keys[None, :] >= (own - WINDOW)[:, None], scores, float("-inf"))
+        factor = 1.0 if HAS_BIAS else scale
+        higher = tl.maximum(peaks, tl.max(scores, axis=1) * factor)
+        if WINDOW >= 0:  # a row may see none of these keys, and none before
+            higher = tl.where(higher == float("-inf"), 0.0, higher)
+        weights = tl.exp2(scores * factor - higher[:, None])
         shrink = tl.exp2(peaks - higher)
         inside = (columns < WIDTH)[None, :]
         if IS_MASKED:

@@ -48,15 +48,24 @@ class GpuKernels:
         return out
 
     def add_layer_norm(
-        self, hidden: Tensor, delta: Rows | None, weight: Tensor, bias: Tensor, eps: float, to: Form
+        self,
+        hidden: Tensor,
+        delta: Rows | None,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+        to: Form,
+        *,
+        keeps_sum: bool = False,
     ) -> Rows:
         rows, width = hidden.shape
-        has_out = to.dtype != hidden.dtype
+        has_out = keeps_sum or to.dtype != hidden.dtype
         out = _empty_rows((rows, width), to, hidden.device) if has_out else Rows(hidden)
         block = _power_of_two(width)
         norm.add_layer_norm[(rows,)](
             *(hidden, _values(delta, hidden), weight, bias, out.values, _scales(out), eps),
-            **dict(WIDTH=width, HAS_DELTA=delta is not None, IS_FP8=to.dtype == FP8, HAS_OUT=has_out, BLOCK=block),
+            **dict(WIDTH=width, HAS_DELTA=delta is not None, KEEPS_SUM=keeps_sum, IS_FP8=to.dtype == FP8),
+            **dict(HAS_OUT=has_out, BLOCK=block),
             num_warps=_warps(block),
         )
         return out
@@ -75,13 +84,14 @@ class GpuKernels:
         )
         return out
 
-    def silu_product(self, x: Rows, to: Form) -> Rows:
+    def gated_product(self, x: Rows, function: int, to: Form, *, is_gate_first: bool) -> Rows:
         rows, width = len(x.values), x.shape[1] // 2
         out = _empty_rows((rows, width), to, x.values.device)
         block, programs = _blocks(width, to)
-        activation.silu_product[(rows, programs)](
+        activation.gated_product[(rows, programs)](
             *(x.values, out.values, _scales(out)),
-            **dict(WIDTH=width, IS_FP8=to.dtype == FP8, BLOCK=block),
+            **dict(WIDTH=width, FUNCTION=function, GATE=0 if is_gate_first else width),
+            **dict(IS_FP8=to.dtype == FP8, BLOCK=block),
             num_warps=_warps(block),
         )
         return out
@@ -90,7 +100,7 @@ class GpuKernels:
         self,
         qkv: Rows,
         heads: tuple[int, int, int],
-        weights: tuple[Tensor, Tensor],
+        weights: tuple[Tensor, Tensor] | None,
         eps: float,
         tables: tuple[Tensor, Tensor],
         positions: Tensor,
@@ -98,8 +108,8 @@ class GpuKernels:
         num_heads, kv_heads, head_dim = heads
         block_heads = min(8, _power_of_two(num_heads + kv_heads))
         rotary.rotate_heads[(len(positions), -(-(num_heads + kv_heads) // block_heads))](
-            *(qkv.values, *weights, *tables, positions, eps),
-            **dict(HEADS=num_heads, KV_HEADS=kv_heads, WIDTH=head_dim),
+            *(qkv.values, *(tables if weights is None else weights), *tables, positions, eps),
+            **dict(HEADS=num_heads, KV_HEADS=kv_heads, WIDTH=head_dim, HAS_NORM=weights is not None),
             **dict(BLOCK_HEADS=block_heads, BLOCK=_power_of_two(head_dim // 2)),
             num_warps=4,
         )
@@ -128,7 +138,18 @@ class GpuKernels:
         )
         return out
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, *, is_causal: bool) -> Tensor:
+    def attention(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        queries: Layout,
+        keys: Layout,
+        *,
+        is_causal: bool,
+        window: int | None = None,
+        distance_bias: Tensor | None = None,
+    ) -> Tensor:
         _, heads, width = q.shape
         q, k, v = (_with_near_heads(x) for x in (q, k, v))
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
@@ -143,9 +164,11 @@ class GpuKernels:
             *((k, v, tiles, tiles) if kept is None else (kept.k, kept.v, kept.starts, kept.lengths)),
             *(q.stride(0), k.stride(0), v.stride(0), 0 if kept is None else kept.k.stride(0)),
             width**-0.5 * LOG2_E,
+            *((tiles, 0) if distance_bias is None else (distance_bias, distance_bias.shape[1] // 2)),
             **dict(HEADS=heads, GROUP=group, HEADS_AT_ONCE=tile.heads, TOKENS=tokens),
             **dict(WIDTH=width, BLOCK_WIDTH=max(SMALLEST_DOT, _power_of_two(width)), BLOCK_KEYS=tile.keys),
             **dict(IS_CAUSAL=is_causal, IS_ONE_ROW=queries.has_one_row_each, HAS_PREFIX=kept is not None),
+            **dict(WINDOW=-1 if window is None else window, HAS_BIAS=distance_bias is not None),
             PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
             num_warps=tile.warps,
             num_stages=tile.stages,

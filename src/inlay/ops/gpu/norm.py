@@ -28,9 +28,10 @@ def add_rms_norm(
 @triton.jit
 def add_layer_norm(
     hidden, delta, weight, bias, out, scales, eps,
-    WIDTH: tl.constexpr, HAS_DELTA: tl.constexpr, IS_FP8: tl.constexpr, HAS_OUT: tl.constexpr, BLOCK: tl.constexpr,
+    WIDTH: tl.constexpr, HAS_DELTA: tl.constexpr, KEEPS_SUM: tl.constexpr, IS_FP8: tl.constexpr,
+    HAS_OUT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """hidden = (x − mean(x)) / √(var(x) + eps) · weight + bias of x = hidden + delta, in place and to out."""
+    """(x − mean(x)) / √(var(x) + eps) · weight + bias of x = hidden + delta to out; hidden becomes x, or the same."""
     row = tl.program_id(0)
     columns = tl.arange(0, BLOCK)
     inside = columns < WIDTH
@@ -43,6 +44,6 @@ def add_layer_norm(
     factor = tl.rsqrt(tl.sum(centred * centred, axis=0) / WIDTH + eps)
     y = centred * factor * tl.load(weight + columns, mask=inside, other=0.0)
     y += tl.load(bias + columns, mask=inside, other=0.0)
-    tl.store(hidden + start + columns, y, mask=inside)
+    tl.store(hidden + start + columns, x if KEEPS_SUM else y, mask=inside)
     if HAS_OUT:
         write_row(out, scales, row, columns, inside, y, WIDTH, IS_FP8)

@@ -66,22 +66,23 @@ INLAY_EXPORT int32_t inlay_add_rms_norm(int64_t rows, int64_t width, float* hidd
   });
 }
 
-// hidden [rows, width] = layer norm of (hidden + delta + delta_bias), in float32, and the same in the dtype of out.
+// out = layer norm of x = hidden [rows, width] + delta + delta_bias; hidden becomes x, or the norm in float32.
 INLAY_EXPORT int32_t inlay_add_layer_norm(int64_t rows, int64_t width, float* hidden, const Input* delta,
                                           const float* delta_bias, const float* weight, const float* bias, float eps,
-                                          void* out, int64_t out_stride, float* out_scales, const float* multipliers,
-                                          int32_t zero_point, int32_t out_dtype) {
+                                          int32_t keeps_sum, void* out, int64_t out_stride, float* out_scales,
+                                          const float* multipliers, int32_t zero_point, int32_t out_dtype) {
   return perform([=, delta = own(delta)] {
     Output to{out, out_stride, out_scales, multipliers, width, zero_point, static_cast<Dtype>(out_dtype)};
     each_sum(rows, width, hidden, delta, delta_bias, [&](int64_t row) {
       float* x = hidden + row * width;
       float mean = mean_of(x, width);
       Vec factor = Vec::all(1.0f / std::sqrt(sum_of_squares(x, mean, width) / static_cast<float>(width) + eps));
+      float* place = keeps_sum != 0 ? to.place(row) : x;
       each_vector(width, [&](int64_t i, int n) {
         Vec centred = (Vec::load(x + i, n) - Vec::all(mean)) * factor;
-        fma(centred, Vec::load(weight + i, n), Vec::load(bias + i, n)).store(x + i, n);
+        fma(centred, Vec::load(weight + i, n), Vec::load(bias + i, n)).store(place + i, n);
       });
-      if (to.dtype != FLOAT32) to.finish(row, x);
+      if (keeps_sum != 0 || to.dtype != FLOAT32) to.finish(row, place);
     });
   });
 }

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from inlay.models.registry import FAMILIES
+from inlay.models.registry import FAMILIES, JINA_BERT
 
 WORDS = """
 a the of and to in is that it was for on are as with his they at be this from or one had by word but
@@ -47,13 +48,54 @@ DISTILBERT = {
     "n_heads": 4,
     "max_position_embeddings": 514,
 }
-BERT_TOKENS = ("bert", "distilbert")  # families whose texts lie between [CLS] and [SEP]
+MODERNBERT = {
+    "vocab_size": 160,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 1024,
+    "local_attention": 24,
+    "pad_token_id": 0,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "cls_token_id": 2,
+    "sep_token_id": 3,
+}
+GTE = {**BERT, "rope_parameters": {"rope_type": "linear", "rope_theta": 40_000.0, "factor": 1.5}}
+NOMIC = {**BERT, "hidden_size": 64, "type_vocab_size": 2, "pad_token_id": 0}
+GEMMA = {
+    "vocab_size": 160,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "query_pre_attn_scalar": 32,
+    "max_position_embeddings": 1024,
+    "sliding_window": 24,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "use_bidirectional_attention": True,
+    "rms_norm_eps": 1e-6,
+}
+QWEN2 = {key: value for key, value in QWEN3.items() if key != "head_dim"}
+ENDED = ("qwen3", "qwen2")  # families whose texts end with one token
+BERT_TOKENS = ("bert", "distilbert", "modernbert", "nomic_bert", JINA_BERT)  # between [CLS] and [SEP]
 CONFIGS = {
     "qwen3": lambda: transformers.Qwen3Config(**QWEN3),
     "bert": lambda: transformers.BertConfig(**BERT, pad_token_id=0),
     "distilbert": lambda: transformers.DistilBertConfig(**DISTILBERT, pad_token_id=0),
     "roberta": lambda: transformers.RobertaConfig(**BERT, pad_token_id=1, type_vocab_size=1),
     "xlm-roberta": lambda: transformers.XLMRobertaConfig(**BERT, pad_token_id=1, type_vocab_size=1),
+    "mpnet": lambda: transformers.MPNetConfig(**BERT, pad_token_id=1),
+    "modernbert": lambda: transformers.ModernBertConfig(**MODERNBERT),
+    "nomic_bert": lambda: transformers.NomicBertConfig(**NOMIC),
+    "gte": lambda: transformers.GteConfig(**GTE, type_vocab_size=1),
+    "new": lambda: transformers.GteConfig(**GTE, type_vocab_size=2),
+    "gemma3_text": lambda: transformers.Gemma3TextConfig(**GEMMA, pad_token_id=0),
+    "qwen2": lambda: transformers.Qwen2Config(**QWEN2, pad_token_id=0),
+    JINA_BERT: lambda: transformers.BertConfig(**{**BERT, "num_attention_heads": 6}, pad_token_id=0),
 }
 POOLING_FLAGS = {
     "last": "pooling_mode_lasttoken",
@@ -84,14 +126,64 @@ def make_checkpoint(
             torch.nn.init.normal_(parameter, std=0.08)
         else:
             parameter.data += 0.1 * torch.randn_like(parameter)
-        if family == "qwen3":  # published in bfloat16: what is stored has nothing to lose by loading
+        if family in ENDED:  # published in bfloat16: what is stored has nothing to lose by loading
             parameter.data = parameter.data.bfloat16().float()
     model.save_pretrained(path, max_shard_size=shard)
+    if family in PUBLISHERS:
+        PUBLISHERS[family](path)
     make_tokenizer(family).save(str(path / "tokenizer.json"))
-    token = {"qwen3": "<|endoftext|>", **dict.fromkeys(BERT_TOKENS, "[PAD]")}.get(family, "<pad>")
+    token = {
+        **dict.fromkeys(ENDED, "<|endoftext|>"),
+        **dict.fromkeys(BERT_TOKENS, "[PAD]"),
+    }.get(family, "<pad>")
     write_json(path / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": token})
     write_layout(path, family, pooling, config.hidden_size, max_seq_length, prompts)
     return path
+
+
+def _publish_new(path: Path) -> None:
+    """GTE as its vendor publishes it: in words of its own, and stretched by NTK."""
+    config = json.loads((path / "config.json").read_text())
+    del config["rope_parameters"]
+    write_json(
+        path / "config.json",
+        {
+            **config,
+            "model_type": "new",
+            "architectures": ["NewForTokenClassification"],
+            "rope_theta": 20_000.0,
+            "rope_scaling": {"type": "ntk", "factor": 8.0},
+            "position_embedding_type": "rope",
+            "unpad_inputs": "true",
+        },
+    )
+
+
+def _publish_jina(path: Path) -> None:
+    """JinaBERT v2 in its publisher's layout: a BERT without positions, whose second halves are gated."""
+    config = json.loads((path / "config.json").read_text())
+    tensors = load_file(path / "model.safetensors")
+    width, inner = config["hidden_size"], config["intermediate_size"]
+    kept = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if "position" not in name
+        and "intermediate" not in name
+        and ".output." not in name.replace("attention.output", "")
+    }
+    for number in range(config["num_hidden_layers"]):
+        at = f"encoder.layer.{number}."
+        kept[f"{at}mlp.gated_layers.weight"] = 0.08 * torch.randn(2 * inner, width)
+        kept[f"{at}mlp.wo.weight"] = tensors[f"{at}output.dense.weight"].contiguous()
+        kept[f"{at}mlp.wo.bias"] = tensors[f"{at}output.dense.bias"]
+        for part in ("weight", "bias"):
+            kept[f"{at}mlp.layernorm.{part}"] = tensors[f"{at}output.LayerNorm.{part}"]
+    save_file(kept, path / "model.safetensors", {"format": "pt"})
+    said = {"position_embedding_type": "alibi", "feed_forward_type": "geglu", "architectures": ["JinaBertForMaskedLM"]}
+    write_json(path / "config.json", {**config, **said})
+
+
+PUBLISHERS = {"new": _publish_new, JINA_BERT: _publish_jina}
 
 
 def write_layout(
@@ -121,7 +213,7 @@ def write_layout(
 
 def make_tokenizer(family: str) -> Tokenizer:
     """A word-level tokenizer with the special tokens and the template of the family."""
-    if family == "qwen3":
+    if family in ENDED:
         specials, unknown = ["<|endoftext|>", "<unk>"], "<unk>"
         single = "$A <|endoftext|>"
     elif family in BERT_TOKENS:

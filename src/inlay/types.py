@@ -75,6 +75,17 @@ class Ranking:
 
 
 @dataclass(frozen=True, slots=True)
+class DenseLayer:
+    """A product behind pooling, with weights in a directory of its own. Filled by `models.modules`."""
+
+    path: Path
+    width_in: int
+    width_out: int
+    has_bias: bool
+    activation: str  # "none" or "tanh"
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """What a checkpoint says of itself. Filled by `models.spec`; dtype and fingerprint by the worker."""
 
@@ -94,6 +105,8 @@ class ModelSpec:
     config: Mapping[str, Any]  # config.json, for the family's forward pass
     outputs: tuple[str, ...] = (DENSE,)  # the kinds that it can give
     ranking: Ranking | None = None  # of a reranker
+    dense_layers: tuple[DenseLayer, ...] = ()  # behind pooling; the last gives vectors of `width`
+    has_norm_before_cut: bool = False  # is a vector layer-normalised before it is cut, without weights
     dtype: str = ""
     fingerprint: str = ""
 

@@ -90,7 +90,7 @@ def run(shape: str, layers: int, counted: Counted) -> tuple[Counter[str], int]:
     model.prepare()
     layout = Layout.of(np.array([0, 40, TOKENS]), META)
     ids = torch.empty(TOKENS, dtype=torch.int32, device=META)
-    plan = Plan(ids, ids, layout, model.IS_CAUSAL, -1)
+    plan = Plan(ids, ids, layout, model.is_causal, -1)
     model(plan)  # tables are made
     counted.launches.clear()
     counted.nbytes = 0

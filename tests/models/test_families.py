@@ -8,15 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import transformers
 from checkpoints import CONFIGS, make_checkpoint, text_of
-from running import make_runner, run_alone, run_packed
+from references import load_reference
+from running import are_same, make_runner, run_alone, run_packed
 from tokenizers import Tokenizer
 
-from inlay.models.registry import FAMILIES, forward_class
+from inlay.models.registry import FAMILIES, JINA_BERT, forward_class
+from inlay.models.spec import read_spec
 from inlay.types import FloatArray
 
 COSINE = {"float32": 0.999999, "bfloat16": 0.9999}
+# Four norms a layer make more of what bfloat16 rounds; transformers' own bfloat16 is as far from its float32.
+FURTHER = {("gemma3_text", "bfloat16"): 0.9997}
 COMPONENT = {"float32": 1e-6, "bfloat16": 4e-3}
 LENGTHS = {
     "one": [1],
@@ -35,12 +38,12 @@ def ids_of(path: Path, lengths: list[int]) -> list[list[int]]:
 
 
 def reference(path: Path, lists: list[list[int]], pooling: str) -> FloatArray:
-    """transformers in float32, one sequence at a time: no padding and no mask to get wrong."""
-    model = transformers.AutoModel.from_pretrained(path, dtype=torch.float32).eval()
+    """The publisher's code in float32."""
+    hidden_of = load_reference(path)
     rows = []
     with torch.inference_mode():
         for ids in lists:
-            hidden = model(torch.tensor([ids])).last_hidden_state[0]
+            hidden = hidden_of(ids)
             rows.append({"last": hidden[-1], "mean": hidden.mean(0), "cls": hidden[0]}[pooling].numpy())
     vectors = np.stack(rows)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -61,7 +64,7 @@ def test_packed_vectors_equal_the_reference(
     expected = reference(path, lists, FAMILIES[family].pooling)
     assert vectors.shape == (len(lists), expected.shape[1])
     assert vectors.dtype == np.float32
-    assert (vectors * expected).sum(axis=1).min() >= COSINE[dtype]
+    assert (vectors * expected).sum(axis=1).min() >= FURTHER.get((family, dtype), COSINE[dtype])
 
 
 @pytest.mark.parametrize("dtype", COMPONENT)
@@ -92,8 +95,8 @@ def test_on_a_cpu_a_vector_is_bitwise_the_same_alone_and_in_any_batch(
     runner = make_runner(checkpoint(family), dtype)
     lists = ids_of(checkpoint(family), [1, 2, 7, 7, 7, 15, 16, 17, 33, 100])
     packed = run_packed(runner, lists)
-    assert np.array_equal(packed, run_alone(runner, lists))
-    assert np.array_equal(packed, run_packed(runner, lists[::-1])[::-1])
+    assert are_same(packed, run_alone(runner, lists))
+    assert are_same(packed, run_packed(runner, lists[::-1])[::-1])
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean", "cls"])
@@ -106,8 +109,6 @@ def test_pooling_follows_the_checkpoint(tmp_path: Path, family: str, pooling: st
 
 def test_positions_of_roberta_begin_after_the_padding_id(tmp_path: Path) -> None:
     path = make_checkpoint(tmp_path, "xlm-roberta", max_seq_length=None)
-    from inlay.models.spec import read_spec
-
     assert read_spec(path, "x").max_tokens == 512  # of 514 rows, two are taken by the offset
 
 
@@ -116,6 +117,10 @@ def test_sentence_transformers_gives_the_same_from_texts(checkpoint: Checkpoint,
 
     from inlay import Embedder
 
+    if family in ("new", JINA_BERT):
+        pytest.skip("sentence-transformers runs these by code of the checkpoint's own")
+    if family == "qwen2":
+        pytest.skip("transformers gives every qwen2 the published ones' tokenizer, whatever the checkpoint has")
     path = checkpoint(family)
     texts = [text_of(length, length) for length in (1, 4, 4, 60, 200)]
     expected = SentenceTransformer(str(path), device="cpu").encode(texts)
@@ -125,10 +130,10 @@ def test_sentence_transformers_gives_the_same_from_texts(checkpoint: Checkpoint,
     assert np.abs(vectors - expected).max() <= 1e-5
 
 
-def test_names_of_attributes_are_not_renamed_again(family: str) -> None:
+def test_names_of_attributes_are_not_renamed_again(checkpoint: Checkpoint, family: str) -> None:
     """An int8 checkpoint is written under them, and loaded like any other."""
     with torch.device("meta"):
-        model = forward_class(family)(FAMILIES[family].standard(CONFIGS[family]().to_dict()), torch.float32)
+        model = forward_class(family)(read_spec(checkpoint(family), family).config, torch.float32)
     for name in model.state_dict():
         assert model.attribute_name(name) == name
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from checkpoints import make_checkpoint, write_json
+from running import make_runner
 
 from inlay.errors import ModelError
 from inlay.models.registry import QWEN3_TASK
@@ -55,6 +56,11 @@ def test_qwen3_has_its_prompt_instructions_and_matryoshka_whatever_its_files_say
         ("intfloat/e5-small-v2", "query: "),
         ("intfloat/multilingual-e5-large", "query: "),
         ("BAAI/bge-small-en-v1.5", "Represent this sentence for searching relevant passages: "),
+        ("nomic-ai/nomic-embed-text-v1.5", "search_query: "),
+        (
+            "intfloat/multilingual-e5-large-instruct",
+            "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: ",
+        ),
         ("BAAI/bge-base-zh-v1.5", "为这个句子生成表示以用于检索相关文章："),
     ],
 )
@@ -62,7 +68,7 @@ def test_prompts_that_only_model_cards_have_are_known_by_name(tmp_path: Path, na
     assert read_spec(make_layout(tmp_path, {}), name).prompts["query"] == query
 
 
-@pytest.mark.parametrize("name", ["e5-mistral-7b-instruct", "multilingual-e5-large-instruct", "BAAI/bge-m3", "demo"])
+@pytest.mark.parametrize("name", ["e5-mistral-7b-instruct", "e5-large-instruct", "BAAI/bge-m3", "demo"])
 def test_other_names_get_no_prompt_of_their_neighbours(tmp_path: Path, name: str) -> None:
     assert not read_spec(make_layout(tmp_path, {}), name).prompts
 
@@ -125,7 +131,7 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"config\.json cannot be read"):
         read_spec(tmp_path, "x")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(ModelError, match="has no 'max_position_embeddings'"):
+    with pytest.raises(ModelError, match="has no 'hidden_size'"):
         read_spec(tmp_path, "x")
 
 
@@ -183,3 +189,58 @@ def test_a_reranker_by_its_name_is_never_an_embedding_model(tmp_path: Path, name
 def test_sizes_that_no_checkpoint_has_are_refused_at_once(tmp_path: Path, field: str, value: object) -> None:
     with pytest.raises(ModelError, match=f"{field}=.* is not a number from 1 to"):
         read_spec(make_layout(tmp_path, {field: value}), "x")
+
+
+NOMIC = {
+    "model_type": "nomic_bert",
+    "n_embd": 48,
+    "n_head": 4,
+    "n_inner": 96,
+    "n_layer": 2,
+    "n_positions": 8192,
+    "max_trained_positions": 2048,
+    "layer_norm_epsilon": 1e-12,
+    "activation_function": "swiglu",
+    "rotary_emb_base": 1000,
+    "rotary_emb_fraction": 1.0,
+    "rotary_scaling_factor": None,
+    "type_vocab_size": 2,
+    "vocab_size": 160,
+}
+
+
+def test_nomic_bert_is_read_in_its_own_words_and_stops_where_it_was_trained(tmp_path: Path) -> None:
+    write_json(tmp_path / "config.json", NOMIC)
+    spec = read_spec(tmp_path, "nomic-ai/nomic-embed-text-v1.5")
+    assert (spec.width, spec.num_layers, spec.max_tokens) == (48, 2, 2048)
+    assert spec.config["rope_theta"] == 1000
+    assert spec.matryoshka == (64, 48)
+    assert spec.has_norm_before_cut
+    assert read_spec(tmp_path, "nomic-ai/nomic-embed-text-v1").matryoshka is None
+
+
+def test_a_bert_with_alibi_is_told_from_bert(tmp_path: Path) -> None:
+    path = make_checkpoint(tmp_path, "jina_bert")
+    assert json.loads((path / "config.json").read_text())["model_type"] == "bert"
+    assert read_spec(path, "x").family == "jina_bert"
+
+
+@pytest.mark.parametrize(
+    ("family", "said", "message"),
+    [
+        ("gemma3_text", {"use_bidirectional_attention": False}, "use_bidirectional_attention"),
+        ("gemma3_text", {"sliding_window": 257}, "saved again"),
+        ("gemma3_text", {"query_pre_attn_scalar": 64}, "query_pre_attn_scalar"),
+        ("nomic_bert", {"moe_every_n_layers": 2}, "moe_every_n_layers"),
+        ("nomic_bert", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1000.0}}, "yarn"),
+        ("new", {"rope_scaling": {"type": "ntk", "factor": 8.0, "mixed_b": 0.6}}, "rope_scaling"),
+        ("modernbert", {"layer_types": ["full_attention"]}, "layer_types"),
+        ("mpnet", {"relative_attention_num_buckets": 16}, "relative_attention_num_buckets"),
+        ("jina_bert", {"feed_forward_type": "original"}, "feed_forward_type"),
+    ],
+)
+def test_what_is_nearly_a_family_is_refused(tmp_path: Path, family: str, said: dict[str, object], message: str) -> None:
+    path = make_checkpoint(tmp_path, family)
+    write_json(path / "config.json", {**json.loads((path / "config.json").read_text()), **said})
+    with pytest.raises(ModelError, match=message):
+        make_runner(path)

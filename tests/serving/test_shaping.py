@@ -33,3 +33,15 @@ def test_without_normalisation_the_canonical_components_come_back() -> None:
 def test_base64_is_of_little_endian_float32_also_for_a_cut_row() -> None:
     array = np.arange(8, dtype=">f4").reshape(2, 4)[1, :2]
     assert np.frombuffer(base64.b64decode(to_base64_many(array[None])[0]), dtype="<f4").tolist() == [4, 5]
+
+
+def test_with_a_norm_before_the_cut_a_vector_is_layer_normalised_as_a_whole() -> None:
+    """Nomic's card: layer_norm, cut, normalize."""
+    rows = np.random.default_rng(0).normal(3.0, 2.0, (5, 48)).astype(np.float32)
+    tensor = torch.from_numpy(rows)
+    cut = torch.nn.functional.layer_norm(tensor, (48,))[:, :16]
+    expected = torch.nn.functional.normalize(cut, dim=1).numpy()
+    found = shape_vectors(rows, 16, normalize=True, has_norm_before_cut=True)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    whole = shape_vectors(rows, 48, normalize=True, has_norm_before_cut=True)
+    assert np.array_equal(whole, shape_vectors(rows, None, normalize=True)), "nothing is cut"

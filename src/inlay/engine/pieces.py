@@ -67,7 +67,7 @@ class PieceDriver:
         """A piece as a batch of its own; of the last layer its last row is wanted, and used of the last piece."""
         layout = Layout.of(np.array([0, end - start], dtype=np.int64), ids.device)
         wanted = _last_row(end - start)
-        return Plan(ids[start:end], positions[start:end], layout, self._model.IS_CAUSAL, last_layer, wanted, past)
+        return Plan(ids[start:end], positions[start:end], layout, self._model.is_causal, last_layer, wanted, past)
 
 
 class PieceSizer:

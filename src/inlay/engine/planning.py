@@ -54,10 +54,10 @@ class Planner:
     def __init__(self, spec: ModelSpec, model: ForwardPass, dtype: torch.dtype, device: torch.device) -> None:
         self._spec, self._model, self._dtype = spec, model, dtype
         self._pooling = spec.pooling
-        self._is_causal = model.IS_CAUSAL
+        self._is_causal = model.is_causal
         self._last_layer = spec.num_layers - 1
         self._device = device
-        sees_all = spec.pooling is Pooling.LAST or (spec.pooling is Pooling.CLS and not model.IS_CAUSAL)
+        sees_all = spec.pooling is Pooling.LAST or (spec.pooling is Pooling.CLS and not model.is_causal)
         self._can_narrow = sees_all  # does the row that pooling names see all others
         fills_up = has_gpu_attention(device, dtype)  # elsewhere nothing is captured
         self._staging = Staging(device, fills_up=fills_up) if device.type == "cuda" else None
@@ -154,12 +154,12 @@ class Planner:
 
 def can_look_back(spec: ModelSpec, model: ForwardPass, device: torch.device) -> bool:
     """Can rows run apart from those before them, joined to those? Not where those make the answer too."""
-    return device.type == "cpu" and model.IS_CAUSAL and spec.pooling is Pooling.LAST
+    return device.type == "cpu" and model.is_causal and spec.pooling is Pooling.LAST
 
 
 def can_keep_in_arena(spec: ModelSpec, model: ForwardPass, dtype: torch.dtype, device: torch.device) -> bool:
     """Does the attention of this device read what is kept where it lies? Not in float32."""
-    looks_back = model.IS_CAUSAL and spec.pooling is Pooling.LAST
+    looks_back = model.is_causal and spec.pooling is Pooling.LAST
     return looks_back and has_gpu_attention(device, dtype)
 
 

@@ -65,7 +65,7 @@ class RangeDriver:
         new = [NewRange(slice(0, count), start)]
         past = KeptRooms(room, starts, lengths, layout, slice(0, 1), new)
         last_layer = len(self._model.layers) - 1
-        return Plan(ids, positions, layout, self._model.IS_CAUSAL, last_layer, slice(count - 1, count), past)
+        return Plan(ids, positions, layout, self._model.is_causal, last_layer, slice(count - 1, count), past)
 
 
 def _mark(device: torch.device) -> torch.cuda.Event | None:

@@ -76,7 +76,8 @@ class Runner:
         if self._stored is not None and not choice.is_int8:
             raise ModelError(f"{spec.path} is an int8 checkpoint: serve it with --dtype int8, or serve the original")
         files = weight_files(spec.path)
-        self._guard = FileGuard(files if self.device.type == "cpu" else [])  # elsewhere nothing stays mapped
+        all_files = [*files, *(file for layer in spec.dense_layers for file in weight_files(layer.path))]
+        self._guard = FileGuard(all_files if self.device.type == "cpu" else [])  # elsewhere nothing stays mapped
         self._heads = {kind: make_head(kind, spec) for kind in {*spec.outputs, DENSE}}  # int8 is measured on vectors
         heads = self._heads.values()
         self._model = build_model(spec, files, choice.dtype, choice.device, self._stored, heads)
@@ -95,7 +96,7 @@ class Runner:
             self._pass = ShortPass(self._model, kernels)  # the products stay what they are from here on
         elif has_gpu_attention(choice.device, choice.dtype):  # so launches are the same for any batch of a shape
             self._pass = self._captured()
-        self.spec = replace(self.spec, fingerprint=fingerprint(spec, files, choice.dtype_name, made_of))
+        self.spec = replace(self.spec, fingerprint=fingerprint(spec, all_files, choice.dtype_name, made_of))
         self._check_files()
 
     def _prepare(self, choice: Choice, sample: Callable[[], list[Sequence]], least_cosine: float) -> list[str]:

@@ -12,7 +12,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from inlay.models.forward import ForwardPass, require, require_divisor
+from inlay.models.distances import DistanceBias
+from inlay.models.encoder import PostNormEncoder
+from inlay.models.forward import require, require_divisor
 from inlay.models.parts import Activation, LayerNorm, Linear, Projection, Table
 from inlay.models.plan import Plan
 from inlay.models.positions import first_position_of
@@ -23,10 +25,13 @@ from inlay.ops.rows import Rows
 
 
 class Layer(nn.Module):
-    def __init__(self, config: Mapping[str, Any], dtype: torch.dtype, number: int) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], dtype: torch.dtype, number: int, distances: DistanceBias | None
+    ) -> None:
         super().__init__()
         width, inner, eps = config["hidden_size"], config["intermediate_size"], config["layer_norm_eps"]
         self.number = number
+        self.distances = distances
         self.heads = config["num_attention_heads"]
         self.query = Linear(width, width, dtype, has_bias=True)
         self.key = Linear(width, width, dtype, has_bias=True)
@@ -44,15 +49,15 @@ class Layer(nn.Module):
         """x: the stream as the first product takes it → the same for what comes next."""
         qkv = self.qkv.plain(x)
         q, k, v = qkv.view(len(qkv), 3, self.heads, -1).unbind(1)
-        stream.add(self.mixed(plan.attend(self.number, q, k, v)))
+        bias = None if self.distances is None else self.distances.on(q.device)
+        stream.add(self.mixed(plan.attend(self.number, q, k, v, distance_bias=bias)))
         stream.add(self.down(self.activation(self.up(self.mixed_norm(stream)))))
         normed: Rows = self.down_norm(stream)
         return normed
 
 
-class Bert(ForwardPass):
+class Bert(PostNormEncoder):
     WRAPPERS: ClassVar[tuple[str, ...]] = ("bert.", "roberta.")
-    IS_CAUSAL: ClassVar[bool] = False
     IGNORED: ClassVar[tuple[str, ...]] = ("pooler.", "embeddings.position_ids", "cls.", "lm_head.")
     RENAMES: ClassVar[Mapping[str, str]] = {
         "embeddings.LayerNorm.": "embeddings_norm.",
@@ -81,17 +86,15 @@ class Bert(ForwardPass):
         self.position_table = Table(config["max_position_embeddings"], width, dtype)
         num_types = config["type_vocab_size"]
         self.token_type_table = Table(num_types, width, dtype) if num_types else None
-        self.embeddings_norm = LayerNorm(width, config["layer_norm_eps"])
-        layers = [Layer(config, dtype, number) for number in range(config["num_hidden_layers"])]
-        for norm, layer in zip([self.embeddings_norm, *(layer.down_norm for layer in layers)], layers, strict=False):
-            norm.feeds = layer.qkv
-        self.layers = nn.ModuleList(layers)
+        distances = self.make_distances(config)
+        layers = [Layer(config, dtype, number, distances) for number in range(config["num_hidden_layers"])]
+        self.join(LayerNorm(width, config["layer_norm_eps"]), layers)
 
-    def forward(self, plan: Plan) -> Tensor:
+    def make_distances(self, config: Mapping[str, Any]) -> DistanceBias | None:
+        """What distances add to scores: nothing, but in MPNet."""
+        return None
+
+    def embed(self, plan: Plan) -> Tensor:
         positions = self.position_table.weight[self.first_position :]
         types = [] if self.token_type_table is None else [(self.token_type_table.weight, plan.types)]
-        stream = plan.stream(look_up((self.word_table.weight, plan.ids), (positions, plan.positions), *types))
-        x = self.embeddings_norm(stream)
-        for layer in self.layers:
-            x = layer(x, stream, plan)
-        return stream.hidden
+        return look_up((self.word_table.weight, plan.ids), (positions, plan.positions), *types)

@@ -34,6 +34,7 @@ def fingerprint(spec: ModelSpec, weight_files: Iterable[Path], dtype: str, quant
         spec.pooling.encode(),
         msgspec.json.encode(spec.config, order="sorted"),
         *([] if spec.ranking is None else [msgspec.json.encode(spec.ranking)]),
+        *(layer.activation.encode() for layer in spec.dense_layers),
         hashlib.sha256((spec.path / "tokenizer.json").read_bytes()).digest(),
         *_digest_files(weight_files),
     ]

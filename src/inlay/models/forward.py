@@ -28,7 +28,7 @@ class ForwardPass(nn.Module, ABC):
     WRAPPERS: ClassVar[tuple[str, ...]] = ()  # wrappers' names for the whole model, cut from tensor names
     RENAMES: ClassVar[Mapping[str, str]] = {}  # parts of tensor names → of attribute names, which stay as they are
     IGNORED: ClassVar[tuple[str, ...]] = ()  # beginnings of tensor names that no answer depends on
-    IS_CAUSAL: ClassVar[bool]  # does a token see only those before it
+    is_causal: bool  # does a token see only those before it
 
     @abstractmethod
     def __init__(self, config: Mapping[str, Any], dtype: torch.dtype) -> None:
@@ -72,7 +72,7 @@ class Decoder(ForwardPass):
     `Decoder` is right, but has neither.
     """
 
-    IS_CAUSAL: ClassVar[bool] = True
+    is_causal: bool = True
     embed_tokens: Table
     layers: nn.ModuleList
     norm: RMSNorm

@@ -7,6 +7,8 @@ weights. Parameters that must stay in float32 (norms) are made so here.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -105,22 +107,43 @@ class RMSNorm(nn.Module):
     def forward(self, stream: Stream) -> Rows:
         return add_rms_norm(stream.hidden, stream.take(), self.weight, self.eps, _form(self.feeds))
 
+    def of(self, x: Rows) -> Rows:
+        """The same of rows that are not in the stream yet, in plain float32."""
+        return add_rms_norm(tensor_of(x, torch.float32), None, self.weight, self.eps, FULL)
+
 
 class LayerNorm(nn.Module):
-    """Adds to the stream what waits, and makes it (x − mean) / √(var + eps) · weight + bias.
+    """Adds to the stream what waits, and makes it (x − mean) / √(var + eps) · weight + bias (post-norm)."""
 
-    For post-norm models alone: the stream is the result, where `RMSNorm` leaves it the sum.
-    """
+    KEEPS_SUM: ClassVar[bool] = False
 
-    def __init__(self, width: int, eps: float, feeds: Projection | None = None) -> None:
+    def __init__(self, width: int, eps: float, feeds: Projection | None = None, *, has_bias: bool = True) -> None:
         super().__init__()
         self.eps = eps
         self.feeds = feeds  # None: the result is plain float32
         self.weight = nn.Parameter(torch.empty(width, dtype=torch.float32), requires_grad=False)
-        self.bias = nn.Parameter(torch.empty(width, dtype=torch.float32), requires_grad=False)
+        self.bias: nn.Parameter | None = None
+        if has_bias:
+            self.bias = nn.Parameter(torch.empty(width, dtype=torch.float32), requires_grad=False)
+        self._no_bias: Tensor | None = None
 
     def forward(self, stream: Stream) -> Rows:
-        return add_layer_norm(stream.hidden, stream.take(), self.weight, self.bias, self.eps, _form(self.feeds))
+        parameters = (self.weight, self._bias(), self.eps)
+        to = _form(self.feeds)
+        return add_layer_norm(stream.hidden, stream.take(), *parameters, to, keeps_sum=self.KEEPS_SUM)
+
+    def _bias(self) -> Tensor:
+        if self.bias is not None:
+            return self.bias
+        if self._no_bias is None:
+            self._no_bias = torch.zeros_like(self.weight)
+        return self._no_bias
+
+
+class PreLayerNorm(LayerNorm):
+    """The same of the stream, which is left the sum (pre-norm)."""
+
+    KEEPS_SUM: ClassVar[bool] = True
 
 
 class Activation:

@@ -33,12 +33,28 @@ class Plan:
         """The residual stream that begins with hidden states [T, width]."""
         return Stream(hidden, self.wanted)
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        window: int | None = None,
+        distance_bias: Tensor | None = None,
+    ) -> Tensor:
         """Attention of a layer: q [T, heads, head_dim], k and v [T, kv_heads, head_dim] → [T, heads · head_dim].
 
-        In the last layer only the wanted rows come out: [B, heads · head_dim].
+        In the last layer only the wanted rows come out: [B, heads · head_dim]. `window` and `distance_bias` are those
+        of `ops.attention`; no family that has them is told what comes before its rows.
         """
         only_wanted = layer == self.last_layer and self.wanted is not None
+        if window is not None or distance_bias is not None:
+            whole = (self.layout, self.layout)  # as rows count from their places
+            mixed = attention(
+                q, k, v, *whole, is_causal=self.is_causal, window=window, distance_bias=distance_bias
+            ).flatten(1)
+            return mixed if self.wanted is None or not only_wanted else mixed[self.wanted]
         keys, queries = self.layout, self.layout
         if self.past is not None:
             k, v, keys = self.past.join(layer, k, v, only_wanted=only_wanted)

@@ -1,4 +1,4 @@
-"""What is put before a text: the checkpoint's prompts, those its publisher left out of the files, instructions.
+"""What is put before a text: a model's prompts, and instructions.
 
 In: a spec and the options of a request. Out: what is put before a text. Byte for byte: one extra space after `Query:`
 and the vectors are others. Knows nothing of tokens.
@@ -7,8 +7,6 @@ and the vectors are others. Knows nothing of tokens.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from types import MappingProxyType
 
 from inlay.errors import InvalidInput
 from inlay.requests import EmbedOptions
@@ -17,27 +15,7 @@ from inlay.types import ModelSpec
 QUERY, DOCUMENT = "query", "document"
 ROLES = (QUERY, DOCUMENT)  # every model has them; one that treats both alike has no prompt for either
 
-# Prompts that model cards ask for and that no file of the checkpoint holds.
-_UNWRITTEN: tuple[tuple[re.Pattern[str], Mapping[str, str]], ...] = (
-    (
-        re.compile(r"(^|[/_])(multilingual-)?e5-(small|base|large)(-v2)?$", re.IGNORECASE),
-        MappingProxyType({QUERY: "query: ", DOCUMENT: "passage: ", "passage": "passage: "}),
-    ),
-    (
-        re.compile(r"(^|[/_])bge-(small|base|large)-en(-v1\.5)?$", re.IGNORECASE),
-        MappingProxyType({QUERY: "Represent this sentence for searching relevant passages: "}),
-    ),
-    (
-        re.compile(r"(^|[/_])bge-(small|base|large)-zh(-v1\.5)?$", re.IGNORECASE),
-        MappingProxyType({QUERY: "为这个句子生成表示以用于检索相关文章："}),
-    ),
-)
 _INSTRUCTED = re.compile(r"^(Instruct: ).+(\nQuery: ?)$", re.DOTALL)
-
-
-def unwritten_prompts(name: str) -> Mapping[str, str]:
-    """Prompts known by the model's name alone (E5, BGE v1.5)."""
-    return next((prompts for pattern, prompts in _UNWRITTEN if pattern.search(name)), {})
 
 
 def template_of(query_prompt: str | None) -> str | None:

@@ -12,16 +12,19 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from inlay.errors import ModelError
 from inlay.models.forward import Decoder, require, require_divisor
 from inlay.models.parts import GatedProduct, Linear, Projection, RMSNorm, Table
 from inlay.models.plan import Plan
+from inlay.models.rotation import heads_of, theta_of
 from inlay.models.stream import Stream
 from inlay.ops.rotary import RotaryTable, rotate_heads
 from inlay.ops.rows import Rows
 
 
 class Attention(nn.Module):
+    HAS_BIASES: ClassVar[bool] = False  # of queries, keys and values
+    HAS_NORMS: ClassVar[bool] = True  # of the heads of queries and keys
+
     def __init__(self, config: Mapping[str, Any], dtype: torch.dtype, layer: int, rotary: RotaryTable) -> None:
         super().__init__()
         self.layer = layer
@@ -29,18 +32,19 @@ class Attention(nn.Module):
         self.heads = heads_of(config)
         heads, kv_heads, head_dim = self.heads
         width = config["hidden_size"]
-        self.q_proj = Linear(width, heads * head_dim, dtype, has_bias=False)
-        self.k_proj = Linear(width, kv_heads * head_dim, dtype, has_bias=False)
-        self.v_proj = Linear(width, kv_heads * head_dim, dtype, has_bias=False)
+        self.q_proj = Linear(width, heads * head_dim, dtype, has_bias=self.HAS_BIASES)
+        self.k_proj = Linear(width, kv_heads * head_dim, dtype, has_bias=self.HAS_BIASES)
+        self.v_proj = Linear(width, kv_heads * head_dim, dtype, has_bias=self.HAS_BIASES)
         self.o_proj = Linear(heads * head_dim, width, dtype, has_bias=False)
         self.qkv = Projection(self.q_proj, self.k_proj, self.v_proj)
         self.o = Projection(self.o_proj)
-        self.q_norm = RMSNorm(head_dim, config["rms_norm_eps"])
-        self.k_norm = RMSNorm(head_dim, config["rms_norm_eps"])
+        self.eps = config["rms_norm_eps"]
+        self.q_norm = RMSNorm(head_dim, self.eps) if self.HAS_NORMS else None
+        self.k_norm = RMSNorm(head_dim, self.eps) if self.HAS_NORMS else None
 
     def forward(self, x: Rows, plan: Plan) -> Rows:
-        norms = (self.q_norm.weight, self.k_norm.weight)
-        q, k, v = rotate_heads(self.qkv(x), self.heads, norms, self.q_norm.eps, self.rotary, plan.positions)
+        norms = None if self.q_norm is None or self.k_norm is None else (self.q_norm.weight, self.k_norm.weight)
+        q, k, v = rotate_heads(self.qkv(x), self.heads, norms, self.eps, self.rotary, plan.positions)
         return self.o(plan.attend(self.layer, q, k, v))
 
 
@@ -60,11 +64,13 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
+    ATTENTION: ClassVar[type[Attention]] = Attention
+
     def __init__(self, config: Mapping[str, Any], dtype: torch.dtype, number: int, rotary: RotaryTable) -> None:
         super().__init__()
         width, eps = config["hidden_size"], config["rms_norm_eps"]
         self.input_layernorm = RMSNorm(width, eps)
-        self.self_attn = Attention(config, dtype, number, rotary)
+        self.self_attn = self.ATTENTION(config, dtype, number, rotary)
         self.post_attention_layernorm = RMSNorm(width, eps)
         self.mlp = MLP(config, dtype)
         self.input_layernorm.feeds = self.self_attn.qkv
@@ -78,6 +84,7 @@ class Layer(nn.Module):
 class Qwen3(Decoder):
     WRAPPERS: ClassVar[tuple[str, ...]] = ("model.",)
     IGNORED: ClassVar[tuple[str, ...]] = ("lm_head.",)
+    LAYER: ClassVar[type[Layer]] = Layer
 
     def __init__(self, config: Mapping[str, Any], dtype: torch.dtype) -> None:
         super().__init__(config, dtype)
@@ -89,22 +96,5 @@ class Qwen3(Decoder):
         rotary = RotaryTable(config["max_position_embeddings"], self.heads[-1], theta_of(config))
         layers = range(config["num_hidden_layers"])
         self.embed_tokens = Table(config["vocab_size"], config["hidden_size"], dtype)
-        self.layers = nn.ModuleList(Layer(config, dtype, number, rotary) for number in layers)
+        self.layers = nn.ModuleList(self.LAYER(config, dtype, number, rotary) for number in layers)
         self.norm = RMSNorm(config["hidden_size"], config["rms_norm_eps"])
-
-
-def heads_of(config: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Heads, kv_heads, and the width of a head: 128 in every Qwen3, whatever hidden_size / heads is."""
-    heads = config["num_attention_heads"]
-    return heads, config["num_key_value_heads"], int(config.get("head_dim") or config["hidden_size"] // heads)
-
-
-def theta_of(config: Mapping[str, Any]) -> float:
-    """The base of the rotation, which configs have in two places."""
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    require(rope, "rope_type", "default")
-    require(rope, "type", "default")
-    theta = float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0)
-    if theta <= 0:
-        raise ModelError(f"config.json: rope_theta must be positive, not {theta}")
-    return theta

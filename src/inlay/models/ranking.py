@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from inlay.errors import InvalidInput, ModelError
+from inlay.models.modules import LOGIT_SCORE, POOLING
 from inlay.models.objects import read_object
 from inlay.types import ModelSpec, Ranking
 
-POOLING, LOGIT_SCORE = "Pooling", "LogitScore"  # modules of sentence-transformers
 CLASSIFIER = "ForSequenceClassification"
 ONE_ROW, YES_NO = "score", "yes_no"  # layouts of a head behind a generative model
 # Families with a classifier of one label: the layout of its head.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from inlay.models.forward import ForwardPass
     from inlay.models.heads.head import Head
 
+JINA_BERT = "jina_bert"  # to its own config.json a `bert`
 QWEN3_TASK = "Given a web search query, retrieve relevant passages that answer the query"
 QWEN3_TEMPLATE = "Instruct: {instruction}\nQuery:"
 
@@ -38,13 +39,14 @@ class Family:
     smallest_dimension: int | None = None  # trained with Matryoshka down to here
     outputs: tuple[str, ...] = (DENSE,)  # the kinds that its heads give, see `OUTPUTS`
     words: Mapping[str, str] = field(default_factory=dict)  # of config.json: the usual word → the family's own
-    unsaid: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # what its config.json leaves out, as it is the same for all
+    unsaid: Mapping[str, Any] = field(default_factory=dict)  # what its config.json may leave out
+    limits: tuple[str, ...] = ()  # words of config.json that bound the length besides `max_position_embeddings`
+    has_norm_before_cut: bool = False  # a vector is layer-normalised before it is cut
 
     def standard(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """config.json in the usual words; `KeyError` for one of the family's own that is missing."""
-        own = {usual: config[word] for usual, word in self.words.items() if usual not in config}
+        wanted = {usual: word for usual, word in self.words.items() if usual not in config}
+        own = {usual: config[word] for usual, word in wanted.items() if word in config or usual not in self.unsaid}
         return {**self.unsaid, **own, **config}
 
 
@@ -74,6 +76,7 @@ OUTPUTS = {
 
 
 _BERT = Family("inlay.models.bert:Bert", 4, Pooling.MEAN)
+_GTE = Family("inlay.models.gte:Gte", 1, Pooling.CLS, unsaid={"type_vocab_size": 0})
 
 FAMILIES = {
     "qwen3": Family(
@@ -100,9 +103,67 @@ FAMILIES = {
         },
         unsaid={"layer_norm_eps": 1e-12, "type_vocab_size": 0},
     ),
+    "mpnet": replace(
+        _BERT,
+        forward="inlay.models.mpnet:MPNet",
+        forward_version=1,
+        example="sentence-transformers/all-mpnet-base-v2, multi-qa-mpnet-*",
+        unsaid={"type_vocab_size": 0},
+    ),
+    "modernbert": Family(
+        "inlay.models.modernbert:ModernBert",
+        1,
+        Pooling.MEAN,
+        "Alibaba-NLP/gte-modernbert-base, nomic-ai/modernbert-embed-base",
+        unsaid={"global_rope_theta": 160_000.0, "local_rope_theta": 10_000.0},
+    ),
+    "nomic_bert": Family(
+        "inlay.models.nomic_bert:NomicBert",
+        1,
+        Pooling.MEAN,
+        "nomic-ai/nomic-embed-text-v1, -v1.5",
+        words={
+            "hidden_size": "n_embd",
+            "intermediate_size": "n_inner",
+            "num_hidden_layers": "n_layer",
+            "num_attention_heads": "n_head",
+            "layer_norm_eps": "layer_norm_epsilon",
+            "hidden_act": "activation_function",
+            "max_position_embeddings": "n_positions",
+            "rope_theta": "rotary_emb_base",
+        },
+        unsaid={"rope_theta": 1000.0},
+        limits=("max_trained_positions",),
+        has_norm_before_cut=True,
+    ),
+    "gte": replace(_GTE, example="Snowflake/snowflake-arctic-embed-m-v2.0"),
+    "new": replace(_GTE, example="Alibaba-NLP/gte-multilingual-base, gte-base-en-v1.5, gte-large-en-v1.5"),
+    "gemma3_text": Family(
+        "inlay.models.gemma3:Gemma3",
+        1,
+        Pooling.MEAN,
+        "google/embeddinggemma-300m",
+        unsaid={"rope_theta": 1_000_000.0, "rope_local_base_freq": 10_000.0},
+    ),
+    "qwen2": Family(
+        "inlay.models.qwen2:Qwen2",
+        1,
+        Pooling.LAST,
+        "Alibaba-NLP/gte-Qwen2-1.5B-instruct, -7B-instruct, jinaai/jina-code-embeddings-*",
+    ),
+    JINA_BERT: Family(
+        "inlay.models.jina_bert:JinaBert", 1, Pooling.MEAN, "jinaai/jina-embeddings-v2-base-*, -small-en"
+    ),
     "roberta": _BERT,
     "xlm-roberta": replace(_BERT, example="BAAI/bge-m3 (dense), intfloat/multilingual-e5-*"),
 }
+
+
+def family_name(config: Mapping[str, Any]) -> str:
+    """The key in `FAMILIES` of what a config.json says."""
+    model_type = str(config.get("model_type"))
+    is_jina = model_type == "bert" and config.get("position_embedding_type") == "alibi"
+    return JINA_BERT if is_jina else model_type
 
 
 def family_of(model_type: str) -> Family:

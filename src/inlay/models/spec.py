@@ -10,17 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from inlay.errors import ModelError
+from inlay.models.cards import card_of
+from inlay.models.modules import NORMALIZE, POOLING, TRANSFORMER, read_dense_layers, read_modules
 from inlay.models.objects import read_object
 from inlay.models.positions import first_position_of
-from inlay.models.prompts import DOCUMENT, QUERY, ROLES, template_of, unwritten_prompts
-from inlay.models.ranking import LOGIT_SCORE, POOLING, read_ranking
-from inlay.models.registry import Family, family_of
+from inlay.models.prompts import DOCUMENT, QUERY, ROLES, template_of
+from inlay.models.ranking import read_ranking
+from inlay.models.registry import Family, family_name, family_of
 from inlay.types import SCORES, ModelSpec, Pooling, Ranking
 
-TRANSFORMER, NORMALIZE = "Transformer", "Normalize"
 SHORTEST_CONTEXT = 3  # tokens
 UNSAID_MAX_LENGTH = 10**6  # tokenizers write 10^30 when they know no limit
 _LARGEST = {  # of each size
@@ -56,16 +55,19 @@ def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
     config = read_object(path / "config.json")
     if not config:
         raise ModelError(f"{path} has no config.json: it is not the directory of a checkpoint")
-    family_name = str(config.get("model_type"))
-    family = family_of(family_name)
+    name_of_family = family_name(config)
+    family = family_of(name_of_family)
     config = family.standard(config)
     _refuse_sizes(config)
-    modules = _read_modules(path)
+    listed = read_modules(path)
+    modules = dict(listed)
     _refuse_taggers(config, modules)
     ranking = read_ranking(path, name, config, modules, read_object(path / "tokenizer.json"))
     sentence = read_object(path / "config_sentence_transformers.json")
     own_prompts = {str(key): str(text) for key, text in (sentence.get("prompts") or {}).items()}
     prompts = _complete_prompts(own_prompts, name, family) if ranking is None else {}
+    dense_layers = read_dense_layers(listed, int(config["hidden_size"]))
+    width = dense_layers[-1].width_out if dense_layers else int(config["hidden_size"])
     default_prompt = sentence.get("default_prompt_name")
     if ranking is not None:
         default_prompt = None
@@ -77,8 +79,8 @@ def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
     return ModelSpec(
         name=name,
         path=path,
-        family=family_name,
-        width=int(config["hidden_size"]),
+        family=name_of_family,
+        width=width,
         num_layers=int(config["num_hidden_layers"]),
         vocab_rows=int(config["vocab_size"]),
         max_tokens=max_tokens,
@@ -89,8 +91,10 @@ def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
         prompts=prompts,
         default_prompt=default_prompt,
         instruction_template=template_of(prompts.get(QUERY)),
-        matryoshka=_matryoshka(config, sentence, family) if ranking is None else None,
+        matryoshka=_matryoshka(config, sentence, family, name, width) if ranking is None else None,
         config=config,
+        dense_layers=dense_layers,
+        has_norm_before_cut=family.has_norm_before_cut,
     )
 
 
@@ -107,21 +111,6 @@ def _refuse_taggers(config: Mapping[str, Any], modules: Mapping[str, Path]) -> N
     for architecture in config.get("architectures") or []:
         if not modules and str(architecture).endswith("ForTokenClassification"):
             raise ModelError(f"{architecture} classifies tokens; Inlay serves embedding models and rerankers")
-
-
-def _read_modules(path: Path) -> dict[str, Path]:
-    """Module type → its directory, from modules.json; empty for a plain transformers checkpoint."""
-    file = path / "modules.json"
-    if not file.exists():
-        return {}
-    try:
-        listed = msgspec.json.decode(file.read_bytes(), type=list[dict[str, Any]])
-    except msgspec.DecodeError as error:
-        raise ModelError(f"{file} cannot be read: {error}") from error
-    modules = {str(entry["type"]).rsplit(".", 1)[-1]: path / str(entry.get("path", "")) for entry in listed}
-    for unknown in modules.keys() - {TRANSFORMER, POOLING, NORMALIZE, LOGIT_SCORE}:
-        raise ModelError(f"{file}: modules of type {unknown!r} are not supported")
-    return modules
 
 
 def _pooling_of(ranking: Ranking) -> Pooling:
@@ -154,7 +143,8 @@ def _max_tokens(
     family: Family,
     context_length: int | None,
 ) -> int:
-    positions = int(config["max_position_embeddings"]) - first_position_of(config)
+    bounds = (config[word] for word in ("max_position_embeddings", *family.limits) if config.get(word) is not None)
+    positions = min(map(int, bounds)) - first_position_of(config)
     if context_length is not None:
         if context_length > positions:
             raise ModelError(f"--context-length {context_length} is more than the model's {positions} positions")
@@ -171,17 +161,21 @@ def _max_tokens(
 def _complete_prompts(own: dict[str, str], name: str, family: Family) -> dict[str, str]:
     if any(own.values()):
         return own
-    prompts = {**own, **unwritten_prompts(name)}
+    card = card_of(name)
+    prompts = {**own, **({} if card is None else card.prompts)}
     if family.query_prompt is not None:
         prompts |= {QUERY: family.query_prompt, DOCUMENT: ""}
     return prompts
 
 
-def _matryoshka(config: Mapping[str, Any], sentence: Mapping[str, Any], family: Family) -> tuple[int, int] | None:
+def _matryoshka(
+    config: Mapping[str, Any], sentence: Mapping[str, Any], family: Family, name: str, width: int
+) -> tuple[int, int] | None:
     listed = config.get("matryoshka_dimensions") or sentence.get("matryoshka_dimensions")
-    width = int(config["hidden_size"])
     if listed:
         if not 0 < min(listed) <= max(listed) <= width:
             raise ModelError(f"matryoshka_dimensions {listed} do not fit the width {width}")
         return min(listed), width
-    return None if family.smallest_dimension is None else (family.smallest_dimension, width)
+    card = card_of(name)
+    smallest = family.smallest_dimension if card is None else card.smallest_dimension
+    return None if smallest is None else (smallest, width)

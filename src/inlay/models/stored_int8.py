@@ -8,7 +8,7 @@ float dtype is stored in it.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from inlay.errors import ModelError
 from inlay.models.forward import ForwardPass
 from inlay.models.heads.head import Head
+from inlay.models.modules import DENSE, read_modules
 from inlay.models.parts import Projection, multipliers_name
 from inlay.models.quantise import QuantisationReport
 from inlay.models.source import INT8_REPORT
@@ -95,7 +96,7 @@ def write_int8(
     """Write the checkpoint of a quantised model, with what its heads read; the bytes of its weights."""
     if target.exists() and any(target.iterdir()):
         raise ModelError(f"{target} is not empty: give a new directory")
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*WEIGHT_SUFFIXES), dirs_exist_ok=True)
+    shutil.copytree(source, target, ignore=_not_to_copy(source), dirs_exist_ok=True)
     multipliers, zero_points = {}, {}
     owners: dict[str, Projection] = {}
     paths = {module: path for path, module in model.named_modules()}
@@ -129,6 +130,13 @@ def write_int8(
     )
     (target / INT8_REPORT).write_bytes(msgspec.json.format(msgspec.json.encode(about)))  # last: without it, no load
     return sum(tensor.nbytes for tensor in stored.values())
+
+
+def _not_to_copy(source: Path) -> Callable[[str, list[str]], Iterable[str]]:
+    """Weights, but for those of dense modules, which stay what they are."""
+    dense = {path for kind, path in read_modules(source) if kind == DENSE}
+    of_weights = shutil.ignore_patterns(*WEIGHT_SUFFIXES)
+    return lambda directory, names: () if Path(directory) in dense else of_weights(directory, names)
 
 
 def _parameter(tensor: Tensor) -> nn.Parameter:

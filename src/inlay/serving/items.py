@@ -226,4 +226,5 @@ def _vectors_of(spec: ModelSpec, options: EmbedOptions, inputs: list[Input]) -> 
     is_cut = options.dimensions is not None and options.dimensions < spec.width
     canonical = np.frombuffer(b"".join([given.payloads[DENSE] for given in inputs]), dtype="<f4")
     canonical = canonical.reshape(len(inputs), spec.width)
-    return shape_vectors(canonical, options.dimensions, normalize=normalize or is_cut)
+    unit = normalize or is_cut
+    return shape_vectors(canonical, options.dimensions, normalize=unit, has_norm_before_cut=spec.has_norm_before_cut)

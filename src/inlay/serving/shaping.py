@@ -14,8 +14,20 @@ from inlay.types import FloatArray
 SMALLEST_NORM = 1e-12  # as in torch.nn.functional.normalize: a zero vector stays zero
 
 
-def shape_vectors(vectors: FloatArray, dimensions: int | None, *, normalize: bool) -> FloatArray:
-    """Cut [n, width] to [n, dimensions] first, then bring each row to unit length."""
+LAYER_NORM_EPS = 1e-5  # of torch.nn.functional.layer_norm, which Nomic's card calls with no other
+
+
+def shape_vectors(
+    vectors: FloatArray, dimensions: int | None, *, normalize: bool, has_norm_before_cut: bool = False
+) -> FloatArray:
+    """Cut [n, width] to [n, dimensions] first, then bring each row to unit length.
+
+    With a norm before a cut, rows are brought to mean 0 and variance 1 before (huggingface.co/nomic-ai/
+    nomic-embed-text-v1.5: layer_norm, then the cut).
+    """
+    if has_norm_before_cut and dimensions is not None and dimensions < vectors.shape[1]:
+        centred = vectors - vectors.mean(axis=1, keepdims=True)
+        vectors = centred / np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + LAYER_NORM_EPS)
     cut = vectors if dimensions is None else vectors[:, :dimensions]
     if not normalize:
         return cut

@@ -1,0 +1,54 @@
+"""What BERT and its relatives share: post-norm layers, one after the other, over one residual stream.
+
+In: the sum of what tables say of each token, and layers. Out: hidden states. A family says what a layer is, and what
+stands in its tables.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from inlay.models.forward import ForwardPass
+from inlay.models.parts import LayerNorm, Projection
+from inlay.models.plan import Plan
+from inlay.models.stream import Stream
+from inlay.ops.rows import Rows
+
+
+class PostNormLayer(Protocol):
+    """A layer that takes the stream as its first product wants it, and gives it so to the next."""
+
+    qkv: Projection
+    down_norm: LayerNorm  # its last step
+
+    def __call__(self, x: Rows, stream: Stream, plan: Plan) -> Rows: ...
+
+
+class PostNormEncoder(ForwardPass):
+    """`embed`, a norm, then layers `x = layer(x, stream, plan)`. Every token sees every other of its sequence."""
+
+    is_causal = False
+    embeddings_norm: LayerNorm
+    layers: nn.ModuleList
+
+    def join(self, norm: LayerNorm, layers: Sequence[PostNormLayer]) -> None:
+        """Take the norm and the layers, each of which feeds the next. Called once, when they are made."""
+        self.embeddings_norm = norm
+        for before, layer in zip([norm, *(layer.down_norm for layer in layers)], layers, strict=False):
+            before.feeds = layer.qkv
+        self.layers = nn.ModuleList(layers)  # type: ignore[arg-type]
+
+    @abstractmethod
+    def embed(self, plan: Plan) -> Tensor:
+        """[T, width] in float32, before the first norm."""
+
+    def forward(self, plan: Plan) -> Tensor:
+        stream = plan.stream(self.embed(plan))
+        x = self.embeddings_norm(stream)
+        for layer in self.layers:
+            x = layer(x, stream, plan)
+        return stream.hidden

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from checkpoints import BERT, QWEN3, WORDS, write_json
+from checkpoints import BERT, GTE, MODERNBERT, QWEN3, WORDS, write_json
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 YES, NO = "yes", "no"
@@ -18,7 +18,23 @@ PREFIX = (
 SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 TASK = "Given a web search query, retrieve relevant passages that answer the query"
 CHAT_SPECIALS = ["<|endoftext|>", "<unk>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
-CLASSIFIERS = {"bert": "BertConfig", "roberta": "RobertaConfig", "xlm-roberta": "XLMRobertaConfig"}
+CLASSIFIERS = {
+    "bert": "BertConfig",
+    "roberta": "RobertaConfig",
+    "xlm-roberta": "XLMRobertaConfig",
+    "modernbert": "ModernBertConfig",
+    "modernbert, mean": "ModernBertConfig",
+    "gte": "GteConfig",
+}
+BETWEEN_BRACKETS = ("bert", "modernbert", "modernbert, mean")  # layouts whose pairs lie between [CLS] and [SEP]
+SHAPES: dict[str, dict[str, object]] = {
+    "bert": {**BERT, "pad_token_id": 0, "type_vocab_size": 2},
+    "modernbert": {**MODERNBERT},
+    "modernbert, mean": {**MODERNBERT, "classifier_pooling": "mean"},
+    "gte": {**GTE, "pad_token_id": 1, "type_vocab_size": 1},
+    "roberta": {**BERT, "pad_token_id": 1, "type_vocab_size": 1},
+    "xlm-roberta": {**BERT, "pad_token_id": 1, "type_vocab_size": 1},
+}
 EXTRA = "[ ] sep red blue green train stone museum".split()
 LAYOUTS = ["causal", "logit_score", "score", *CLASSIFIERS]
 
@@ -27,9 +43,7 @@ def make_reranker(path: Path, layout: str, **changes: object) -> Path:
     """A checkpoint in its publisher's layout."""
     torch.manual_seed(0)
     if layout in CLASSIFIERS:
-        padding = 0 if layout == "bert" else 1
-        types = 2 if layout == "bert" else 1
-        shape = {**BERT, "num_labels": 1, "pad_token_id": padding, "type_vocab_size": types, **changes}
+        shape = {**SHAPES[layout], "num_labels": 1, **changes}
         config = getattr(transformers, CLASSIFIERS[layout])(**shape)
         model = transformers.AutoModelForSequenceClassification.from_config(config)
     else:
@@ -45,7 +59,7 @@ def make_reranker(path: Path, layout: str, **changes: object) -> Path:
     model.eval().save_pretrained(path)
     tokenizer = make_chat_tokenizer() if layout not in CLASSIFIERS else make_pair_tokenizer(layout)
     tokenizer.save(str(path / "tokenizer.json"))
-    padding_token = "<|endoftext|>" if layout not in CLASSIFIERS else "[PAD]" if layout == "bert" else "<pad>"
+    padding_token = "<|endoftext|>" if layout not in CLASSIFIERS else "[PAD]" if layout in BETWEEN_BRACKETS else "<pad>"
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": padding_token, "model_max_length": 512}
     names = ["input_ids", "token_type_ids", "attention_mask"] if layout == "bert" else ["input_ids", "attention_mask"]
     write_json(path / "tokenizer_config.json", {**about, "model_input_names": names})
@@ -73,7 +87,7 @@ def make_chat_tokenizer() -> Tokenizer:
 
 def make_pair_tokenizer(family: str) -> Tokenizer:
     """With the family's template for pairs."""
-    is_bert = family == "bert"
+    is_bert = family in BETWEEN_BRACKETS
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"] if is_bert else ["<s>", "<pad>", "</s>", "<unk>"]
     unknown = specials[1] if is_bert else specials[3]
     vocabulary = {word: i for i, word in enumerate(dict.fromkeys([*specials, *WORDS, *EXTRA]))}

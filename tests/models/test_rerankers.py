@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 import pytest
 from checkpoints import text_of, write_json
-from rerankers import CLASSIFIERS, LAYOUTS, make_reranker, reference_of
+from rerankers import BETWEEN_BRACKETS, CLASSIFIERS, LAYOUTS, make_reranker, reference_of
+from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder
 from tokenizers import Tokenizer
 
@@ -75,7 +76,7 @@ def test_scores_do_not_depend_on_the_other_documents(reranker: Reranker) -> None
 
 def test_special_tokens_in_a_text_are_plain_text(reranker: Reranker, layout: str) -> None:
     """No document can end its turn, or its segment."""
-    token = "[SEP]" if layout == "bert" else "</s>" if layout in CLASSIFIERS else "<|im_end|>"
+    token = "[SEP]" if layout in BETWEEN_BRACKETS else "</s>" if layout in CLASSIFIERS else "<|im_end|>"
     special = _id_of(reranker, token)
     number = _ids_of(reranker, "hello world").count(special)
     assert _ids_of(reranker, f"hello {token} world").count(special) == number
@@ -199,6 +200,24 @@ def test_cross_encoders_give_what_sentence_transformers_does_also_where_both_are
     with Reranker(str(path), dtype="float32", cache="none") as reranker:
         found = [logits_of(reranker, query, [text], long_documents="truncate")[0] for query, text in texts]
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_gte_in_its_vendors_layout_scores_the_same(tmp_path: Path) -> None:
+    """gte-multilingual-reranker-base is of the type `new`, with the rotation in the vendor's words."""
+    path = make_reranker(tmp_path / "m", "gte")
+    with Reranker(str(path), dtype="float32", cache="none") as reranker:
+        expected = logits_of(reranker, QUERY, DOCUMENTS)
+    config = msgspec.json.decode((path / "config.json").read_bytes())
+    rope = config.pop("rope_parameters")
+    head_dim = config["hidden_size"] // config["num_attention_heads"]
+    factor = rope["factor"] ** (head_dim / 2)
+    said = {"rope_theta": rope["rope_theta"] / factor, "rope_scaling": {"type": "ntk", "factor": factor}}
+    said |= {"model_type": "new", "architectures": ["NewForSequenceClassification"]}
+    write_json(path / "config.json", {**config, **said})
+    tensors = load_file(path / "model.safetensors")
+    save_file({name.replace("gte.", "new.", 1): one for name, one in tensors.items()}, path / "model.safetensors")
+    with Reranker(str(path), dtype="float32", cache="none") as reranker:
+        np.testing.assert_allclose(logits_of(reranker, QUERY, DOCUMENTS), expected, atol=1e-5)
 
 
 def test_a_head_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -19,12 +19,22 @@ from inlay.types import ModelSpec, Ranking
 CLASSIFIER = "ForSequenceClassification"
 ONE_ROW, YES_NO = "score", "yes_no"  # layouts of a head behind a generative model
 # Families with a classifier of one label: the layout of its head.
-CLASSIFIERS = {"bert": "bert", "roberta": "roberta", "xlm-roberta": "roberta", "qwen3": ONE_ROW}
+CLASSIFIERS = {
+    "bert": "bert",
+    "roberta": "roberta",
+    "xlm-roberta": "roberta",
+    "modernbert": "modernbert",
+    "new": "new",
+    "gte": "gte",
+    "qwen3": ONE_ROW,
+}
 RERANKERS = {  # by family, for example
     "qwen3": "Qwen/Qwen3-Reranker-0.6B, -4B, -8B",
     "bert": "cross-encoder/ms-marco-MiniLM-*",
     "roberta": "cross-encoder/stsb-roberta-*",
     "xlm-roberta": "BAAI/bge-reranker-base, -large, -v2-m3",
+    "modernbert": "Alibaba-NLP/gte-reranker-modernbert-base",
+    "new": "Alibaba-NLP/gte-multilingual-reranker-base",
 }
 UNSAID_LABELS = 2  # as transformers has it
 _NAME = re.compile("rerank", re.IGNORECASE)

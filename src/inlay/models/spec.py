@@ -84,7 +84,7 @@ def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
         num_layers=int(config["num_hidden_layers"]),
         vocab_rows=int(config["vocab_size"]),
         max_tokens=max_tokens,
-        pooling=_read_pooling(path, modules, family) if ranking is None else _pooling_of(ranking),
+        pooling=_read_pooling(path, modules, family) if ranking is None else _pooling_of(ranking, config),
         outputs=family.outputs if ranking is None else (SCORES,),
         ranking=ranking,
         normalize=NORMALIZE in modules if modules else True,
@@ -113,9 +113,11 @@ def _refuse_taggers(config: Mapping[str, Any], modules: Mapping[str, Path]) -> N
             raise ModelError(f"{architecture} classifies tokens; Inlay serves embedding models and rerankers")
 
 
-def _pooling_of(ranking: Ranking) -> Pooling:
-    """The row that a reranker's head takes: the last of a generative model, else the first."""
-    return Pooling.CLS if ranking.template is None else Pooling.LAST
+def _pooling_of(ranking: Ranking, config: Mapping[str, Any]) -> Pooling:
+    """The row that a reranker's head takes: the last of a generative model, else the first, or by config their mean."""
+    if ranking.template is not None:
+        return Pooling.LAST
+    return Pooling(config.get("classifier_pooling", Pooling.CLS))
 
 
 def _read_pooling(path: Path, modules: Mapping[str, Path], family: Family) -> Pooling:

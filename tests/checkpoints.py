@@ -79,6 +79,7 @@ GEMMA = {
     "use_bidirectional_attention": True,
     "rms_norm_eps": 1e-6,
 }
+STATIC = "static"
 QWEN2 = {key: value for key, value in QWEN3.items() if key != "head_dim"}
 ENDED = ("qwen3", "qwen2")  # families whose texts end with one token
 BERT_TOKENS = ("bert", "distilbert", "modernbert", "nomic_bert", JINA_BERT)  # between [CLS] and [SEP]
@@ -95,6 +96,7 @@ CONFIGS = {
     "new": lambda: transformers.GteConfig(**GTE, type_vocab_size=2),
     "gemma3_text": lambda: transformers.Gemma3TextConfig(**GEMMA, pad_token_id=0),
     "qwen2": lambda: transformers.Qwen2Config(**QWEN2, pad_token_id=0),
+    STATIC: lambda: None,  # it has none
     JINA_BERT: lambda: transformers.BertConfig(**{**BERT, "num_attention_heads": 6}, pad_token_id=0),
 }
 POOLING_FLAGS = {
@@ -117,6 +119,8 @@ def make_checkpoint(
 ) -> Path:
     """A checkpoint with random weights, big enough to tell right from wrong and loaded in milliseconds."""
     torch.manual_seed(seed)
+    if family == STATIC:
+        return make_static(path)
     config = CONFIGS[family]()
     for key, value in changes.items():
         setattr(config, key, value)
@@ -181,6 +185,22 @@ def _publish_jina(path: Path) -> None:
     save_file(kept, path / "model.safetensors", {"format": "pt"})
     said = {"position_embedding_type": "alibi", "feed_forward_type": "geglu", "architectures": ["JinaBertForMaskedLM"]}
     write_json(path / "config.json", {**config, **said})
+
+
+def make_static(path: Path) -> Path:
+    """A StaticEmbedding in sentence-transformers' layout: no config.json, and the module in a directory of its own."""
+    kinds = {"0_StaticEmbedding": "StaticEmbedding", "1_Normalize": "Normalize"}
+    rows = [
+        {"idx": i, "name": str(i), "path": at, "type": f"sentence_transformers.models.{kind}"}
+        for i, (at, kind) in enumerate(kinds.items())
+    ]
+    write_json(path / "modules.json", rows)
+    write_json(path / "1_Normalize" / "config.json", {})
+    (path / "0_StaticEmbedding").mkdir()
+    table = torch.randn(160, 64)
+    save_file({"embedding.weight": table}, path / "0_StaticEmbedding" / "model.safetensors")
+    make_tokenizer("bert").save(str(path / "0_StaticEmbedding" / "tokenizer.json"))
+    return path
 
 
 PUBLISHERS = {"new": _publish_new, JINA_BERT: _publish_jina}

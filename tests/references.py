@@ -18,6 +18,9 @@ Hidden = Callable[[list[int]], Tensor]  # ids of one sequence → its hidden sta
 
 def load_reference(path: Path) -> Hidden:
     """In float32, one sequence at a time: no padding and no mask to get wrong."""
+    if not (path / "config.json").exists():
+        table = load_file(path / "0_StaticEmbedding" / "model.safetensors")["embedding.weight"].float()
+        return lambda ids: table[ids]
     config = json.loads((path / "config.json").read_text())
     if config["model_type"] == "new":
         return _of_module(_load_new(path, config))

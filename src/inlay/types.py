@@ -107,6 +107,8 @@ class ModelSpec:
     ranking: Ranking | None = None  # of a reranker
     dense_layers: tuple[DenseLayer, ...] = ()  # behind pooling; the last gives vectors of `width`
     has_norm_before_cut: bool = False  # is a vector layer-normalised before it is cut, without weights
+    adds_special_tokens: bool = True  # do special tokens stand around a text
+    leaves_out_unknown: bool = False  # do tokens go that stand for what is not in the vocabulary
     dtype: str = ""
     fingerprint: str = ""
 

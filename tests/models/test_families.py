@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import CONFIGS, make_checkpoint, text_of
+from checkpoints import CONFIGS, STATIC, make_checkpoint, text_of
 from references import load_reference
 from running import are_same, make_runner, run_alone, run_packed
 from tokenizers import Tokenizer
 
+from inlay import Embedder
 from inlay.models.registry import FAMILIES, JINA_BERT, forward_class
 from inlay.models.spec import read_spec
+from inlay.ops.int8 import can_multiply_bytes
 from inlay.types import FloatArray
 
 COSINE = {"float32": 0.999999, "bfloat16": 0.9999}
@@ -32,7 +34,7 @@ Checkpoint = Callable[[str], Path]
 
 
 def ids_of(path: Path, lengths: list[int]) -> list[list[int]]:
-    tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(next(path.rglob("tokenizer.json"))))
     texts = [text_of(length, seed) for seed, length in enumerate(lengths)]
     return [encoding.ids[:512] for encoding in tokenizer.encode_batch(texts)]
 
@@ -101,6 +103,8 @@ def test_on_a_cpu_a_vector_is_bitwise_the_same_alone_and_in_any_batch(
 
 @pytest.mark.parametrize("pooling", ["last", "mean", "cls"])
 def test_pooling_follows_the_checkpoint(tmp_path: Path, family: str, pooling: str) -> None:
+    if family == STATIC:
+        pytest.skip("it has no pooling module")
     path = make_checkpoint(tmp_path, family, pooling=pooling)
     lists = ids_of(path, [5, 5, 30])
     expected = reference(path, lists, pooling)
@@ -114,8 +118,6 @@ def test_positions_of_roberta_begin_after_the_padding_id(tmp_path: Path) -> None
 
 def test_sentence_transformers_gives_the_same_from_texts(checkpoint: Checkpoint, family: str) -> None:
     from sentence_transformers import SentenceTransformer
-
-    from inlay import Embedder
 
     if family in ("new", JINA_BERT):
         pytest.skip("sentence-transformers runs these by code of the checkpoint's own")
@@ -136,6 +138,17 @@ def test_names_of_attributes_are_not_renamed_again(checkpoint: Checkpoint, famil
         model = forward_class(family)(read_spec(checkpoint(family), family).config, torch.float32)
     for name in model.state_dict():
         assert model.attribute_name(name) == name
+
+
+@pytest.mark.skipif(not can_multiply_bytes(), reason="no int8 products here")
+def test_int8_reaches_every_family_that_has_products(checkpoint: Checkpoint, family: str) -> None:
+    if family == STATIC:
+        pytest.skip("it has none")
+    texts = [text_of(length, length) for length in (1, 4, 60, 300)]
+    with Embedder(str(checkpoint(family)), dtype="float32") as embedder:
+        expected = embedder.embed(texts)
+    with Embedder(str(checkpoint(family)), dtype="int8", int8_cosine=0.98) as embedder:
+        assert (embedder.embed(texts) * expected).sum(axis=1).min() >= 0.998
 
 
 @pytest.mark.gpu

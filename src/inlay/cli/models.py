@@ -6,6 +6,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from inlay.types import ModelSpec, Task
+
 
 def models(
     model: Annotated[
@@ -17,6 +19,7 @@ def models(
     from rich.table import Table
 
     from inlay.cli.tables import print_table
+    from inlay.models.packages import PACKAGED
     from inlay.models.ranking import RERANKERS
     from inlay.models.registry import FAMILIES
     from inlay.models.source import locate, served_name
@@ -28,12 +31,40 @@ def models(
             table.add_row(family, row.pooling, row.example)
         for family, example in RERANKERS.items():
             table.add_row(f"{family}, rerankers", "–", example)
-    else:
-        table = Table("model", "task", "family", "width", "layers", "max tokens", "pooling", "prompts", "Matryoshka")
-        for name in model:
-            spec = read_spec(locate(name), served_name(name))
-            cut = "no" if spec.matryoshka is None else f"{spec.matryoshka[0]} to {spec.matryoshka[1]}"
-            prompts = ", ".join(key for key, text in spec.prompts.items() if text) or "none"
-            facts = (spec.width, spec.num_layers, spec.max_tokens)
-            table.add_row(spec.name, spec.task, spec.family, *map(str, facts), spec.pooling, prompts, cut)
+        print_table(table)
+        named = Table("fetched on first use", "is", "licence", "MB")
+        for name, packaged in PACKAGED.items():
+            named.add_row(name, packaged.model, packaged.licence, str(packaged.megabytes))
+        print_table(named)
+        return
+    specs = [read_spec(locate(name), served_name(name)) for name in model]
+    table = Table("", *(spec.name for spec in specs))
+    for fact, of_each in zip(_FACTS, zip(*map(_facts_of, specs), strict=True), strict=True):
+        table.add_row(fact, *of_each)
     print_table(table)
+
+
+_FACTS = (
+    *("task", "family", "outputs", "width", "layers", "max tokens", "pooling", "normalised", "Matryoshka"),
+    *("takes instructions", "prompts", "products for int8 and fp8"),
+)
+
+
+def _facts_of(spec: ModelSpec) -> tuple[str, ...]:
+    """In the order of `_FACTS`."""
+    from inlay.models.building import count_products
+    from inlay.models.ranking import takes_instructions
+
+    is_reranker = spec.task is Task.RANK
+    cut = "no" if spec.matryoshka is None else f"{spec.matryoshka[0]} to {spec.matryoshka[1]}"
+    prompts = "\n".join(f"{key}: {text!r}" for key, text in spec.prompts.items() if text)
+    return (
+        *(spec.task, spec.family, ", ".join(spec.outputs)),
+        *map(str, (spec.width, spec.num_layers, spec.max_tokens)),
+        *(spec.pooling, "–" if is_reranker else _yes(spec.normalize), "–" if is_reranker else cut),
+        *(_yes(takes_instructions(spec)), prompts or "none", str(count_products(spec) or "none")),
+    )
+
+
+def _yes(is_so: bool) -> str:
+    return "yes" if is_so else "no"

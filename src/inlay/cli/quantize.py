@@ -22,14 +22,14 @@ def quantize(
     """Write a model in int8, measured on built-in text; serve the directory like any other."""
     from inlay.engine.device import INT8, choose
     from inlay.engine.loading import make_runner
-    from inlay.engine.tokenizer import Tokenizer
+    from inlay.engine.tokenizer import make_tokenizer
     from inlay.errors import ModelError
     from inlay.models.source import locate, served_name
     from inlay.models.spec import read_spec
 
     spec = read_spec(locate(model), served_name(model))
     choice = choose("cpu", INT8)
-    runner = make_runner(spec, choice, settings.int8_cosine, lambda: Tokenizer(spec.path))
+    runner = make_runner(spec, choice, settings.int8_cosine, lambda: make_tokenizer(spec))
     report = runner.report
     if report is None:
         raise ModelError(f"{model} is an int8 checkpoint already")

@@ -29,7 +29,7 @@ from inlay.engine.runner import Runner
 from inlay.engine.sample import PROBE, SAMPLE
 from inlay.engine.scheduler import Scheduler
 from inlay.engine.stats import EngineStats
-from inlay.engine.tokenizer import Tokenizer
+from inlay.engine.tokenizer import Tokenizer, make_tokenizer
 from inlay.engine.unanswered import Unanswered
 from inlay.errors import ConfigError, ModelError
 from inlay.models.registry import OUTPUTS
@@ -42,6 +42,7 @@ from inlay.types import DENSE, IntArray, ModelSpec, Priority, Truncate, Work
 
 log = get_logger("engine")
 
+_SOME_ID: IntArray = np.zeros(1, dtype=np.int64)  # that every model has a row for
 BATCH_TOKENS = {"cpu": 1024, "mps": 4096}  # enough rows for full speed, short enough to wait for
 GPU_BATCH_SECONDS = 0.025  # what a batch of a GPU takes, as long as its tokens are within these
 FEWEST_GPU_TOKENS, MOST_GPU_TOKENS = 2048, 16384
@@ -93,7 +94,7 @@ def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engi
                 raise ConfigError(f"--deterministic needs Inlay's kernels for GPUs, and {why}: leave it out")
             forbid_split_sums()
     with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(Tokenizer, spec.path)  # beside the weights: it takes as long
+        reading = pool.submit(make_tokenizer, spec)  # beside the weights: it takes as long
         is_deterministic = settings.deterministic and choice.device.type == "cuda"  # processors are, whatever is asked
         runner = make_runner(spec, choice, settings.int8_cosine, reading.result, is_deterministic=is_deterministic)
         tokenizer = reading.result()
@@ -255,6 +256,7 @@ def _sequences(
 ) -> list[Sequence]:
     """Texts with ids that the model has rows for."""
     lists = (np.minimum(ids, spec.vocab_rows - 1) for ids in tokenizer.encode_many(texts))
+    lists = (ids if len(ids) else _SOME_ID for ids in lists)  # of a word that a small vocabulary does not have
     cut = (tokenizer.cut(ids, spec.max_tokens, Truncate.END) for ids in lists)
     return [_sequence(*numbered, ids, spec, outputs) for numbered, ids in zip(enumerate(texts), cut, strict=True)]
 

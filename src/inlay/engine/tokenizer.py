@@ -11,11 +11,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from tokenizers import Tokenizer as RustTokenizer
 
 from inlay.errors import ModelError
-from inlay.types import IntArray, Truncate
+from inlay.types import IntArray, ModelSpec, Truncate
 
 _PROBE, _UNKNOWN = "a", "\U000f0000"  # the latter is in no vocabulary
 PIECE = 1 << 16  # characters tokenised at a time: what the tokenizer needs beside a text is over 200 times its size
@@ -36,7 +37,14 @@ class Tokenizer:
     where the tokenizer knows no other reading of it (as SentencePiece's may not), nothing.
     """
 
-    def __init__(self, path: Path, *, takes_special_tokens: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        takes_special_tokens: bool = True,
+        adds_special_tokens: bool = True,
+        leaves_out_unknown: bool = False,
+    ) -> None:
         # Worker threads are the parallelism; Rust's own pool would fight the device for the cores.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         file = path / "tokenizer.json"
@@ -49,6 +57,8 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = not takes_special_tokens
+        self._adds_special_tokens = adds_special_tokens
+        self._unknown = _unknown_id(self._tokenizer) if leaves_out_unknown else None
         self._before, self._after = self._find_specials()
         self._num_before, self._num_after = len(self._before), len(self._after)
         self._left_out = np.array([] if takes_special_tokens else self._special_ids(), dtype=np.int64)
@@ -67,11 +77,12 @@ class Tokenizer:
 
     def encode_many(self, texts: list[str]) -> list[IntArray]:
         """Ids of each text, special tokens included."""
-        return [
+        lists = (
             np.array(encoding.ids, dtype=np.int64)
             for part in _parts_of(texts)
-            for encoding in self._tokenizer.encode_batch_fast(part)
-        ]
+            for encoding in self._tokenizer.encode_batch_fast(part, add_special_tokens=self._adds_special_tokens)
+        )
+        return list(lists) if self._unknown is None else [ids[ids != self._unknown] for ids in lists]
 
     def encode_long(self, text: str, most: int, side: Truncate) -> tuple[IntArray, bool]:
         """Ids of a text of any length, special tokens included, and whether they are all that it has.
@@ -92,6 +103,8 @@ class Tokenizer:
             if num_tokens > most:
                 break
         ids = np.concatenate([self._before, *(pieces[number] for number in sorted(pieces)), self._after])
+        if self._unknown is not None:
+            ids = ids[ids != self._unknown]
         return ids, len(pieces) == len(spans)
 
     def content_ids(self, text: str) -> IntArray:
@@ -157,12 +170,27 @@ class Tokenizer:
     def _find_specials(self) -> tuple[IntArray, IntArray]:
         """The special tokens before a text and after it."""
         bare = self._tokenizer.encode(_PROBE, add_special_tokens=False).ids
-        full = self._tokenizer.encode(_PROBE).ids
+        full = self._tokenizer.encode(_PROBE, add_special_tokens=self._adds_special_tokens).ids
         for before in range(len(full) - len(bare) + 1):
             if full[before : before + len(bare)] == bare:
                 ids = np.array(full, dtype=np.int64)
                 return ids[:before], ids[before + len(bare) :]
         raise ModelError("the tokenizer's special tokens do not stand around the text; it is not supported")
+
+
+def _unknown_id(tokenizer: RustTokenizer) -> int | None:
+    """The token for what is not in the vocabulary, which models name by its text or by its id."""
+    model = msgspec.json.decode(tokenizer.to_str())["model"]
+    token = model.get("unk_token")
+    found: int | None = tokenizer.token_to_id(token) if token is not None else model.get("unk_id")
+    return found
+
+
+def make_tokenizer(spec: ModelSpec) -> Tokenizer:
+    """That of a model, for texts."""
+    return Tokenizer(
+        spec.path, adds_special_tokens=spec.adds_special_tokens, leaves_out_unknown=spec.leaves_out_unknown
+    )
 
 
 def _parts_of(texts: list[str]) -> Iterator[list[str]]:

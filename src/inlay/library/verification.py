@@ -12,8 +12,9 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from inlay.engine.tokenizer import Tokenizer
+from inlay.engine.tokenizer import Tokenizer, make_tokenizer
 from inlay.library.embedder import Embedder
+from inlay.models.registry import JINA_BERT
 from inlay.models.source import INT8_REPORT
 from inlay.types import FloatArray
 
@@ -64,6 +65,9 @@ GOLDEN = [
 ]
 
 
+WITHOUT_PORT = ("new", JINA_BERT)  # families
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """`has_passed` is None where a check could not be made; `measured` then says why."""
@@ -76,7 +80,7 @@ class Finding:
 
 def verify_model(embedder: Embedder) -> Iterator[Finding]:
     """All checks, the cheap ones first."""
-    tokenizer = Tokenizer(embedder.spec.path)
+    tokenizer = make_tokenizer(embedder.spec)
     yield _check_rows(embedder, tokenizer)
     vectors = embedder.embed(TEXTS, truncate="end")
     yield _check_finite(vectors)
@@ -135,7 +139,15 @@ def _check_reference(embedder: Embedder, vectors: FloatArray) -> Finding:
         return Finding(check, None, "an int8 checkpoint, which it cannot read: verify the model that it was made of")
     from sentence_transformers import SentenceTransformer
 
-    reference = SentenceTransformer(str(embedder.spec.path), device="cpu", model_kwargs={"dtype": "float32"})
+    path = embedder.spec.path
+    if embedder.spec.family in WITHOUT_PORT:
+        return Finding(check, None, "it runs this family by code of the checkpoint's own, which is not done here")
+    if embedder.spec.family == "static" and not (path / "modules.json").exists():
+        path = path.parent  # its module has a directory of its own
+        if not (path / "modules.json").exists():
+            return Finding(check, None, "it has no modules.json: compare with model2vec")
+    reference = SentenceTransformer(str(path), device="cpu", model_kwargs={"dtype": "float32"})
+    reference.float()  # also modules that keep the dtype of their file
     expected = reference.encode(TEXTS, normalize_embeddings=True)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     worst = float((unit * expected).sum(axis=1).min())

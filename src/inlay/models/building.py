@@ -29,6 +29,17 @@ def build_model(
     heads: Collection[Head] = (),
 ) -> ForwardPass:
     """The model of weight files, but for what heads read; `stored` is the report of an int8 checkpoint."""
+    model = _without_weights(spec, dtype, stored)
+    load_weights(model, files, device, lambda name: any(head.reads(name) for head in heads))
+    return model.eval()
+
+
+def count_products(spec: ModelSpec) -> int:
+    """How many products a model has, which int8 and fp8 may compute."""
+    return sum(1 for _ in _without_weights(spec, torch.float32, None).projections())
+
+
+def _without_weights(spec: ModelSpec, dtype: torch.dtype, stored: StoredReport | None) -> ForwardPass:
     config = spec.path / "config.json"
     with torch.device("meta"):
         try:
@@ -39,5 +50,4 @@ def build_model(
             raise ModelError(f"{config} has no {error.args[0]!r}") from error
         except (TypeError, ValueError, RuntimeError) as error:
             raise ModelError(f"{config} does not describe a model: {error}") from error
-    load_weights(model, files, device, lambda name: any(head.reads(name) for head in heads))
-    return model.eval()
+    return model

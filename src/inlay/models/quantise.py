@@ -80,6 +80,8 @@ def quantise(
         return candidates.setdefault(name, Candidate(weights, dtype, scheme))
 
     model.prepare(make)
+    if not candidates:
+        raise ModelError(f"the model has no products, so {scheme.name} has nothing to gain: leave out --dtype")
     texts = range(num_texts)
     reference = run(texts)
     for candidate in candidates.values():

@@ -18,6 +18,7 @@ from inlay.models.positions import first_position_of
 from inlay.models.prompts import DOCUMENT, QUERY, ROLES, template_of
 from inlay.models.ranking import read_ranking
 from inlay.models.registry import Family, family_name, family_of
+from inlay.models.static_config import read_static
 from inlay.types import SCORES, ModelSpec, Pooling, Ranking
 
 SHORTEST_CONTEXT = 3  # tokens
@@ -52,14 +53,15 @@ def read_spec(path: Path, name: str, context_length: int | None = None) -> Model
 
 
 def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
-    config = read_object(path / "config.json")
+    config, listed = read_object(path / "config.json"), read_modules(path)
+    if (static := read_static(path, config, listed)) is not None:
+        path, config = static
     if not config:
         raise ModelError(f"{path} has no config.json: it is not the directory of a checkpoint")
     name_of_family = family_name(config)
     family = family_of(name_of_family)
     config = family.standard(config)
     _refuse_sizes(config)
-    listed = read_modules(path)
     modules = dict(listed)
     _refuse_taggers(config, modules)
     ranking = read_ranking(path, name, config, modules, read_object(path / "tokenizer.json"))
@@ -81,13 +83,13 @@ def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
         path=path,
         family=name_of_family,
         width=width,
-        num_layers=int(config["num_hidden_layers"]),
+        num_layers=int(config["num_hidden_layers"]) if family.has_layers else 0,
         vocab_rows=int(config["vocab_size"]),
         max_tokens=max_tokens,
         pooling=_read_pooling(path, modules, family) if ranking is None else _pooling_of(ranking, config),
         outputs=family.outputs if ranking is None else (SCORES,),
         ranking=ranking,
-        normalize=NORMALIZE in modules if modules else True,
+        normalize=bool(config.get("normalize", NORMALIZE in modules or not modules)),
         prompts=prompts,
         default_prompt=default_prompt,
         instruction_template=template_of(prompts.get(QUERY)),
@@ -95,6 +97,8 @@ def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
         config=config,
         dense_layers=dense_layers,
         has_norm_before_cut=family.has_norm_before_cut,
+        adds_special_tokens=family.adds_special_tokens,
+        leaves_out_unknown=bool(config.get("leaves_out_unknown")),
     )
 
 
@@ -151,6 +155,8 @@ def _max_tokens(
         if context_length > positions:
             raise ModelError(f"--context-length {context_length} is more than the model's {positions} positions")
         return context_length
+    if not family.adds_special_tokens:
+        return positions  # nothing but the table bounds it
     sentence = read_object(modules.get(TRANSFORMER, path) / "sentence_bert_config.json")
     if sentence.get("do_lower_case"):
         raise ModelError("sentence_bert_config.json: do_lower_case is not supported")

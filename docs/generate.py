@@ -17,6 +17,7 @@ from inlay import errors
 from inlay.cli.main import app
 from inlay.config import ENV_PREFIX, OPTIONS, Settings, flag_of, meta_of
 from inlay.library.embedder import AsyncEmbedder, EmbedArguments, Embedder
+from inlay.library.outputs import Outputs
 from inlay.library.reranker import AsyncReranker, RankArguments, Ranked, Reranker
 from inlay.library.runtime import EngineArguments, RowResults
 
@@ -65,10 +66,14 @@ def library_page() -> str:
         parts.append("\n".join(["| | |", "|---|---|", *rows]) + "\n")
     arguments = {
         EngineArguments: "Arguments of the constructors",
-        EmbedArguments: "Arguments of `embed` and `embed_rows`",
+        EmbedArguments: "Arguments of `embed`, `embed_rows` and `embed_outputs`",
         RankArguments: "Arguments of `rank`",
     }
-    results = {RowResults: "What `embed_rows` gives: RowResults", Ranked: "What `rank` gives: Ranked"}
+    results = {
+        RowResults: "What `embed_rows` gives: RowResults",
+        Outputs: "What `embed_outputs` gives: Outputs",
+        Ranked: "What `rank` gives: Ranked",
+    }
     for kind, title in {**arguments, **results}.items():
         rows = [f"| `{name}` | `{_cell(type_)}` | {_cell(about)} |" for name, type_, about in _fields(kind)]
         parts.append(

@@ -203,6 +203,14 @@ def make_static(path: Path) -> Path:
     return path
 
 
+def make_bge_m3(path: Path) -> Path:
+    """XLM-R with BGE-M3's two heads, stored as their publisher does: state dicts in half precision."""
+    make_checkpoint(path, "xlm-roberta", pooling="cls")
+    for file, width in (("sparse_linear.pt", 1), ("colbert_linear.pt", 48)):
+        torch.save(torch.nn.Linear(48, width).half().state_dict(), path / file)
+    return path
+
+
 PUBLISHERS = {"new": _publish_new, JINA_BERT: _publish_jina}
 
 

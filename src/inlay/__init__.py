@@ -11,6 +11,7 @@ from inlay.errors import *  # noqa: F403 - the tree, whose names are in `errors.
 
 if TYPE_CHECKING:
     from inlay.library.embedder import AsyncEmbedder, Embedder
+    from inlay.library.outputs import Outputs, SparseVector
     from inlay.library.reranker import AsyncReranker, Ranked, Reranker
     from inlay.library.runtime import RowResults
 
@@ -19,9 +20,11 @@ __all__ = [
     "AsyncEmbedder",
     "AsyncReranker",
     "Embedder",
+    "Outputs",
     "Ranked",
     "Reranker",
     "RowResults",
+    "SparseVector",
     "__version__",
     *errors.__all__,
 ]
@@ -33,9 +36,9 @@ _HOMES = {  # in `inlay.library`
     "AsyncReranker": "reranker",
     "Ranked": "reranker",
     "RowResults": "runtime",
+    "Outputs": "outputs",
+    "SparseVector": "outputs",
 }
-__all__ = ["AsyncEmbedder", "AsyncReranker", "Embedder", "Ranked", "Reranker", "RowResults", "__version__"]
-__all__ += errors.__all__
 
 
 def __getattr__(name: str) -> object:

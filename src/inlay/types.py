@@ -8,7 +8,7 @@ Matryoshka cut, normalisation and output encoding. Knows nothing of torch or HTT
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +23,8 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 # Kinds of output: one vector, or the scores of a pair. All are in `models.registry.OUTPUTS`.
-DENSE, SCORES = "dense", "scores"
+DENSE, SPARSE, COLBERT, SCORES = "dense", "sparse", "colbert", "scores"
+SPARSE_ROW = np.dtype([("id", "<u4"), ("weight", "<f4")])  # of a sparse output: a token and its weight
 
 
 class Task(StrEnum):
@@ -105,6 +106,7 @@ class ModelSpec:
     config: Mapping[str, Any]  # config.json, for the family's forward pass
     outputs: tuple[str, ...] = (DENSE,)  # the kinds that it can give
     ranking: Ranking | None = None  # of a reranker
+    head_files: Mapping[str, Path] = field(default_factory=dict)  # by kind of output, of heads with files of their own
     dense_layers: tuple[DenseLayer, ...] = ()  # behind pooling; the last gives vectors of `width`
     has_norm_before_cut: bool = False  # is a vector layer-normalised before it is cut, without weights
     adds_special_tokens: bool = True  # do special tokens stand around a text

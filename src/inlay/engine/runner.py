@@ -37,11 +37,11 @@ from inlay.models.plan import Plan
 from inlay.models.quantise import FP8, INT8, QuantisationReport, Scheme, quantise
 from inlay.models.registry import make_head
 from inlay.models.stored_int8 import make_stored, read_report, write_int8
-from inlay.models.weights import weight_files
+from inlay.models.weights import files_beside, weight_files
 from inlay.ops.dispatch import has_gpu_attention
 from inlay.ops.layout import Layout
 from inlay.ops.native import kernels_name, load_kernels, takes_float_rows, torch_beside_kernels
-from inlay.types import DENSE, ModelSpec
+from inlay.types import DENSE, IntArray, ModelSpec
 
 LONGEST_ON_GPU = 8192  # tokens of an input that runs whole, until a batch was timed
 # What torch's allocators say on devices where running out is a plain RuntimeError.
@@ -53,6 +53,7 @@ class Launch:
     """A batch on its way: what each head gave for it."""
 
     layout: Layout
+    ids: IntArray  # [T]
     given: dict[str, Launched]  # by kind of output
 
 
@@ -76,7 +77,7 @@ class Runner:
         if self._stored is not None and not choice.is_int8:
             raise ModelError(f"{spec.path} is an int8 checkpoint: serve it with --dtype int8, or serve the original")
         files = weight_files(spec.path)
-        all_files = [*files, *(file for layer in spec.dense_layers for file in weight_files(layer.path))]
+        all_files = [*files, *files_beside(spec)]
         self._guard = FileGuard(all_files if self.device.type == "cpu" else [])  # elsewhere nothing stays mapped
         self._heads = {kind: make_head(kind, spec) for kind in {*spec.outputs, DENSE}}  # int8 is measured on vectors
         heads = self._heads.values()
@@ -118,7 +119,7 @@ class Runner:
     def _captured(self) -> GraphPass:
         """The model's pass, with the launches of small batches captured."""
         graphs = GraphPass(self._model)
-        needs_all_rows = any(self._heads[kind].needs_all_rows for kind in self.spec.outputs)
+        needs_all_rows = self._heads[self.spec.outputs[0]].needs_all_rows  # what is asked for most
         has_types = self.spec.ranking is not None and self.spec.ranking.has_types
         graphs.capture_many(self._planner.plans_to_capture(needs_all_rows=needs_all_rows, has_types=has_types))
         return graphs
@@ -139,7 +140,7 @@ class Runner:
         """Write a model that was quantised when it was loaded as a checkpoint; the bytes of its weights."""
         if self.report is None:
             raise ModelError(f"{self.spec.path} is an int8 checkpoint already")
-        return write_int8(self._model, self._heads.values(), self.spec.path, target, self.report, dtype)
+        return write_int8(self._model, self._heads.values(), self.spec, target, self.report, dtype)
 
     @property
     def device_bytes(self) -> int:
@@ -163,7 +164,7 @@ class Runner:
                 kind: send_back(head(hidden if head.needs_all_rows else planned.pooled_rows(hidden), planned.layout))
                 for kind, head in heads.items()
             }
-            return Launch(planned.layout, given)
+            return Launch(planned.layout, batch.ids, given)
 
     def is_done(self, launched: Launch) -> bool:
         """Would `collect` return at once?"""
@@ -197,7 +198,7 @@ class Runner:
                         layout = Layout.of(batch.offsets, self.device)
                         hidden: Tensor = finished.value
                         given = {kind: send_back(self._heads[kind](hidden, layout)) for kind in batch.kinds}
-                        return Launch(layout, given)
+                        return Launch(layout, batch.ids, given)
                     yield
         finally:
             _give_back_memory()
@@ -207,7 +208,9 @@ class Runner:
         with self._naming_out_of_memory():
             arrays = {kind: arrived(given) for kind, given in launched.given.items()}
         self._check_files()  # what was read in the meantime was what was loaded
-        return {kind: self._heads[kind].payloads(array, launched.layout) for kind, array in arrays.items()}
+        return {
+            kind: self._heads[kind].payloads(array, launched.layout, launched.ids) for kind, array in arrays.items()
+        }
 
     def _beside_kernels(self) -> AbstractContextManager[None]:
         return torch_beside_kernels() if self.device.type == "cpu" else nullcontext()

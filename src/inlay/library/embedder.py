@@ -15,8 +15,10 @@ from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
 
 import numpy.typing as npt
+from msgspec import structs
 
 from inlay.errors import InlayError, InvalidInput
+from inlay.library.outputs import Outputs
 from inlay.library.runtime import EngineArguments, RowResults, Runtime
 from inlay.requests import EmbedOptions
 from inlay.serving.output_dtypes import OutputDtype, convert_rows
@@ -71,6 +73,13 @@ class Embedder:
         converted = convert_rows(vectors, output_dtype)
         return converted[0] if isinstance(texts, str) else converted
 
+    def embed_outputs(
+        self, texts: Sequence[str], outputs: Sequence[str] = (), **arguments: Unpack[EmbedArguments]
+    ) -> Outputs:
+        """Several kinds of output from one pass: dense, sparse, colbert, or all that the model has (`spec.outputs`)."""
+        options = _options_with(self.spec, outputs, arguments)
+        return self._runtime.wait_for(self._runtime.embed_outputs(_texts_of(texts), options))
+
     def embed_rows(self, texts: Sequence[str], **arguments: Unpack[EmbedArguments]) -> RowResults:
         """Like `embed`, but a bad text costs only itself: it is listed with its error."""
         output_dtype = _output_dtype_of(arguments)
@@ -111,6 +120,13 @@ class AsyncEmbedder:
         work = self._runtime.embed(_texts_of(texts), _options_of(self.spec, arguments))
         converted = convert_rows(await asyncio.wrap_future(self._runtime.submit(work)), output_dtype)
         return converted[0] if isinstance(texts, str) else converted
+
+    async def embed_outputs(
+        self, texts: Sequence[str], outputs: Sequence[str] = (), **arguments: Unpack[EmbedArguments]
+    ) -> Outputs:
+        """See `Embedder.embed_outputs`."""
+        work = self._runtime.embed_outputs(_texts_of(texts), _options_with(self.spec, outputs, arguments))
+        return await asyncio.wrap_future(self._runtime.submit(work))
 
     async def embed_rows(self, texts: Sequence[str], **arguments: Unpack[EmbedArguments]) -> RowResults:
         """See `Embedder.embed_rows`."""
@@ -158,6 +174,13 @@ def _output_dtype_of(arguments: EmbedArguments) -> OutputDtype:
 
 def _converted(results: RowResults, output_dtype: OutputDtype) -> RowResults:
     return replace(results, vectors=convert_rows(results.vectors, output_dtype))
+
+
+def _options_with(spec: ModelSpec, outputs: Sequence[str], arguments: EmbedArguments) -> EmbedOptions:
+    """Options that ask for kinds of output; without any for all."""
+    if _output_dtype_of(arguments) is not OutputDtype.FLOAT:
+        raise InvalidInput("output_dtype is for vectors alone: leave it out", param="output_dtype")
+    return structs.replace(_options_of(spec, arguments), outputs=tuple(dict.fromkeys(outputs)) or spec.outputs)
 
 
 def _options_of(spec: ModelSpec, arguments: EmbedArguments) -> EmbedOptions:

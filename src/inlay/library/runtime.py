@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock, Thread, current_thread, main_thread
 from typing import Any, TypedDict, TypeVar
 
@@ -20,11 +20,12 @@ import numpy.typing as npt
 from inlay.cache.urls import make_cache, read_secret
 from inlay.config import make_settings
 from inlay.errors import ConfigError, InlayError, ModelError, ShuttingDown
+from inlay.library.outputs import Outputs
 from inlay.models.source import locate, served_name
 from inlay.models.spec import read_spec
 from inlay.requests import EmbedOptions, EmbedRequest, RankRequest, RankResult
 from inlay.serving.service import Service
-from inlay.types import FloatArray, Task
+from inlay.types import DENSE, FloatArray, Task
 
 T = TypeVar("T")
 
@@ -46,6 +47,7 @@ class RowResults:
     num_tokens: list[int]  # of each vector's text
     truncated: list[int]  # the inputs that were cut
     num_cached: int  # vectors that a cache had
+    others: dict[str, list[npt.NDArray[Any]]] = field(default_factory=dict)  # by kind, where more than dense was asked
 
 
 class EngineArguments(TypedDict, total=False):
@@ -155,6 +157,13 @@ class Runtime:
         results = await self._embed_slices(texts, options, is_patient=False)
         return self._concatenate(results, options)
 
+    async def embed_outputs(self, texts: list[str], options: EmbedOptions) -> Outputs:
+        """All kinds that are asked for; raises the error of the first text that has none."""
+        results = await self._embed_slices(texts, options, is_patient=False)
+        kinds = {kind for result in results for kind in result.others}
+        others = {kind: [array for result in results for array in result.others[kind]] for kind in kinds}
+        return Outputs.of(self._concatenate(results, options), others)
+
     async def embed_rows(self, texts: list[str], options: EmbedOptions) -> RowResults:
         """Vectors of the good texts, and the errors of the others."""
         results = await self._embed_slices(texts, options, is_patient=True)
@@ -176,7 +185,8 @@ class Runtime:
             raise error.renamed({"input": "documents"}) from error
 
     def _concatenate(self, results: list[RowResults], options: EmbedOptions) -> FloatArray:
-        empty = np.empty((0, options.dimensions or self.worker.spec.width), dtype=np.float32)
+        width = options.dimensions or self.worker.spec.width if DENSE in options.outputs else 0
+        empty = np.empty((0, width), dtype=np.float32)
         return np.concatenate([empty, *(result.vectors for result in results)])
 
     async def _embed_slices(self, texts: list[str], options: EmbedOptions, *, is_patient: bool) -> list[RowResults]:
@@ -205,4 +215,5 @@ class Runtime:
             raise error.for_input(row)
         rows = [start + index for index in range(len(part)) if start + index not in errors]
         truncated = [start + index for index in result.truncated]
-        return RowResults(result.vectors, rows, errors, result.item_tokens, truncated, result.num_hits)
+        told = (rows, errors, result.item_tokens, truncated, result.num_hits)
+        return RowResults(result.vectors, *told, dict(result.others))

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inlay.errors import ModelError
-from inlay.types import DENSE, SCORES, ModelSpec, Pooling
+from inlay.types import COLBERT, DENSE, SCORES, SPARSE, SPARSE_ROW, ModelSpec, Pooling
 
 if TYPE_CHECKING:
     from inlay.models.forward import ForwardPass
@@ -38,6 +38,7 @@ class Family:
     instruction_template: str | None = None
     smallest_dimension: int | None = None  # trained with Matryoshka down to here
     outputs: tuple[str, ...] = (DENSE,)  # the kinds that its heads give, see `OUTPUTS`
+    head_files: Mapping[str, str] = field(default_factory=dict)  # kinds that it gives besides where there is a file
     words: Mapping[str, str] = field(default_factory=dict)  # of config.json: the usual word → the family's own
     unsaid: Mapping[str, Any] = field(default_factory=dict)  # what its config.json may leave out
     limits: tuple[str, ...] = ()  # words of config.json that bound the length besides `max_position_embeddings`
@@ -74,6 +75,16 @@ class OutputKind:
 OUTPUTS = {
     DENSE: OutputKind("inlay.models.heads.dense:DenseHead", np.dtype("<f4"), lambda number, spec: number == spec.width),
     SCORES: OutputKind("inlay.models.heads.scores:ScoreHead", np.dtype("<f4"), lambda number, spec: number == 1),
+    SPARSE: OutputKind(
+        "inlay.models.heads.lexical:LexicalHead",
+        SPARSE_ROW,
+        lambda number, spec: number < spec.max_tokens,
+    ),
+    COLBERT: OutputKind(
+        "inlay.models.heads.colbert:ColbertHead",
+        np.dtype("<f4"),
+        lambda number, spec: number % spec.width == 0 and number // spec.width < spec.max_tokens,
+    ),
 }
 
 
@@ -165,7 +176,11 @@ FAMILIES = {
         "inlay.models.jina_bert:JinaBert", 1, Pooling.MEAN, "jinaai/jina-embeddings-v2-base-*, -small-en"
     ),
     "roberta": _BERT,
-    "xlm-roberta": replace(_BERT, example="BAAI/bge-m3 (dense), intfloat/multilingual-e5-*"),
+    "xlm-roberta": replace(
+        _BERT,
+        example="BAAI/bge-m3, intfloat/multilingual-e5-*",
+        head_files={SPARSE: "sparse_linear.pt", COLBERT: "colbert_linear.pt"},
+    ),
 }
 
 

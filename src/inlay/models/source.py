@@ -13,7 +13,7 @@ from inlay.models.packages import PACKAGED, locate_packaged
 
 INT8_REPORT = "inlay_int8.json"  # lies beside the weights of a checkpoint that `inlay quantize` wrote
 DEMO = "demo"
-NEEDED_FILES = ["*.json", "*/config.json", "*.safetensors", "tokenizer.json"]
+NEEDED_FILES = ["*.json", "*/config.json", "*.safetensors", "tokenizer.json", "*_linear.pt"]
 
 
 def locate(model: str) -> Path:

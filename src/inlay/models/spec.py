@@ -70,6 +70,8 @@ def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
     prompts = _complete_prompts(own_prompts, name, family) if ranking is None else {}
     dense_layers = read_dense_layers(listed, int(config["hidden_size"]))
     width = dense_layers[-1].width_out if dense_layers else int(config["hidden_size"])
+    beside = {kind: path / file for kind, file in family.head_files.items()}
+    head_files = {kind: file for kind, file in beside.items() if file.exists() and ranking is None}
     default_prompt = sentence.get("default_prompt_name")
     if ranking is not None:
         default_prompt = None
@@ -87,8 +89,9 @@ def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
         vocab_rows=int(config["vocab_size"]),
         max_tokens=max_tokens,
         pooling=_read_pooling(path, modules, family) if ranking is None else _pooling_of(ranking, config),
-        outputs=family.outputs if ranking is None else (SCORES,),
+        outputs=(*family.outputs, *head_files) if ranking is None else (SCORES,),
         ranking=ranking,
+        head_files=head_files,
         normalize=bool(config.get("normalize", NORMALIZE in modules or not modules)),
         prompts=prompts,
         default_prompt=default_prompt,

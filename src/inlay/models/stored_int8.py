@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from inlay.errors import ModelError
 from inlay.models.forward import ForwardPass
 from inlay.models.heads.head import Head
-from inlay.models.modules import DENSE, read_modules
 from inlay.models.parts import Projection, multipliers_name
 from inlay.models.quantise import QuantisationReport
 from inlay.models.source import INT8_REPORT
-from inlay.models.weights import SINGLE, read_tensors, weight_files
+from inlay.models.weights import SINGLE, files_beside, read_tensors, weight_files
 from inlay.ops.int8 import QuantisedWeight, make_stored_int8_product
 from inlay.ops.linear import Product, Weights, make_product
+from inlay.types import ModelSpec
 
 VERSION = 3
 WEIGHT_SUFFIXES = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.onnx", "*.pt", "*.h5", "*.msgpack", ".git*")
@@ -88,7 +88,7 @@ def make_stored(name: str, weights: Weights, dtype: torch.dtype, zero_points: Ma
 def write_int8(
     model: ForwardPass,
     heads: Iterable[Head],
-    source: Path,
+    spec: ModelSpec,
     target: Path,
     report: QuantisationReport,
     dtype: torch.dtype,
@@ -96,7 +96,7 @@ def write_int8(
     """Write the checkpoint of a quantised model, with what its heads read; the bytes of its weights."""
     if target.exists() and any(target.iterdir()):
         raise ModelError(f"{target} is not empty: give a new directory")
-    shutil.copytree(source, target, ignore=_not_to_copy(source), dirs_exist_ok=True)
+    shutil.copytree(spec.path, target, ignore=_not_to_copy(set(files_beside(spec))), dirs_exist_ok=True)
     multipliers, zero_points = {}, {}
     owners: dict[str, Projection] = {}
     paths = {module: path for path, module in model.named_modules()}
@@ -106,7 +106,7 @@ def write_int8(
             zero_points[name] = projection.takes.zero_point
             owners.update({f"{paths[linear]}.weight": projection for linear in projection.linears})
     stored: dict[str, Tensor] = {name: tensor for name, tensor in multipliers.items() if tensor is not None}
-    for tensor_name, tensor in read_tensors(weight_files(source)):
+    for tensor_name, tensor in read_tensors(weight_files(spec.path)):
         attribute = model.attribute_name(tensor_name)
         if attribute is None:
             if any(head.reads(tensor_name) for head in heads):
@@ -132,11 +132,10 @@ def write_int8(
     return sum(tensor.nbytes for tensor in stored.values())
 
 
-def _not_to_copy(source: Path) -> Callable[[str, list[str]], Iterable[str]]:
-    """Weights, but for those of dense modules, which stay what they are."""
-    dense = {path for kind, path in read_modules(source) if kind == DENSE}
+def _not_to_copy(kept: Iterable[Path]) -> Callable[[str, list[str]], Iterable[str]]:
+    """Weights, but for those of heads with files of their own, which stay what they are."""
     of_weights = shutil.ignore_patterns(*WEIGHT_SUFFIXES)
-    return lambda directory, names: () if Path(directory) in dense else of_weights(directory, names)
+    return lambda directory, names: {name for name in of_weights(directory, names) if Path(directory, name) not in kept}
 
 
 def _parameter(tensor: Tensor) -> nn.Parameter:

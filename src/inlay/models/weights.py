@@ -19,6 +19,7 @@ from torch import Tensor
 
 from inlay.errors import ModelError
 from inlay.models.forward import ForwardPass
+from inlay.types import ModelSpec
 
 SINGLE, INDEX, PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 NAMED_AT_MOST = 6
@@ -42,6 +43,12 @@ def weight_files(path: Path) -> list[Path]:
     if (path / PICKLED).exists():
         return [path / PICKLED]
     raise ModelError(f"{path} has no weights ({SINGLE}, {INDEX} or {PICKLED})")
+
+
+def files_beside(spec: ModelSpec) -> list[Path]:
+    """Of heads that have files of their own."""
+    dense = [file for layer in spec.dense_layers for file in weight_files(layer.path)]
+    return [*dense, *spec.head_files.values()]
 
 
 def load_weights(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from msgspec import Struct
 
 from inlay.cache.key import CacheKeys, KeyMaker
@@ -18,8 +19,8 @@ from inlay.models.prompts import prompt_of
 from inlay.models.ranking import first_part
 from inlay.models.registry import OUTPUTS
 from inlay.requests import EmbedOptions, EmbedRequest, EmbedResult, RankRequest, RankResult
-from inlay.serving.shaping import shape_vectors
-from inlay.types import DENSE, SCORES, Answer, Content, Entry, FloatArray, ModelSpec, Pair
+from inlay.serving.shaping import shape_token_vectors, shape_vectors
+from inlay.types import COLBERT, DENSE, SCORES, Answer, Content, Entry, FloatArray, ModelSpec, Pair
 
 
 class Input(Struct, eq=False):
@@ -194,8 +195,16 @@ def make_result(spec: ModelSpec, options: EmbedOptions, inputs: list[Input]) -> 
     return EmbedResult(
         **_told_of(spec, inputs),
         vectors=_vectors_of(spec, options, inputs),
-        others={kind: [OUTPUTS[kind].decode(given.payloads[kind]) for given in inputs] for kind in others},
+        others={kind: [_shaped(kind, given.payloads[kind], spec, options) for given in inputs] for kind in others},
     )
+
+
+def _shaped(kind: str, payload: bytes, spec: ModelSpec, options: EmbedOptions) -> npt.NDArray[Any]:
+    """One output of a kind other than dense: as it is, or of a row a token in the form that was asked for."""
+    array = OUTPUTS[kind].decode(payload)
+    if kind != COLBERT:
+        return array
+    return shape_token_vectors(array, spec.width, options.dimensions, normalize=options.normalize is not False)
 
 
 def make_rank_result(spec: ModelSpec, inputs: list[Input]) -> RankResult:

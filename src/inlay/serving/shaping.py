@@ -38,6 +38,11 @@ def shape_vectors(
     return unit
 
 
+def shape_token_vectors(flat: FloatArray, width: int, dimensions: int | None, *, normalize: bool) -> FloatArray:
+    """The rows of one input, [tokens · width], as [tokens, dimensions]: cut first, then each of unit length."""
+    return shape_vectors(flat.reshape(-1, width), dimensions, normalize=normalize)
+
+
 def best_first(logits: list[float]) -> list[int]:
     """Places by their logits, the highest first; equal ones in their order."""
     return sorted(range(len(logits)), key=lambda index: -logits[index])

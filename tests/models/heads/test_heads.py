@@ -49,5 +49,5 @@ def test_what_is_not_finite_is_no_output(checkpoint: Callable[[str], Path], fami
     head, layout = make_head(kind, spec), Layout.of(np.array([0, 2, 3]), torch.device("cpu"))
     hidden = torch.randn(3 if head.needs_all_rows else 2, spec.width)
     hidden[-1, 5] = torch.inf
-    payloads = head.payloads(head(hidden, layout).numpy(), layout)
+    payloads = head.payloads(head(hidden, layout).numpy(), layout, np.array([5, 6, 7]))
     assert [payload is None for payload in payloads] == [False, True]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy.typing as npt
 import orjson
 
 from inlay.api.common_shapes import ErrorResponse, render_error, usage_of
@@ -15,9 +16,9 @@ from inlay.models.prompts import DOCUMENT, QUERY
 from inlay.requests import EmbedOptions, EmbedRequest, EmbedResult
 from inlay.serving.output_dtypes import convert_rows
 from inlay.serving.shaping import to_base64_many
-from inlay.types import Priority, Truncate
+from inlay.types import DENSE, SPARSE, Priority, Truncate
 
-BASE64 = "base64"
+BASE64, FLOAT = "base64", "float"
 BASE64_ROW = b'{"object":"embedding","index":%d,"embedding":"%b"}'
 INPUT_TYPES = {
     "query": QUERY,
@@ -51,17 +52,28 @@ def _rows_of(result: EmbedResult, call: EmbeddingRequest, *, includes_tokens: bo
     is_base64 = call.encoding_format == BASE64
     vectors = result.vectors if call.output_dtype is None else convert_rows(result.vectors, call.output_dtype)
     embeddings = to_base64_many(vectors) if is_base64 else vectors
-    if is_base64 and not includes_tokens:  # by far the most: put together here, at half the cost
+    if is_base64 and not includes_tokens and not result.others:  # by far the most: put together here, at half the cost
         rows = [BASE64_ROW % pair for pair in enumerate(embeddings)]
         return orjson.Fragment(b"[%b]" % b",".join(rows))
     data: list[dict[str, Any]] = [
         {"object": "embedding", "index": index, "embedding": embedding.decode() if is_base64 else embedding}
         for index, embedding in enumerate(embeddings)
     ]
+    for kind, arrays in result.others.items():
+        for row, array in zip(data, arrays, strict=True):
+            row[kind] = _sparse_of(array) if kind == SPARSE else _token_rows_of(array, is_base64=is_base64)
     if includes_tokens:
         for row, num_tokens in zip(data, result.item_tokens, strict=True):
             row["num_tokens"], row["is_truncated"] = num_tokens, row["index"] in result.truncated
     return data
+
+
+def _sparse_of(array: npt.NDArray[Any]) -> dict[str, Any]:
+    return {"indices": array["id"].tolist(), "values": array["weight"].tolist()}
+
+
+def _token_rows_of(array: npt.NDArray[Any], *, is_base64: bool) -> object:
+    return to_base64_many(array.reshape(1, -1))[0].decode() if is_base64 else array
 
 
 EMBEDDINGS = Dialect(
@@ -102,7 +114,21 @@ def _options_of(call: EmbeddingRequest) -> EmbedOptions:
         normalize=_normalize_of(call),
         truncate=truncate,
         priority=Priority(call.priority or Priority.NORMAL),
+        outputs=_outputs_of(call),
     )
+
+
+def _outputs_of(call: EmbeddingRequest) -> tuple[str, ...]:
+    """The kinds asked for, each once; whether the model has them is said by the service."""
+    if call.outputs is not None and call.embedding_types is not None:
+        raise InvalidInput("outputs and embedding_types ask for the same: send one of them", param="outputs")
+    name = "outputs" if call.embedding_types is None else "embedding_types"
+    given = call.outputs if call.embedding_types is None else call.embedding_types
+    if given is None:
+        return (DENSE,)
+    if not given:
+        raise InvalidInput(f"{name} is empty: name what to give, or leave out the field", param=name)
+    return tuple(dict.fromkeys(DENSE if kind == FLOAT else shorten(kind) for kind in given))
 
 
 def _normalize_of(call: EmbeddingRequest) -> bool | None:

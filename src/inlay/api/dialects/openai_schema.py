@@ -41,18 +41,38 @@ class EmbeddingRequest(Struct):
         ),
     ] = None
     priority: Literal["high", "normal", "low"] | None = None
+    outputs: Annotated[
+        list[str] | None,
+        Meta(
+            description="What to give of each input: dense (the default), and of models that have them sparse (a "
+            "weight for each of its tokens) and colbert (a vector for each). See /v1/models."
+        ),
+    ] = None
+    embedding_types: Annotated[list[str] | None, Meta(description="The same as outputs; float is dense.")] = None
     include_tokens: Annotated[
         bool | None,
         Meta(description="Tell of each input its tokens and whether it was cut, and the model's fingerprint."),
     ] = None
 
 
+class Sparse(Struct):
+    """Weights of the tokens of an input, by id; tokens without one are left out."""
+
+    indices: list[int]
+    values: list[float]
+
+
 class Embedding(Struct):
-    """One vector; `embedding` is a list of numbers, or base64 of them, little-endian: float32 by default."""
+    """One vector; `embedding` is a list of numbers, or base64 of them, little-endian: float32 by default.
+
+    Empty where dense was not asked for. `colbert` has a row for each token, or base64 of float32 rows end to end.
+    """
 
     object: Literal["embedding"]
     index: int
     embedding: list[float | int] | str
+    sparse: Sparse | UnsetType = UNSET
+    colbert: list[list[float]] | str | UnsetType = UNSET
     num_tokens: int | UnsetType = UNSET
     is_truncated: bool | UnsetType = UNSET
 

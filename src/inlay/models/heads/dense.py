@@ -21,7 +21,7 @@ from inlay.ops.embedding import mean_of_rows
 from inlay.ops.layout import Layout
 from inlay.ops.linear import Product, Weights, make_product
 from inlay.ops.rows import Rows
-from inlay.types import DenseLayer, ModelSpec, Pooling
+from inlay.types import DenseLayer, IntArray, ModelSpec, Pooling
 
 WEIGHT, BIAS = "linear.weight", "linear.bias"
 
@@ -43,7 +43,7 @@ class DenseHead(Head):
                 vectors = torch.tanh(vectors)
         return vectors
 
-    def payloads(self, array: npt.NDArray[Any], layout: Layout) -> list[bytes | None]:
+    def payloads(self, array: npt.NDArray[Any], layout: Layout, ids: IntArray) -> list[bytes | None]:
         are_finite: list[bool] = np.isfinite(array).all(axis=1).tolist()
         return [row.tobytes() if is_finite else None for row, is_finite in zip(array, are_finite, strict=True)]
 

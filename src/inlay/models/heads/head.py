@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from inlay.ops.layout import Layout
-from inlay.types import ModelSpec
+from inlay.types import IntArray, ModelSpec
 
 
 class Head(ABC):
@@ -40,5 +40,5 @@ class Head(ABC):
         """
 
     @abstractmethod
-    def payloads(self, array: npt.NDArray[Any], layout: Layout) -> list[bytes | None]:
-        """On the host: the payload of each sequence, in their order; None where it is not finite."""
+    def payloads(self, array: npt.NDArray[Any], layout: Layout, ids: IntArray) -> list[bytes | None]:
+        """On the host: the payload of each sequence, in their order; None where it is not finite. ids [T]."""

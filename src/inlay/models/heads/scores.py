@@ -118,7 +118,7 @@ class ScoreHead(Head):
             hidden = F.layer_norm(hidden, (self._width,), self._norm.weight, self._norm.bias, self._norm_eps)
         return self._last(Rows(hidden)).full()
 
-    def payloads(self, array: npt.NDArray[Any], layout: object) -> list[bytes | None]:
+    def payloads(self, array: npt.NDArray[Any], layout: object, ids: object) -> list[bytes | None]:
         return [row.tobytes() if np.isfinite(row).all() else None for row in array]
 
 

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 import inlay
 from inlay import Embedder, InvalidInput, ModelError, Reranker
 from inlay.engine.pair_tokenizer import make_pair_tokenizer
+from inlay.library.rank_verification import verify_reranker
 from inlay.models.ranking import first_part
 from inlay.models.spec import read_spec
 from inlay.ops.int8 import can_multiply_bytes
@@ -200,6 +201,13 @@ def test_cross_encoders_give_what_sentence_transformers_does_also_where_both_are
     with Reranker(str(path), dtype="float32", cache="none") as reranker:
         found = [logits_of(reranker, query, [text], long_documents="truncate")[0] for query, text in texts]
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_verify_compares_every_layout_with_a_reference(reranker: Reranker) -> None:
+    findings = {finding.check: finding for finding in verify_reranker(reranker)}
+    compared = findings["scores of transformers and sentence-transformers in float32"]
+    assert compared.has_passed, compared.measured
+    assert all(finding.has_passed for finding in findings.values())
 
 
 def test_gte_in_its_vendors_layout_scores_the_same(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def test_vectors_are_those_of_sentence_transformers(fetched: tuple[str, Path]) -
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), np.linalg.norm(expected, axis=1), rtol=1e-5)
 
 
+@pytest.mark.large
 @pytest.mark.timeout(600)
 def test_stsb_gives_the_spearman_of_sentence_transformers(fetched: tuple[str, Path], shared: Path) -> None:
     name, path = fetched

@@ -26,7 +26,7 @@ def load_reference(path: Path) -> Hidden:
         return _of_module(_load_new(path, config))
     if config.get("position_embedding_type") == "alibi":
         return JinaBert(config, load_file(path / "model.safetensors"))
-    if config["model_type"] == "qwen2" and config.get("is_causal") is False:
+    if config["model_type"] in ("qwen2", "qwen3") and config.get("is_causal") is False:
         return _of_bidirectional(transformers.AutoModel.from_pretrained(path, dtype=torch.float32).eval())
     return _of_module(transformers.AutoModel.from_pretrained(path, dtype=torch.float32).eval())
 

@@ -115,8 +115,36 @@ def test_a_mistake_is_seen(
     assert cosine_of(path, changed, pooling) < NEAR - 1e-5
 
 
-def test_a_bidirectional_qwen2_sees_both_ways(tmp_path: Path) -> None:
-    path = make_checkpoint(tmp_path, "qwen2", is_causal=False)
+ROTATED = {"rope_theta": 40_000.0}
+VARIANTS: list[tuple[str, str, dict[str, object]]] = [
+    ("gte", "a linear factor in rope_scaling", {**ROTATED, "rope_scaling": {"type": "linear", "factor": 2.0}}),
+    ("gte", "a factor that does not count", {"rope_parameters": {"rope_type": "default", **ROTATED, "factor": 2.0}}),
+    ("gte", "no rotation said", {}),
+    ("gemma3_text", "layers by a pattern", {"sliding_window_pattern": 2, "layer_types": None}),
+    ("gemma3_text", "layers by the usual pattern", {"_sliding_window_pattern": 2, "layer_types": None}),
+    ("modernbert", "layers by their distance", {"global_attn_every_n_layers": 2, "layer_types": None}),
+    ("modernbert", "rotations in older words", {"rope_parameters": None, "local_rope_theta": 5_000.0}),
+    ("modernbert", "an odd window", {"local_attention": 25}),
+]
+
+
+@pytest.mark.parametrize(("family", "variant", "said"), VARIANTS, ids=[f"{row[0]}: {row[1]}" for row in VARIANTS])
+def test_configs_in_other_words_are_read_as_transformers_reads_them(
+    checkpoint: Callable[[str], Path], tmp_path: Path, family: str, variant: str, said: dict[str, object]
+) -> None:
+    path = tmp_path / "other"
+    shutil.copytree(checkpoint(family), path)
+    own = json.loads((path / "config.json").read_text())
+    if family == "gte":
+        del own["rope_parameters"]
+    whole = {**own, **said}
+    write_json(path / "config.json", {word: value for word, value in whole.items() if value is not None})
+    assert cosine_of(path, path, "cls" if family == "gte" else "mean") >= NEAR
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
+def test_a_bidirectional_checkpoint_sees_both_ways(tmp_path: Path, family: str) -> None:
+    path = make_checkpoint(tmp_path, family, is_causal=False)
     assert json.loads((path / "config.json").read_text())["is_causal"] is False
     assert cosine_of(path, path, "last") >= NEAR
     causal = tmp_path / "causal"

@@ -106,6 +106,17 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
         locate_packaged("demo-static")
 
 
+def test_a_model_that_is_not_whole_is_named(empty_cache: Path) -> None:
+    (empty_cache / "demo-static").mkdir(parents=True)
+    with pytest.raises(ModelError, match="is not whole: delete it"):
+        locate_packaged("demo-static")
+
+
+def test_a_relative_cache_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "here")
+    assert models_directory() == Path("~/.cache/inlay/models").expanduser()
+
+
 def test_without_pip_the_remedy_is_named(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match="ensurepip"):

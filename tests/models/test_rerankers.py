@@ -203,11 +203,29 @@ def test_cross_encoders_give_what_sentence_transformers_does_also_where_both_are
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_verify_compares_every_layout_with_a_reference(reranker: Reranker) -> None:
-    findings = {finding.check: finding for finding in verify_reranker(reranker)}
-    compared = findings["scores of transformers and sentence-transformers in float32"]
-    assert compared.has_passed, compared.measured
-    assert all(finding.has_passed for finding in findings.values())
+def test_verify_compares_cross_encoders_with_sentence_transformers(reranker: Reranker, layout: str) -> None:
+    findings = {finding.check: finding.has_passed for finding in verify_reranker(reranker)}
+    assert findings.pop("scores of sentence-transformers in float32") is (True if layout in CLASSIFIERS else None)
+    assert all(findings.values())
+
+
+@pytest.mark.parametrize("layout", ["bert", "gte"])
+def test_pooling_of_the_classifier_is_a_word_of_modernbert_alone(tmp_path: Path, layout: str) -> None:
+    path = make_reranker(tmp_path / "m", layout)
+    config = msgspec.json.decode((path / "config.json").read_bytes())
+    write_json(path / "config.json", {**config, "classifier_pooling": "mean"})
+    with Reranker(str(path), dtype="float32", cache="none") as reranker:
+        np.testing.assert_allclose(
+            logits_of(reranker, QUERY, DOCUMENTS), reference_of(path, layout)(QUERY, DOCUMENTS), atol=1e-4
+        )
+
+
+def test_a_jina_reranker_is_refused(tmp_path: Path) -> None:
+    path = make_reranker(tmp_path / "m", "bert")
+    config = msgspec.json.decode((path / "config.json").read_bytes())
+    write_json(path / "config.json", {**config, "position_embedding_type": "alibi"})
+    with pytest.raises(ModelError, match="'jina_bert'"):
+        read_spec(path, "m")
 
 
 def test_gte_in_its_vendors_layout_scores_the_same(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import torch
 from checkpoints import STATIC, WORDS, make_checkpoint, make_tokenizer, text_of, write_json
 from model2vec import StaticModel
 from safetensors.torch import save_file
+from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer
 
 from inlay import Embedder, InvalidInput
 from inlay.errors import ContextLengthExceeded, ModelError
@@ -81,6 +83,20 @@ def test_other_rows_are_another_model_and_a_missing_table_is_named(tmp_path: Pat
     file.unlink()
     with pytest.raises(ModelError, match=r"has no model\.safetensors"):
         read_spec(path, "m")
+
+
+def test_a_tokenizers_own_truncation_is_the_limit_of_a_static_module(tmp_path: Path) -> None:
+    """sentence-transformers cuts by it; here longer texts are refused, or cut as asked."""
+    path = make_checkpoint(tmp_path / "m", STATIC)
+    file = path / "0_StaticEmbedding" / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.enable_truncation(64)
+    tokenizer.save(str(file))
+    with Embedder(str(path)) as embedder:
+        with pytest.raises(ContextLengthExceeded, match="64"):
+            embedder.embed(text_of(100))
+        expected = SentenceTransformer(str(path), device="cpu").encode([text_of(100)])
+        np.testing.assert_allclose(embedder.embed([text_of(100)], truncate="end"), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_int8_has_nothing_to_gain_and_says_so(tmp_path: Path) -> None:

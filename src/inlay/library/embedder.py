@@ -74,7 +74,7 @@ class Embedder:
         return converted[0] if isinstance(texts, str) else converted
 
     def embed_outputs(
-        self, texts: Sequence[str], outputs: Sequence[str] = (), **arguments: Unpack[EmbedArguments]
+        self, texts: Sequence[str], outputs: Sequence[str] | None = None, **arguments: Unpack[EmbedArguments]
     ) -> Outputs:
         """Several kinds of output from one pass: dense, sparse, colbert, or all that the model has (`spec.outputs`)."""
         options = _options_with(self.spec, outputs, arguments)
@@ -122,7 +122,7 @@ class AsyncEmbedder:
         return converted[0] if isinstance(texts, str) else converted
 
     async def embed_outputs(
-        self, texts: Sequence[str], outputs: Sequence[str] = (), **arguments: Unpack[EmbedArguments]
+        self, texts: Sequence[str], outputs: Sequence[str] | None = None, **arguments: Unpack[EmbedArguments]
     ) -> Outputs:
         """See `Embedder.embed_outputs`."""
         work = self._runtime.embed_outputs(_texts_of(texts), _options_with(self.spec, outputs, arguments))
@@ -176,11 +176,14 @@ def _converted(results: RowResults, output_dtype: OutputDtype) -> RowResults:
     return replace(results, vectors=convert_rows(results.vectors, output_dtype))
 
 
-def _options_with(spec: ModelSpec, outputs: Sequence[str], arguments: EmbedArguments) -> EmbedOptions:
+def _options_with(spec: ModelSpec, outputs: Sequence[str] | None, arguments: EmbedArguments) -> EmbedOptions:
     """Options that ask for kinds of output; without any for all."""
+    kinds = spec.outputs if outputs is None else outputs
+    if not isinstance(kinds, list | tuple) or not kinds or not all(isinstance(kind, str) for kind in kinds):
+        raise InvalidInput(f"outputs={outputs!r} is not a list of names such as {spec.outputs}", param="outputs")
     if _output_dtype_of(arguments) is not OutputDtype.FLOAT:
         raise InvalidInput("output_dtype is for vectors alone: leave it out", param="output_dtype")
-    return structs.replace(_options_of(spec, arguments), outputs=tuple(dict.fromkeys(outputs)) or spec.outputs)
+    return structs.replace(_options_of(spec, arguments), outputs=tuple(dict.fromkeys(kinds)))
 
 
 def _options_of(spec: ModelSpec, arguments: EmbedArguments) -> EmbedOptions:

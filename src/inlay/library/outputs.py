@@ -29,5 +29,5 @@ class Outputs:
     @classmethod
     def of(cls, vectors: FloatArray, others: Mapping[str, list[npt.NDArray[Any]]]) -> Self:
         """From what a service gives."""
-        sparse = [SparseVector(row["id"].astype("i8"), row["weight"]) for row in others.get(SPARSE, [])]
+        sparse = [SparseVector(row["id"].astype("i8"), row["weight"].copy()) for row in others.get(SPARSE, [])]
         return cls(vectors, sparse, others.get(COLBERT, []))

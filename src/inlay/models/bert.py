@@ -19,7 +19,7 @@ from inlay.models.parts import Activation, LayerNorm, Linear, Projection, Table
 from inlay.models.plan import Plan
 from inlay.models.positions import first_position_of
 from inlay.models.stream import Stream
-from inlay.ops.activation import ACTIVATIONS
+from inlay.ops.activation import FUNCTIONS
 from inlay.ops.embedding import look_up
 from inlay.ops.rows import Rows
 
@@ -76,7 +76,7 @@ class Bert(PostNormEncoder):
 
     def __init__(self, config: Mapping[str, Any], dtype: torch.dtype) -> None:
         super().__init__(config, dtype)
-        require(config, "hidden_act", *ACTIVATIONS)
+        require(config, "hidden_act", *FUNCTIONS)
         require(config, "position_embedding_type", "absolute")
         require(config, "is_decoder", False)
         require_divisor(config, "num_attention_heads", "hidden_size")

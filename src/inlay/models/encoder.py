@@ -7,12 +7,13 @@ stands in its tables.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
-from inlay.models.forward import ForwardPass
+from inlay.models.forward import ForwardPass, require
 from inlay.models.parts import LayerNorm, Projection
 from inlay.models.plan import Plan
 from inlay.models.stream import Stream
@@ -34,6 +35,10 @@ class PostNormEncoder(ForwardPass):
     is_causal = False
     embeddings_norm: LayerNorm
     layers: nn.ModuleList
+
+    def __init__(self, config: Mapping[str, Any], dtype: torch.dtype) -> None:
+        super().__init__(config, dtype)
+        require(config, "is_causal", False)
 
     def join(self, norm: LayerNorm, layers: Sequence[PostNormLayer]) -> None:
         """Take the norm and the layers, each of which feeds the next. Called once, when they are made."""

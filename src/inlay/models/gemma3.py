@@ -18,7 +18,7 @@ from inlay.models.parts import GatedProduct, Linear, Projection, RMSNorm, Table
 from inlay.models.plan import Plan
 from inlay.models.rotation import heads_of, layers_with_window, thetas_by_layer
 from inlay.models.stream import Stream
-from inlay.ops.activation import ACTIVATIONS
+from inlay.ops.activation import FUNCTIONS
 from inlay.ops.linear import make_product
 from inlay.ops.rotary import RotaryTable, rotate_heads
 
@@ -77,8 +77,7 @@ class Gemma3(ForwardPass):
         shape = config["max_position_embeddings"], heads_of(config)[-1]
         full, local = (RotaryTable(*shape, theta) for theta in thetas)
         window = config["sliding_window"] // 2  # on either side: both count
-        every = config.get("_sliding_window_pattern") or config.get("sliding_window_pattern") or 6
-        has_window = layers_with_window(config, lambda number: (number + 1) % every == 0)
+        has_window = layers_with_window(config, config.get("sliding_window_pattern", 6), first=-1)
         self.scale = float(torch.tensor(width**0.5, dtype=dtype, device="cpu"))
         self.embed_tokens = Table(config["vocab_size"], width, dtype)
         self.layers = nn.ModuleList(
@@ -102,7 +101,7 @@ class Gemma3(ForwardPass):
 
 
 def _refuse_other_kinds(config: Mapping[str, Any]) -> None:
-    require(config, "hidden_activation", *ACTIVATIONS)
+    require(config, "hidden_activation", *FUNCTIONS)
     require(config, "attention_bias", False)
     require(config, "attn_logit_softcapping", None)
     require_divisor(config, "num_key_value_heads", "num_attention_heads")

@@ -17,9 +17,9 @@ from inlay.models.encoder import PostNormEncoder
 from inlay.models.forward import require, require_divisor
 from inlay.models.parts import GatedProduct, LayerNorm, Linear, Projection, Table
 from inlay.models.plan import Plan
-from inlay.models.rotation import heads_of, theta_of
+from inlay.models.rotation import encoder_heads_of, theta_of
 from inlay.models.stream import Stream
-from inlay.ops.activation import ACTIVATIONS
+from inlay.ops.activation import FUNCTIONS
 from inlay.ops.embedding import look_up
 from inlay.ops.rotary import RotaryTable, rotate_heads
 from inlay.ops.rows import Rows
@@ -31,7 +31,7 @@ class Layer(nn.Module):
         width, inner, eps = config["hidden_size"], config["intermediate_size"], config["layer_norm_eps"]
         self.number = number
         self.rotary = rotary
-        self.heads = heads_of(config)
+        self.heads = encoder_heads_of(config)
         self.qkv_proj = Linear(width, 3 * width, dtype, has_bias=True)
         self.o_proj = Linear(width, width, dtype, has_bias=True)
         self.up_gate_proj = Linear(width, 2 * inner, dtype, has_bias=False)
@@ -69,7 +69,7 @@ class Gte(PostNormEncoder):
 
     def __init__(self, config: Mapping[str, Any], dtype: torch.dtype) -> None:
         super().__init__(config, dtype)
-        require(config, "hidden_act", *ACTIVATIONS)
+        require(config, "hidden_act", *FUNCTIONS)
         require(config, "position_embedding_type", "rope")
         require(config, "layer_norm_type", "layer_norm")
         require(config, "pack_qkv", True)
@@ -78,7 +78,7 @@ class Gte(PostNormEncoder):
         width, num_types = config["hidden_size"], config["type_vocab_size"]
         self.word_table = Table(config["vocab_size"], width, dtype)
         self.token_type_table = Table(num_types, width, dtype) if num_types else None
-        head_dim = heads_of(config)[-1]
+        head_dim = encoder_heads_of(config)[-1]
         rotary = RotaryTable(config["max_position_embeddings"], head_dim, *rotation_of(config, head_dim))
         layers = [Layer(config, dtype, number, rotary) for number in range(config["num_hidden_layers"])]
         self.join(LayerNorm(width, config["layer_norm_eps"]), layers)
@@ -96,9 +96,9 @@ def rotation_of(config: Mapping[str, Any], head_dim: int) -> tuple[float, float]
     """
     scaling = config.get("rope_scaling") or {}
     if scaling.get("type") != "ntk":
-        theta = theta_of(config, "linear")
-        factor = (config.get("rope_parameters") or {}).get("factor", 1.0)
-        return theta, float(factor)
+        rope = config.get("rope_parameters") or scaling
+        is_linear = "linear" in (rope.get("rope_type"), rope.get("type"))
+        return theta_of(config, "linear"), float(rope["factor"]) if is_linear else 1.0
     factor = float(scaling.get("factor") or 0.0)
     if factor < 1 or scaling.get("mixed_b") is not None:
         raise ModelError(f"config.json: rope_scaling={scaling!r} is not supported")

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from inlay.models.forward import ForwardPass, require, require_divisor
 from inlay.models.parts import GatedProduct, LayerNorm, Linear, PreLayerNorm, Projection, Table
 from inlay.models.plan import Plan
-from inlay.models.rotation import heads_of, layers_with_window, thetas_by_layer
+from inlay.models.rotation import encoder_heads_of, layers_with_window, thetas_by_layer
 from inlay.models.stream import Stream
-from inlay.ops.activation import ACTIVATIONS
+from inlay.ops.activation import FUNCTIONS
 from inlay.ops.rotary import RotaryTable, rotate_heads
 from inlay.ops.rows import Rows
 
@@ -32,7 +32,7 @@ class Layer(nn.Module):
         self.number = number
         self.rotary = rotary
         self.window = window
-        self.heads = heads_of(config)
+        self.heads = encoder_heads_of(config)
         self.Wqkv = Linear(width, 3 * width, dtype, has_bias=bool(config.get("attention_bias")))
         self.Wo = Linear(width, width, dtype, has_bias=bool(config.get("attention_bias")))
         self.Wi = Linear(width, 2 * inner, dtype, has_bias=bool(config.get("mlp_bias")))
@@ -66,15 +66,15 @@ class ModernBert(ForwardPass):
 
     def __init__(self, config: Mapping[str, Any], dtype: torch.dtype) -> None:
         super().__init__(config, dtype)
-        require(config, "hidden_activation", *ACTIVATIONS)
+        require(config, "hidden_activation", *FUNCTIONS)
+        require(config, "is_causal", False)
         require_divisor(config, "num_attention_heads", "hidden_size")
         width, eps, has_bias = config["hidden_size"], config["norm_eps"], bool(config.get("norm_bias"))
-        every = config.get("global_attn_every_n_layers", 3)
         thetas = thetas_by_layer(config, "global_rope_theta", "local_rope_theta")
-        shape = config["max_position_embeddings"], heads_of(config)[-1]
+        shape = config["max_position_embeddings"], encoder_heads_of(config)[-1]
         full, local = (RotaryTable(*shape, theta) for theta in thetas)
         window = config["local_attention"] // 2  # on either side, as configs count both
-        has_window = layers_with_window(config, lambda number: number % every == 0)
+        has_window = layers_with_window(config, config.get("global_attn_every_n_layers", 3), first=0)
         layers = [
             Layer(config, dtype, number, local if is_local else full, window if is_local else None)
             for number, is_local in enumerate(has_window)

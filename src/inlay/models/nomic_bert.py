@@ -15,7 +15,7 @@ from inlay.models.encoder import PostNormEncoder
 from inlay.models.forward import require, require_divisor
 from inlay.models.parts import GatedProduct, LayerNorm, Linear, Projection, Table
 from inlay.models.plan import Plan
-from inlay.models.rotation import heads_of, theta_of
+from inlay.models.rotation import encoder_heads_of, theta_of
 from inlay.models.stream import Stream
 from inlay.ops.embedding import look_up
 from inlay.ops.rotary import RotaryTable, rotate_heads
@@ -28,7 +28,7 @@ class Layer(nn.Module):
         width, inner, eps = config["hidden_size"], config["intermediate_size"], config["layer_norm_eps"]
         self.number = number
         self.rotary = rotary
-        self.heads = heads_of(config)
+        self.heads = encoder_heads_of(config)
         self.Wqkv = Linear(width, 3 * width, dtype, has_bias=False)
         self.out_proj = Linear(width, width, dtype, has_bias=False)
         self.up_proj = Linear(width, inner, dtype, has_bias=False)
@@ -74,7 +74,8 @@ class NomicBert(PostNormEncoder):
         width, num_types = config["hidden_size"], config["type_vocab_size"]
         self.word_table = Table(config["vocab_size"], width, dtype)
         self.token_type_table = Table(num_types, width, dtype) if num_types else None
-        rotary = RotaryTable(config["max_position_embeddings"], heads_of(config)[-1], theta_of(config, "dynamic"))
+        head_dim = encoder_heads_of(config)[-1]
+        rotary = RotaryTable(config["max_position_embeddings"], head_dim, theta_of(config, "dynamic"))
         layers = [Layer(config, dtype, number, rotary) for number in range(config["num_hidden_layers"])]
         self.join(LayerNorm(width, config["layer_norm_eps"]), layers)
 

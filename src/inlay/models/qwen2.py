@@ -1,14 +1,8 @@
-"""Qwen2 as an embedding model (gte-Qwen2-*-instruct, jina-code-embeddings): Qwen3 with biases in place of heads' norms.
-
-Checkpoints whose config says `is_causal: false` see all of a sequence from every token.
-"""
+"""Qwen2 as an embedding model (gte-Qwen2-*-instruct, jina-code-embeddings): Qwen3 with biases, not norms, of heads."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
-
-import torch
+from typing import ClassVar
 
 from inlay.models.qwen3 import Attention, Layer, Qwen3
 
@@ -24,7 +18,3 @@ class BiasedLayer(Layer):
 
 class Qwen2(Qwen3):
     LAYER: ClassVar[type[Layer]] = BiasedLayer
-
-    def __init__(self, config: Mapping[str, Any], dtype: torch.dtype) -> None:
-        super().__init__(config, dtype)
-        self.is_causal = config.get("is_causal") is not False

@@ -92,6 +92,7 @@ class Qwen3(Decoder):
         require(config, "attention_bias", False)
         require(config, "use_sliding_window", False)
         require_divisor(config, "num_key_value_heads", "num_attention_heads")
+        self.is_causal = config.get("is_causal") is not False  # checkpoints that see both ways say so
         self.heads = heads_of(config)
         rotary = RotaryTable(config["max_position_embeddings"], self.heads[-1], theta_of(config))
         layers = range(config["num_hidden_layers"])

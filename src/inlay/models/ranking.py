@@ -14,16 +14,18 @@ from typing import Any
 from inlay.errors import InvalidInput, ModelError
 from inlay.models.modules import LOGIT_SCORE, POOLING
 from inlay.models.objects import read_object
+from inlay.models.registry import family_name
 from inlay.types import ModelSpec, Ranking
 
 CLASSIFIER = "ForSequenceClassification"
+MODERNBERT = "modernbert"  # layout of a head
 ONE_ROW, YES_NO = "score", "yes_no"  # layouts of a head behind a generative model
 # Families with a classifier of one label: the layout of its head.
 CLASSIFIERS = {
     "bert": "bert",
     "roberta": "roberta",
     "xlm-roberta": "roberta",
-    "modernbert": "modernbert",
+    "modernbert": MODERNBERT,
     "new": "new",
     "gte": "gte",
     "qwen3": ONE_ROW,
@@ -52,7 +54,7 @@ def read_ranking(
     path: Path, name: str, config: Mapping[str, Any], modules: Mapping[str, Path], tokenizer: Mapping[str, Any]
 ) -> Ranking | None:
     """How a reranker ranks. `tokenizer` is the content of tokenizer.json, empty where there is none."""
-    family = str(config.get("model_type"))
+    family = family_name(config)
     if LOGIT_SCORE in modules:
         return _by_yes_and_no(family, name, _read_ids(modules[LOGIT_SCORE] / "config.json"))
     architectures = config.get("architectures") or []

@@ -145,11 +145,15 @@ FAMILIES = {
             "max_position_embeddings": "n_positions",
             "rope_theta": "rotary_emb_base",
         },
-        unsaid={"rope_theta": 1000.0},
+        unsaid={"rope_theta": 1000.0, "max_trained_positions": 2048},
         limits=("max_trained_positions",),
         has_norm_before_cut=True,
     ),
-    "gte": replace(_GTE, example="Snowflake/snowflake-arctic-embed-m-v2.0"),
+    "gte": replace(
+        _GTE,
+        example="Snowflake/snowflake-arctic-embed-m-v2.0",
+        unsaid={"type_vocab_size": 1, "rope_theta": 160_000.0},  # transformers' GteConfig
+    ),
     "new": replace(_GTE, example="Alibaba-NLP/gte-multilingual-base, gte-base-en-v1.5, gte-large-en-v1.5"),
     "gemma3_text": Family(
         "inlay.models.gemma3:Gemma3",

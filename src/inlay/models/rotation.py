@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from inlay.errors import ModelError
@@ -16,6 +16,17 @@ def heads_of(config: Mapping[str, Any]) -> tuple[int, int, int]:
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads
     return heads, kv_heads, int(config.get("head_dim") or config["hidden_size"] // heads)
+
+
+def encoder_heads_of(config: Mapping[str, Any]) -> tuple[int, int, int]:
+    """The same of encoders, whose queries, keys and values have one width, which is the model's."""
+    heads, kv_heads, head_dim = heads_of(config)
+    if kv_heads != heads or heads * head_dim != config["hidden_size"]:
+        raise ModelError(
+            f"config.json: {heads} heads, {kv_heads} of them for keys, of width {head_dim} are not supported "
+            f"(only as many of both as make hidden_size={config['hidden_size']})"
+        )
+    return heads, kv_heads, head_dim
 
 
 def theta_of(config: Mapping[str, Any], *stretched: str) -> float:
@@ -34,16 +45,22 @@ def thetas_by_layer(config: Mapping[str, Any], full: str, local: str) -> tuple[f
     for kind, word in (("full_attention", full), ("sliding_attention", local)):
         said = rope.get(kind) or {}
         require(said, "rope_type", "default")
+        require(said, "type", "default")
         thetas.append(positive_theta(said.get("rope_theta") or config[word]))
     return thetas[0], thetas[1]
 
 
-def layers_with_window(config: Mapping[str, Any], is_full: Callable[[int], bool]) -> list[bool]:
-    """Of each layer, does it see a window only? `is_full` says it by number for configs that do not list them."""
+def layers_with_window(config: Mapping[str, Any], every: object, first: int) -> list[bool]:
+    """Of each layer, does it see a window only? Configs that do not list them have a full one `every` so many.
+
+    `first` is the number of the first full one, or −1 for the last of each group.
+    """
     count = config["num_hidden_layers"]
     kinds = config.get("layer_types")
     if kinds is None:
-        return [not is_full(number) for number in range(count)]
+        if not isinstance(every, int) or every < 1:
+            raise ModelError(f"config.json: every {every!r} layers is not how often one may see all")
+        return [bool((number - first) % every) for number in range(count)]
     if len(kinds) != count or not set(kinds) <= {"full_attention", "sliding_attention"}:
         raise ModelError(f"config.json: layer_types={kinds!r} does not say full or sliding attention of {count} layers")
     return [kind == "sliding_attention" for kind in kinds]

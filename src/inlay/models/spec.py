@@ -6,6 +6,7 @@ the family's row; what Inlay does not do is refused by name. Knows no torch.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from inlay.models.modules import NORMALIZE, POOLING, TRANSFORMER, read_dense_lay
 from inlay.models.objects import read_object
 from inlay.models.positions import first_position_of
 from inlay.models.prompts import DOCUMENT, QUERY, ROLES, template_of
-from inlay.models.ranking import read_ranking
+from inlay.models.ranking import MODERNBERT, read_ranking
 from inlay.models.registry import Family, family_name, family_of
 from inlay.models.static_config import read_static
 from inlay.types import SCORES, ModelSpec, Pooling, Ranking
@@ -71,7 +72,10 @@ def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
     dense_layers = read_dense_layers(listed, int(config["hidden_size"]))
     width = dense_layers[-1].width_out if dense_layers else int(config["hidden_size"])
     beside = {kind: path / file for kind, file in family.head_files.items()}
-    head_files = {kind: file for kind, file in beside.items() if file.exists() and ranking is None}
+    head_files = {kind: file for kind, file in beside.items() if os.path.lexists(file) and ranking is None}
+    for file in head_files.values():
+        if not file.is_file():
+            raise ModelError(f"{file} is not a file, or a link to none: fetch it again")
     default_prompt = sentence.get("default_prompt_name")
     if ranking is not None:
         default_prompt = None
@@ -124,7 +128,12 @@ def _pooling_of(ranking: Ranking, config: Mapping[str, Any]) -> Pooling:
     """The row that a reranker's head takes: the last of a generative model, else the first, or by config their mean."""
     if ranking.template is not None:
         return Pooling.LAST
-    return Pooling(config.get("classifier_pooling", Pooling.CLS))
+    if ranking.layout != MODERNBERT:
+        return Pooling.CLS
+    pooling = Pooling(config.get("classifier_pooling", Pooling.CLS))
+    if pooling is Pooling.LAST:
+        raise ModelError("config.json: classifier_pooling='last' is not supported (cls or mean is)")
+    return pooling
 
 
 def _read_pooling(path: Path, modules: Mapping[str, Path], family: Family) -> Pooling:

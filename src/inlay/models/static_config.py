@@ -15,6 +15,7 @@ from typing import Any
 
 from inlay.errors import ModelError
 from inlay.models.modules import NORMALIZE, STATIC, Module
+from inlay.models.objects import read_object
 
 FAMILY, MODEL2VEC = "static", "model2vec"
 TABLE, TABLE_OF_MODEL2VEC, WEIGHTS, MAPPING = "embedding.weight", "embeddings", "weights", "mapping"
@@ -42,8 +43,9 @@ def read_static(path: Path, config: Mapping[str, Any], modules: Sequence[Module]
     if table is None:
         raise ModelError(f"{place / FILE} has no tensor {TABLE!r}")
     rows, width = _shape(header, table)
-    is_unit = NORMALIZE in dict(modules)
-    return place, _config(rows, rows, width, header[table]["dtype"], max_tokens=MOST_TOKENS, normalize=is_unit)
+    cut = read_object(place / "tokenizer.json").get("truncation") or {}  # sentence-transformers cuts by it
+    most, is_unit = int(cut.get("max_length", MOST_TOKENS)), NORMALIZE in dict(modules)
+    return place, _config(rows, rows, width, header[table]["dtype"], max_tokens=most, normalize=is_unit)
 
 
 def _of_model2vec(config: Mapping[str, Any], header: Mapping[str, Any]) -> dict[str, Any]:

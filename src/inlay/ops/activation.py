@@ -21,7 +21,9 @@ ACTIVATIONS: dict[str, tuple[int, Callable[[Tensor], Tensor]]] = {
     "gelu_pytorch_tanh": (2, _TANH_GELU),
     "relu": (3, relu),
     "silu": (4, silu),
+    "swish": (4, silu),
 }
+FUNCTIONS = tuple(name for name in ACTIVATIONS if name != NONE)  # that a model may ask for
 
 
 def activate(x: Rows, function: str, to: Form) -> Rows:

@@ -50,6 +50,8 @@ def rotate_heads(
     are any, and then rotated by their positions [T]. Out: [T, heads, head_dim] and twice [T, kv_heads, head_dim].
     """
     num_heads, kv_heads, head_dim = heads
+    if qkv.shape[1] != (num_heads + 2 * kv_heads) * head_dim:
+        raise ValueError(f"rows of {qkv.shape[1]} do not hold {num_heads} + 2 · {kv_heads} heads of {head_dim}")
     tables = rotary.on(positions.device)
     parts = [num_heads, kv_heads, kv_heads]
     shape = (len(positions), -1, head_dim)

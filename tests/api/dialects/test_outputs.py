@@ -67,6 +67,7 @@ def test_the_openai_client_asks_for_them_too(server: RunningServer) -> None:
     [
         ({"outputs": ["tokens"]}, "gives no 'tokens' output: it gives dense, sparse, colbert"),
         ({"outputs": []}, "outputs is empty"),
+        ({"outputs": ["colbert"], "output_dtype": "int8"}, "output_dtype is for dense vectors"),
         ({"embedding_types": []}, "embedding_types is empty"),
         ({"outputs": ["dense"], "embedding_types": ["float"]}, "send one of them"),
         ({"outputs": "sparse"}, "outputs"),

@@ -104,6 +104,12 @@ def test_kinds_that_a_model_does_not_give_are_refused(embedder: Embedder) -> Non
         embedder.embed_outputs(["a"], ["tokens"])
 
 
+@pytest.mark.parametrize("outputs", ["sparse", 3, [["sparse"]], []])
+def test_outputs_that_are_no_list_of_names_are_refused(embedder: Embedder, outputs: object) -> None:
+    with pytest.raises(InvalidInput, match="is not a list of names"):
+        embedder.embed_outputs(["a"], outputs)  # type: ignore[arg-type]
+
+
 def test_a_head_file_is_read_as_plain_tensors_of_its_shape_and_is_in_the_fingerprint(
     embedder: Embedder, path: Path, tmp_path: Path
 ) -> None:
@@ -113,11 +119,19 @@ def test_a_head_file_is_read_as_plain_tensors_of_its_shape_and_is_in_the_fingerp
     with Embedder(str(other), dtype="float32") as changed:
         assert changed.spec.fingerprint != embedder.spec.fingerprint
     torch.save({"weight": torch.zeros(2, 48), "bias": torch.zeros(2)}, file)
-    with pytest.raises(ModelError, match=r"sparse_linear\.pt has the tensors"):
-        Embedder(str(other), dtype="float32")
+    for bad in ({"weight": 1, "bias": 2}, {"weight": torch.zeros(1, 48).long(), "bias": torch.zeros(1)}):
+        with pytest.raises(ModelError, match=r"sparse_linear\.pt does not hold floats"):
+            Embedder(str(other), dtype="float32")
+        torch.save(bad, file)
     torch.save(Path("/"), file)
-    with pytest.raises(ModelError, match=r"sparse_linear\.pt cannot be read as plain tensors"):
-        Embedder(str(other), dtype="float32")
+    for _ in range(2):
+        with pytest.raises(ModelError, match=r"sparse_linear\.pt cannot be read as plain tensors \(\w+\): fetch"):
+            Embedder(str(other), dtype="float32")
+        file.write_bytes(b"")
+    file.unlink()
+    file.symlink_to(tmp_path / "gone")
+    with pytest.raises(ModelError, match="a link to none"):
+        read_spec(other, "m")
     file.unlink()
     assert read_spec(other, "m").outputs == (DENSE, COLBERT)
 

@@ -126,6 +126,8 @@ def _outputs_of(call: EmbeddingRequest) -> tuple[str, ...]:
     given = call.outputs if call.embedding_types is None else call.embedding_types
     if given is None:
         return (DENSE,)
+    if call.output_dtype is not None and not {DENSE, FLOAT} & set(given):
+        raise InvalidInput("output_dtype is for dense vectors: ask for them too, or leave it out", param="output_dtype")
     if not given:
         raise InvalidInput(f"{name} is empty: name what to give, or leave out the field", param=name)
     return tuple(dict.fromkeys(DENSE if kind == FLOAT else shorten(kind) for kind in given))

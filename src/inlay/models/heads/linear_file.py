@@ -15,11 +15,14 @@ def read_linear(file: Path, shape: tuple[int, int], device: torch.device) -> Wei
     """The weights in float32, [out, in] of the shape; `ModelError` for a file that holds anything else."""
     try:
         found = torch.load(file, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, OSError, ValueError, EOFError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"{file} cannot be read as plain tensors ({reason}): fetch it again") from error
-    shapes = {name: tuple(tensor.shape) for name, tensor in found.items()} if isinstance(found, dict) else found
+    except (UnpicklingError, RuntimeError, OSError, ValueError, EOFError, LookupError, AttributeError) as error:
+        raise ModelError(f"{file} cannot be read as plain tensors ({type(error).__name__}): fetch it again") from error
     wanted = {"weight": shape, "bias": (shape[0],)}
-    if shapes != wanted:
-        raise ModelError(f"{file} has the tensors {shapes}, and the model asks for {wanted}")
+    if not isinstance(found, dict) or {name: _shape(value) for name, value in found.items()} != wanted:
+        raise ModelError(f"{file} does not hold floats of the shapes {wanted}: fetch it again")
     return Weights((found["weight"].float().to(device),), (found["bias"].float().to(device),))
+
+
+def _shape(value: object) -> tuple[int, ...] | None:
+    """Of a tensor of floats."""
+    return tuple(value.shape) if isinstance(value, torch.Tensor) and value.is_floating_point() else None

@@ -73,12 +73,24 @@ def test_model2vec_reads_512_tokens_unless_its_config_says_otherwise(tmp_path: P
     assert read_spec(make_model2vec(tmp_path / "b", torch.float32, shared=False, max_length=None), "b").max_tokens > 1e5
 
 
+def test_prompts_beside_modules_json_go_before_the_texts_of_a_static_module(tmp_path: Path) -> None:
+    path = make_checkpoint(tmp_path / "m", STATIC)
+    said = {"prompts": {"query": "query passage "}, "default_prompt_name": "query"}
+    write_json(path / "config_sentence_transformers.json", said)
+    expected = SentenceTransformer(str(path), device="cpu").encode(TEXTS)
+    with Embedder(str(path)) as embedder:
+        np.testing.assert_allclose(embedder.embed(TEXTS), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_other_rows_are_another_model_and_a_missing_table_is_named(tmp_path: Path) -> None:
     path = make_checkpoint(tmp_path / "m", STATIC)
     assert read_spec(path, "m").max_tokens > len(WORDS)
     file = path / "0_StaticEmbedding" / "model.safetensors"
     save_file({"other": torch.zeros(3)}, file)
     with pytest.raises(ModelError, match=r"no tensor 'embedding\.weight'"):
+        read_spec(path, "m")
+    file.write_bytes(b"{")
+    with pytest.raises(ModelError, match=r"model\.safetensors cannot be read"):
         read_spec(path, "m")
     file.unlink()
     with pytest.raises(ModelError, match=r"has no model\.safetensors"):

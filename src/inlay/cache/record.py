@@ -62,7 +62,7 @@ def room_of(num_bytes: int) -> int:
     Few sizes for many lengths; the usual vectors (multiples of 64 components) fill theirs.
     """
     step = max(1 << max(num_bytes.bit_length() - 4, 0), 4)
-    return -(-num_bytes // step) * step
+    return -(-max(num_bytes, 1) // step) * step
 
 
 def encode_record(record: Record) -> bytes:
@@ -79,7 +79,7 @@ def encode_record(record: Record) -> bytes:
 
 def decode_record(data: bytes) -> Record | None:
     """The record at the beginning of the bytes; None where there is not a whole one."""
-    if len(data) <= HEAD.size:
+    if len(data) < HEAD.size:
         return None
     key, expires, num_tokens, flags, kind, length, crc = HEAD.unpack_from(data)
     payload = data[HEAD.size : HEAD.size + length]

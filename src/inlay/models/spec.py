@@ -54,7 +54,7 @@ def read_spec(path: Path, name: str, context_length: int | None = None) -> Model
 
 
 def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
-    config, listed = read_object(path / "config.json"), read_modules(path)
+    config, listed, root = read_object(path / "config.json"), read_modules(path), path
     if (static := read_static(path, config, listed)) is not None:
         path, config = static
     if not config:
@@ -66,7 +66,7 @@ def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
     modules = dict(listed)
     _refuse_taggers(config, modules)
     ranking = read_ranking(path, name, config, modules, read_object(path / "tokenizer.json"))
-    sentence = read_object(path / "config_sentence_transformers.json")
+    sentence = read_object(root / "config_sentence_transformers.json")
     own_prompts = {str(key): str(text) for key, text in (sentence.get("prompts") or {}).items()}
     prompts = _complete_prompts(own_prompts, name, family) if ranking is None else {}
     dense_layers = read_dense_layers(listed, int(config["hidden_size"]))
@@ -96,7 +96,7 @@ def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
         outputs=(*family.outputs, *head_files) if ranking is None else (SCORES,),
         ranking=ranking,
         head_files=head_files,
-        normalize=bool(config.get("normalize", NORMALIZE in modules or not modules)),
+        normalize=NORMALIZE in modules or not modules if family.has_layers else bool(config["normalize"]),
         prompts=prompts,
         default_prompt=default_prompt,
         instruction_template=template_of(prompts.get(QUERY)),

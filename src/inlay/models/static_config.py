@@ -7,11 +7,11 @@ config.json, and Model2Vec, whose config.json may say no type. Knows no torch.
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from inlay.errors import ModelError
 from inlay.models.modules import NORMALIZE, STATIC, Module
@@ -29,11 +29,12 @@ Shapes = dict[str, list[int]]
 
 def read_static(path: Path, config: Mapping[str, Any], modules: Sequence[Module]) -> tuple[Path, dict[str, Any]] | None:
     """The directory and the config of a static model."""
-    if config.get("model_type", MODEL2VEC) == MODEL2VEC and (path / FILE).exists():
+    place = dict(modules).get(STATIC)
+    may_be_model2vec = config.get("model_type", MODEL2VEC) == MODEL2VEC and (place is None or config)
+    if may_be_model2vec and (path / FILE).exists():
         header = _read_header(path / FILE)
         if TABLE_OF_MODEL2VEC in header:
             return path, _of_model2vec(config, header)
-    place = dict(modules).get(STATIC)
     if place is None:
         return None
     if not (place / FILE).exists():
@@ -83,6 +84,9 @@ def _shape(header: Mapping[str, Any], name: str) -> list[int]:
 def _read_header(file: Path) -> dict[str, Any]:
     """Names, dtypes and shapes of the tensors in a safetensors file, without reading them."""
     with file.open("rb") as opened:
-        (length,) = struct.unpack("<Q", opened.read(8))
-        header: dict[str, Any] = json.loads(opened.read(min(length, _LONGEST_HEADER)))
+        length = int.from_bytes(opened.read(8), "little")
+        try:
+            header = msgspec.json.decode(opened.read(min(length, _LONGEST_HEADER)), type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise ModelError(f"{file} cannot be read ({error}): fetch it again") from error
     return header

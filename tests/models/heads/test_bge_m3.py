@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from inlay import Embedder, InvalidInput, ModelError
 from inlay.models.spec import read_spec
+from inlay.requests import EmbedOptions
 from inlay.types import COLBERT, DENSE, SPARSE, FloatArray
 
 # The special token inside a text counts no more than around it, and "zebra" is not in the vocabulary.
@@ -80,6 +81,18 @@ def test_after_all_three_any_of_them_is_a_hit(path: Path) -> None:
         assert results.num_cached == len(TEXTS)
         assert np.array_equal(results.vectors, whole.dense)
         assert np.array_equal(embedder.embed_outputs(TEXTS, [COLBERT]).colbert[3], whole.colbert[3])
+
+
+@pytest.mark.parametrize("url", ["memory://64MiB", "disk"])
+def test_a_text_without_a_weight_is_a_hit_too(path: Path, tmp_path: Path, url: str) -> None:
+    """Its output has no bytes."""
+    cache = url if url != "disk" else f"disk://{tmp_path}/cache?size=4MiB"
+    with Embedder(str(path), dtype="float32", cache=cache) as embedder:
+        first = embedder.embed_outputs(["zebra"], [SPARSE])
+        assert len(first.sparse[0].indices) == 0
+        embedder.embed_outputs(["hello"], [SPARSE])  # behind which the first is written
+        results = embedder._runtime.wait_for(embedder._runtime.embed_rows(["zebra"], EmbedOptions(outputs=(SPARSE,))))
+    assert results.num_cached == 1
 
 
 def test_token_vectors_are_cut_and_normalised_like_the_dense(embedder: Embedder) -> None:

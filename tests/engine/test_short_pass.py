@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from checkpoints import STATIC
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import collected, make_runner, sequence_of
@@ -41,6 +42,9 @@ def plain_vector_of(runner: Runner, ids: list[int]) -> bytes:
         runner._pass = short
 
 
+SCALED_BY_TORCH = ("gemma3_text",)  # families whose pass is more than kernels: the words' rows are multiplied
+
+
 def short_pass_of(runner: Runner) -> ShortPass:
     assert isinstance(runner._pass, ShortPass)
     return runner._pass
@@ -50,6 +54,8 @@ def short_pass_of(runner: Runner) -> ShortPass:
 def test_recorded_and_plain_passes_give_the_same_bits(
     checkpoint: Callable[[str], Path], family: str, dtype: str
 ) -> None:
+    if family == STATIC and dtype == "int8":
+        pytest.skip("it has no products")
     spec = read_spec(checkpoint(family), family)
     runner = Runner(spec, choose("cpu", dtype), lambda: SAMPLE, least_cosine=0.0)
 
@@ -61,8 +67,9 @@ def test_recorded_and_plain_passes_give_the_same_bits(
             assert vector_of(runner, ids) == plain_vector_of(runner, ids), length
 
     check()
-    assert short_pass_of(runner)._recorded
-    assert max(length for length, *_ in short_pass_of(runner)._recorded) <= LONGEST
+    lengths = [length for length, *_ in short_pass_of(runner)._recorded]
+    assert bool(lengths) is (family not in SCALED_BY_TORCH)
+    assert max(lengths, default=0) <= LONGEST
 
 
 def test_a_pass_that_is_more_than_kernels_runs_as_it_is(checkpoint: Callable[[str], Path]) -> None:

@@ -94,5 +94,5 @@ def test_a_dense_module_of_another_shape_is_refused(tmp_path: Path) -> None:
     path = distiluse(tmp_path)
     file = path / "2_Dense" / "config.json"
     write_json(file, {**json.loads(file.read_text()), "out_features": 16})
-    with pytest.raises(ModelError, match=r"2_Dense.*has the tensors"):
+    with pytest.raises(ModelError, match=r"2_Dense.*does not hold floats of the shapes"):
         Embedder(str(path), dtype="float32")

@@ -6,7 +6,6 @@ stands in its tables.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -14,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from inlay.models.forward import ForwardPass, require
-from inlay.models.parts import LayerNorm, Projection
+from inlay.models.parts import LayerNorm, Projection, Table
 from inlay.models.plan import Plan
 from inlay.models.stream import Stream
+from inlay.ops.embedding import look_up
 from inlay.ops.rows import Rows
 
 
@@ -33,6 +33,8 @@ class PostNormEncoder(ForwardPass):
     """`embed`, a norm, then layers `x = layer(x, stream, plan)`. Every token sees every other of its sequence."""
 
     is_causal = False
+    word_table: Table
+    token_type_table: Table | None
     embeddings_norm: LayerNorm
     layers: nn.ModuleList
 
@@ -47,9 +49,10 @@ class PostNormEncoder(ForwardPass):
             before.feeds = layer.qkv
         self.layers = nn.ModuleList(layers)  # type: ignore[arg-type]
 
-    @abstractmethod
     def embed(self, plan: Plan) -> Tensor:
-        """[T, width] in float32, before the first norm."""
+        """[T, width] in float32, before the first norm: words and types, where a family has no table of positions."""
+        types = [] if self.token_type_table is None else [(self.token_type_table.weight, plan.types)]
+        return look_up((self.word_table.weight, plan.ids), *types)
 
     def forward(self, plan: Plan) -> Tensor:
         stream = plan.stream(self.embed(plan))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from inlay.errors import ModelError
 from inlay.models.encoder import PostNormEncoder
@@ -20,7 +20,6 @@ from inlay.models.plan import Plan
 from inlay.models.rotation import encoder_heads_of, theta_of
 from inlay.models.stream import Stream
 from inlay.ops.activation import FUNCTIONS
-from inlay.ops.embedding import look_up
 from inlay.ops.rotary import RotaryTable, rotate_heads
 from inlay.ops.rows import Rows
 
@@ -82,10 +81,6 @@ class Gte(PostNormEncoder):
         rotary = RotaryTable(config["max_position_embeddings"], head_dim, *rotation_of(config, head_dim))
         layers = [Layer(config, dtype, number, rotary) for number in range(config["num_hidden_layers"])]
         self.join(LayerNorm(width, config["layer_norm_eps"]), layers)
-
-    def embed(self, plan: Plan) -> Tensor:
-        types = [] if self.token_type_table is None else [(self.token_type_table.weight, plan.types)]
-        return look_up((self.word_table.weight, plan.ids), *types)
 
 
 def rotation_of(config: Mapping[str, Any], head_dim: int) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from inlay.models.distances import DistanceBias, alibi_bias
 from inlay.models.encoder import PostNormEncoder
@@ -18,7 +18,6 @@ from inlay.models.forward import require, require_divisor
 from inlay.models.parts import GatedProduct, LayerNorm, Linear, Projection, Table
 from inlay.models.plan import Plan
 from inlay.models.stream import Stream
-from inlay.ops.embedding import look_up
 from inlay.ops.rows import Rows
 
 GATES = {"geglu": "gelu", "reglu": "relu"}  # by `feed_forward_type`
@@ -80,6 +79,3 @@ class JinaBert(PostNormEncoder):
         distances = DistanceBias(lambda device: alibi_bias(heads, longest, device))
         layers = [Layer(config, dtype, number, distances) for number in range(config["num_hidden_layers"])]
         self.join(LayerNorm(width, config["layer_norm_eps"]), layers)
-
-    def embed(self, plan: Plan) -> Tensor:
-        return look_up((self.word_table.weight, plan.ids), (self.token_type_table.weight, plan.types))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from inlay.models.encoder import PostNormEncoder
 from inlay.models.forward import require, require_divisor
@@ -17,7 +17,6 @@ from inlay.models.parts import GatedProduct, LayerNorm, Linear, Projection, Tabl
 from inlay.models.plan import Plan
 from inlay.models.rotation import encoder_heads_of, theta_of
 from inlay.models.stream import Stream
-from inlay.ops.embedding import look_up
 from inlay.ops.rotary import RotaryTable, rotate_heads
 from inlay.ops.rows import Rows
 
@@ -78,10 +77,6 @@ class NomicBert(PostNormEncoder):
         rotary = RotaryTable(config["max_position_embeddings"], head_dim, theta_of(config, "dynamic"))
         layers = [Layer(config, dtype, number, rotary) for number in range(config["num_hidden_layers"])]
         self.join(LayerNorm(width, config["layer_norm_eps"]), layers)
-
-    def embed(self, plan: Plan) -> Tensor:
-        types = [] if self.token_type_table is None else [(self.token_type_table.weight, plan.types)]
-        return look_up((self.word_table.weight, plan.ids), *types)
 
 
 def _refuse_other_kinds(config: Mapping[str, Any]) -> None:

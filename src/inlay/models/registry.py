@@ -43,8 +43,7 @@ class Family:
     unsaid: Mapping[str, Any] = field(default_factory=dict)  # what its config.json may leave out
     limits: tuple[str, ...] = ()  # words of config.json that bound the length besides `max_position_embeddings`
     has_norm_before_cut: bool = False  # a vector is layer-normalised before it is cut
-    adds_special_tokens: bool = True  # around a text
-    has_layers: bool = True  # else it is a table of rows
+    has_layers: bool = True  # else it is a table of rows, and texts have their own tokens alone
 
     def standard(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """config.json in the usual words; `KeyError` for one of the family's own that is missing."""
@@ -173,7 +172,6 @@ FAMILIES = {
         1,
         Pooling.MEAN,
         "demo-static (wordllama), sentence-transformers/static-*, minishlab/potion-*",
-        adds_special_tokens=False,
         has_layers=False,
     ),
     JINA_BERT: Family(

@@ -104,7 +104,7 @@ def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
         config=config,
         dense_layers=dense_layers,
         has_norm_before_cut=family.has_norm_before_cut,
-        adds_special_tokens=family.adds_special_tokens,
+        adds_special_tokens=family.has_layers,
         leaves_out_unknown=bool(config.get("leaves_out_unknown")),
     )
 
@@ -167,7 +167,7 @@ def _max_tokens(
         if context_length > positions:
             raise ModelError(f"--context-length {context_length} is more than the model's {positions} positions")
         return context_length
-    if not family.adds_special_tokens:
+    if not family.has_layers:
         return positions  # nothing but the table bounds it
     sentence = read_object(modules.get(TRANSFORMER, path) / "sentence_bert_config.json")
     if sentence.get("do_lower_case"):

@@ -14,16 +14,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from inlay.errors import ModelError
 from inlay.models.heads.head import Head
+from inlay.models.heads.linear_file import linear_of
 from inlay.models.weights import read_tensors, weight_files
 from inlay.ops.embedding import mean_of_rows
 from inlay.ops.layout import Layout
 from inlay.ops.linear import Product, Weights, make_product
 from inlay.ops.rows import Rows
 from inlay.types import DenseLayer, IntArray, ModelSpec, Pooling
-
-WEIGHT, BIAS = "linear.weight", "linear.bias"
 
 
 class DenseHead(Head):
@@ -49,10 +47,6 @@ class DenseHead(Head):
 
 
 def _read_weights(layer: DenseLayer, device: torch.device) -> Weights:
-    files = weight_files(layer.path)
-    found = {name: tensor.float().to(device, copy=True) for name, tensor in read_tensors(files)}
-    wanted = {WEIGHT: (layer.width_out, layer.width_in), **({BIAS: (layer.width_out,)} if layer.has_bias else {})}
-    shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
-    if shapes != wanted:
-        raise ModelError(f"{files[0]} has the tensors {shapes}, and its config.json asks for {wanted}")
-    return Weights((found[WEIGHT],), (found[BIAS],) if layer.has_bias else ())
+    (file, *_) = files = weight_files(layer.path)
+    shape = (layer.width_out, layer.width_in)
+    return linear_of(dict(read_tensors(files)), file, shape, device, "linear.", has_bias=layer.has_bias)

@@ -1,4 +1,4 @@
-"""Reads the one product of a head that has a file of its own: a state dict of `weight` and `bias`, and never code."""
+"""The one product of a head that has a file of its own: floats of the right shapes, and never code."""
 
 from __future__ import annotations
 
@@ -12,15 +12,25 @@ from inlay.ops.linear import Weights
 
 
 def read_linear(file: Path, shape: tuple[int, int], device: torch.device) -> Weights:
-    """The weights in float32, [out, in] of the shape; `ModelError` for a file that holds anything else."""
+    """The weights of a state dict of `weight` [out, in] and `bias`, in float32; `ModelError` for any other file."""
     try:
         found = torch.load(file, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, OSError, ValueError, EOFError, LookupError, AttributeError) as error:
         raise ModelError(f"{file} cannot be read as plain tensors ({type(error).__name__}): fetch it again") from error
-    wanted = {"weight": shape, "bias": (shape[0],)}
+    return linear_of(found, file, shape, device)
+
+
+def linear_of(
+    found: object, file: Path, shape: tuple[int, int], device: torch.device, prefix: str = "", *, has_bias: bool = True
+) -> Weights:
+    """The same of what a file was found to hold, under names with a prefix."""
+    weight, bias = f"{prefix}weight", f"{prefix}bias"
+    wanted = {weight: shape, **({bias: shape[:1]} if has_bias else {})}
     if not isinstance(found, dict) or {name: _shape(value) for name, value in found.items()} != wanted:
         raise ModelError(f"{file} does not hold floats of the shapes {wanted}: fetch it again")
-    return Weights((found["weight"].float().to(device),), (found["bias"].float().to(device),))
+    # Copied: a file that is mapped is let go of.
+    floats = {name: tensor.float().to(device, copy=True) for name, tensor in found.items()}
+    return Weights((floats[weight],), (floats[bias],) if has_bias else ())
 
 
 def _shape(value: object) -> tuple[int, ...] | None:

@@ -40,7 +40,10 @@ class FarSide:
     def state(self) -> bytes:
         worker = self._worker
         return _encoder.encode(
-            (worker.spec, worker.is_ready, worker.queued_tokens, worker.stats, worker.health(), worker.device_bytes)
+            (
+                *(worker.spec, worker.is_ready, worker.queued_tokens, worker.stats, worker.health()),
+                *(worker.device_bytes, worker.shares_engine),
+            )
         )
 
 
@@ -80,8 +83,8 @@ class FrameWorker:
         self._send("promote", (ids, priority))
 
     @property
-    def _state(self) -> tuple[ModelSpec, bool, int, WorkerStats, str | None]:
-        return _decode(self._far.state(), tuple[ModelSpec, bool, int, WorkerStats, str | None, int])
+    def _state(self) -> tuple[ModelSpec, bool, int, WorkerStats, str | None, int, bool]:
+        return _decode(self._far.state(), tuple[ModelSpec, bool, int, WorkerStats, str | None, int, bool])
 
     @property
     def spec(self) -> ModelSpec:
@@ -98,6 +101,10 @@ class FrameWorker:
     @property
     def device_bytes(self) -> int:
         return self._state[5]
+
+    @property
+    def shares_engine(self) -> bool:
+        return self._state[6]
 
     @property
     def stats(self) -> WorkerStats:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from inlay.engine.batch import Sequence, pack
+from inlay.engine.batch import Sequence as EngineSequence
+from inlay.engine.batch import pack
 from inlay.engine.device import choose
 from inlay.engine.runner import Launch, Runner
 from inlay.models.spec import read_spec
@@ -26,9 +28,9 @@ def make_runner(path: Path, dtype: str = "float32", device: str = "cpu") -> Runn
     return Runner(read_spec(path, path.name), choose(device, dtype))
 
 
-def sequence_of(ids: list[int], index: int = 0) -> Sequence:
-    work = Work(index, "", Truncate.NONE, 0)
-    return Sequence(work, lambda answers: None, 0.0, Priority.NORMAL, np.array(ids, dtype=np.int64))
+def sequence_of(ids: list[int], index: int = 0, adapter: str = "") -> EngineSequence:
+    work = Work(index, "", Truncate.NONE, 0, adapter=adapter)
+    return EngineSequence(work, lambda answers: None, 0.0, Priority.NORMAL, np.array(ids, dtype=np.int64))
 
 
 def collected(runner: Runner, launched: Launch) -> FloatArray:
@@ -37,9 +39,10 @@ def collected(runner: Runner, launched: Launch) -> FloatArray:
     return np.stack([np.frombuffer(payload, dtype=np.float32) for payload in payloads if payload is not None])
 
 
-def run_packed(runner: Runner, lists: list[list[int]]) -> FloatArray:
-    """Unit vectors of all lists in one batch, in the order given."""
-    batch = pack([sequence_of(ids, index) for index, ids in enumerate(lists)])
+def run_packed(runner: Runner, lists: list[list[int]], adapters: Sequence[str] = ()) -> FloatArray:
+    """Unit vectors of all lists in one batch, in the order given; each with the adapter of its place, if any."""
+    named = [*adapters, *[""] * (len(lists) - len(adapters))]
+    batch = pack([sequence_of(ids, index, name) for index, (ids, name) in enumerate(zip(lists, named, strict=True))])
     vectors = collected(runner, runner.launch(batch))[batch.rows]
     placed = np.empty_like(vectors)
     placed[[sequence.work.id for sequence in batch.sequences]] = vectors

@@ -15,6 +15,8 @@ import inlay
 SOURCE = Path(inlay.__file__).parent
 COMMON = {"types", "requests", "config", "errors", "quantities", "file_guard", "telemetry", "inlay"}
 FACTS = {
+    "models.adapter_config",
+    "models.adapters",
     "models.prompts",
     "models.ranking",
     "models.spec",

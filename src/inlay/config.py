@@ -63,19 +63,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         list[str],
         _option(
             "Key that clients must send (repeat for several), or to send to --server; better a variable.",
-            SERVE,
-            PRECOMPUTE,
-            SEARCH,
+            *(SERVE, PRECOMPUTE, SEARCH),
         ),
     ] = []
     api_key_file: Annotated[str | None, _option("File with one key a line.", SERVE)] = None
     device: Annotated[str, _option("auto, cpu, cuda, cuda:N or mps.", *ENGINE)] = "auto"
     dtype: Annotated[
         str,
-        _option(
-            "auto, float32, bfloat16, float16, int8 or fp8; auto takes what the device is fast in.",
-            *ENGINE,
-        ),
+        _option("auto, float32, bfloat16, float16, int8 or fp8; auto takes what the device is fast in.", *ENGINE),
     ] = "auto"
     int8_cosine: Annotated[
         float,
@@ -88,6 +83,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = INT8_COSINE
     deterministic: Annotated[bool, _option("On a GPU: a text has the same bits in any batch.", *ENGINE)] = False
+    adapter: Annotated[
+        list[str], _option("LoRA in peft's format; to serve beside the model NAME=DIR (repeat the flag).", *ENGINE)
+    ] = []
     context_length: Annotated[
         Annotated[int, Meta(ge=3)] | None,
         _option("Longest input; default: the model's own.", *ENGINE, unit="tokens"),

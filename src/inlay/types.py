@@ -111,6 +111,8 @@ class ModelSpec:
     has_norm_before_cut: bool = False  # is a vector layer-normalised before it is cut, without weights
     adds_special_tokens: bool = True  # do special tokens stand around a text
     leaves_out_unknown: bool = False  # do tokens go that stand for what is not in the vocabulary
+    adapter: Path | None = None  # the directory of a LoRA that changes the weights
+    adapters: Mapping[str, ModelSpec] = field(default_factory=dict)  # served from the same weights, by their names
     dtype: str = ""
     fingerprint: str = ""
 
@@ -142,6 +144,7 @@ class Work(Struct, frozen=True):
     prompt: str = ""  # with which the content begins
     priority: Priority = Priority.NORMAL
     outputs: tuple[str, ...] = (DENSE,)  # the kinds to compute
+    adapter: str = ""  # with which to compute; by default the weights as they are. Filled by `serving.adapter_worker`
 
 
 class Failure(Struct, frozen=True):
@@ -217,6 +220,11 @@ class Worker(Protocol):
     @property
     def device_bytes(self) -> int:
         """Memory of a GPU that is held; 0 on a processor."""
+        ...
+
+    @property
+    def shares_engine(self) -> bool:
+        """Does another worker's engine compute for it, and count what it does?"""
         ...
 
     @property

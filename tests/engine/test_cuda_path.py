@@ -14,9 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from inlay.engine import device as module
 from inlay.engine import transfer
+from inlay.engine.adapter_pass import AdapterPass
 from inlay.engine.batch import pack
 from inlay.engine.planning import Planner
 from inlay.errors import ConfigError, DeviceLost, OutOfMemory
+from inlay.models.adapted import AdapterSet
+from inlay.models.lora import LowRank
+from inlay.models.parts import Linear
 from inlay.models.registry import forward_class, make_head
 from inlay.models.spec import read_spec
 from inlay.ops import attention as attention_module
@@ -54,6 +58,26 @@ def test_no_step_of_a_forward_pass_waits_for_the_device(
             hidden = model(planned.plan)
             given = head(hidden if head.needs_all_rows else planned.pooled_rows(hidden), planned.layout)
         assert len(given) >= 3
+
+
+@pytest.mark.parametrize("family", ["qwen3", "bert"])
+def test_no_step_of_a_pass_with_adapters_waits_for_the_device(checkpoint: Callable[[str], Path], family: str) -> None:
+    spec = read_spec(checkpoint(family), family)
+    with META:
+        model = forward_class(spec.family)(spec.config, torch.bfloat16)
+        weights = {f"{n}.weight": m.weight for n, m in model.named_modules() if isinstance(m, Linear)}
+        low_ranks = {
+            name: LowRank(torch.empty(4, weight.shape[1]), torch.empty(len(weight), 4), torch.empty(len(weight)))
+            for name, weight in weights.items()
+        }
+        adapters = AdapterSet(model, {"mine": low_ranks})
+        model.prepare()
+        adapters.install(torch.bfloat16)
+    batch = pack([sequence_of([1, 2, 3], 0, "mine"), sequence_of([4, 5]), sequence_of([6, 7, 8], 2, "mine")])
+    planned = Planner(spec, model, torch.bfloat16, META).plan(batch, needs_all_rows=False)
+    assert planned.plan.adapters is not None
+    with torch.inference_mode(), NothingWaits():
+        AdapterPass(model, model, adapters)(planned.plan)
 
 
 def test_offsets_are_not_made_of_lists_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

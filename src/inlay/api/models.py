@@ -29,20 +29,31 @@ class ModelRoutes:
         if worker is None:
             served = ", ".join(self._workers)
             raise UnknownModel(f"model {shorten(exchange.name)!r} is not served here; these are: {served}")
-        return Reply.of_json(describe_model(worker.spec, self._created))
+        return Reply.of_json(self._describe(worker.spec))
 
     def describe_all(self) -> list[dict[str, Any]]:
-        return [describe_model(worker.spec, self._created) for worker in self._workers.values()]
+        return [self._describe(worker.spec) for worker in self._workers.values()]
+
+    def _describe(self, spec: ModelSpec) -> dict[str, Any]:
+        return describe_model(spec, self._created, self._parent_of(spec))
+
+    def _parent_of(self, spec: ModelSpec) -> str | None:
+        """By the name that it is served by, where it is."""
+        if spec.adapter is None:
+            return None
+        bases = (name for name, worker in self._workers.items() if spec.name in worker.spec.adapters)
+        return next(bases, spec.path.name)
 
 
-def describe_model(spec: ModelSpec, created: int) -> dict[str, Any]:
-    """One row of `GET /v1/models`."""
+def describe_model(spec: ModelSpec, created: int, parent: str | None) -> dict[str, Any]:
+    """One row of `GET /v1/models`; `parent` is the model that an adapter adapts."""
     smallest, largest = spec.matryoshka or (None, None)
     return {
         "id": spec.name,
         "object": "model",
         "created": created,
         "owned_by": "inlay",
+        "parent": parent,
         "family": spec.family,
         "task": spec.task,
         "width": spec.width,

@@ -40,11 +40,18 @@ def _arguments_of(settings: Settings, cache: str | Sequence[str]) -> EngineArgum
         "cache": cache,
         "cache_secret": settings.cache_secret,
         "cache_secret_file": settings.cache_secret_file,
+        "adapter": _sole_adapter(settings),
         "context_length": settings.context_length,
         "max_batch_tokens": settings.max_batch_tokens,
         "max_batch_sequences": settings.max_batch_sequences,
         "tokenizer_threads": settings.tokenizer_threads,
     }
+
+
+def _sole_adapter(settings: Settings) -> str | None:
+    if len(settings.adapter) > 1:
+        raise ConfigError("--adapter is given several times: this verb runs one model; inlay serve takes several")
+    return next(iter(settings.adapter), None)
 
 
 @contextmanager

@@ -45,7 +45,18 @@ def models(
 
 
 _FACTS = (
-    *("task", "family", "outputs", "width", "layers", "max tokens", "pooling", "normalised", "Matryoshka"),
+    *(
+        "task",
+        "family",
+        "adapter of",
+        "outputs",
+        "width",
+        "layers",
+        "max tokens",
+        "pooling",
+        "normalised",
+        "Matryoshka",
+    ),
     *("takes instructions", "prompts", "products for int8 and fp8"),
 )
 
@@ -59,7 +70,7 @@ def _facts_of(spec: ModelSpec) -> tuple[str, ...]:
     cut = "no" if spec.matryoshka is None else f"{spec.matryoshka[0]} to {spec.matryoshka[1]}"
     prompts = "\n".join(f"{key}: {text!r}" for key, text in spec.prompts.items() if text)
     return (
-        *(spec.task, spec.family, ", ".join(spec.outputs)),
+        *(spec.task, spec.family, "–" if spec.adapter is None else str(spec.path), ", ".join(spec.outputs)),
         *map(str, (spec.width, spec.num_layers, spec.max_tokens)),
         *(spec.pooling, "–" if is_reranker else _yes(spec.normalize), "–" if is_reranker else cut),
         *(_yes(takes_instructions(spec)), prompts or "none", str(count_products(spec) or "none")),

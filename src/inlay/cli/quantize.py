@@ -28,6 +28,11 @@ def quantize(
     from inlay.models.spec import read_spec
 
     spec = read_spec(locate(model), served_name(model))
+    if spec.adapter is not None:
+        raise ModelError(
+            f"{model} is an adapter: serve it with --dtype int8, which measures it at each start, or merge it into its "
+            "base with peft (merge_and_unload), and quantise the result"
+        )
     choice = choose("cpu", INT8)
     runner = make_runner(spec, choice, settings.int8_cosine, lambda: make_tokenizer(spec))
     report = runner.report

@@ -11,7 +11,7 @@ from inlay.config import SERVE, Settings
 from inlay.errors import ConfigError
 
 if TYPE_CHECKING:
-    from inlay.types import ModelSpec
+    from inlay.types import ModelSpec, Worker
 
 
 @with_settings(SERVE)
@@ -27,18 +27,25 @@ def serve(
     from inlay.api.server import Surroundings, run_server
     from inlay.engine.loading import load_engine
     from inlay.engine.worker import DeviceWorker
+    from inlay.models.adapters import is_named_base, with_adapters
+    from inlay.serving.adapter_worker import AdapterWorker
     from inlay.telemetry.logs import configure_logs, get_logger
 
     configure_logs(settings.log_level, settings.log_format)
     log = get_logger("server")
     for note in context.obj or []:
         log.info(note)
-    specs = read_specs(model or _models_of(settings), settings)
+    specs = with_adapters(
+        read_specs(model or _models_of(settings), settings), settings.adapter, settings.context_length
+    )
+    for base, adapter in ((spec, adapter) for spec in specs for adapter in spec.adapters.values()):
+        if not is_named_base(adapter, base):
+            log.warning("the adapter names another base in its config", adapter=adapter.name, served_with=base.name)
     around = Surroundings.of(settings)
-    workers = {
-        spec.name: DeviceWorker(spec, lambda spec, stats: load_engine(spec, settings, stats), settings.stall_timeout)
-        for spec in specs
-    }
+    workers: dict[str, Worker] = {}
+    for spec in specs:
+        worker = DeviceWorker(spec, lambda spec, stats: load_engine(spec, settings, stats), settings.stall_timeout)
+        workers |= {spec.name: worker, **{name: AdapterWorker(worker, name) for name in spec.adapters}}
     run_server(around, workers, settings)
 
 

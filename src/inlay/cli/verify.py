@@ -26,7 +26,7 @@ def verify(
     from inlay.models.spec import read_spec
     from inlay.types import Task
 
-    task = read_spec(locate(model), served_name(model)).task
+    task = read_spec(locate(model), served_name(model)).task  # no adapter changes it
     if task is Task.RANK:
         with open_reranker(model, settings) as reranker:
             findings, spec = list(verify_reranker(reranker)), reranker.spec

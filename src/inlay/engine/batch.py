@@ -33,8 +33,9 @@ class Sequence:
 
     @property
     def content(self) -> bytes:
-        """What decides its outputs: the ids, and of a pair which of them are whose."""
-        return self.ids.tobytes() if self.types is None else self.ids.tobytes() + self.types.tobytes()
+        """What decides its outputs: the ids, of a pair which of them are whose, and the adapter."""
+        ids = self.ids.tobytes() if self.types is None else self.ids.tobytes() + self.types.tobytes()
+        return self.work.adapter.encode() + b"\0" + ids if self.work.adapter else ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Batch:
     positions: IntArray  # [T], restarting at 0 with each sequence
     offsets: IntArray  # [B + 1], where each place begins; the last is T
     types: IntArray | None = None  # [T], of the segments of pairs; None: all 0
+    adapters: list[str] | None = None  # of each place; None: no place has one
 
     @property
     def num_tokens(self) -> int:
@@ -59,8 +61,8 @@ class Batch:
 
 
 def pack(sequences: list[Sequence]) -> Batch:
-    """One `Batch`, ordered by length, so that attention finds equal lengths side by side; equal ids run once."""
-    ordered = sorted(sequences, key=lambda sequence: sequence.num_tokens)
+    """One `Batch`, by adapter and then by length: what is computed alike is side by side, and equal ids run once."""
+    ordered = sorted(sequences, key=lambda sequence: (sequence.work.adapter, sequence.num_tokens))
     row_of: dict[bytes, int] = {}
     rows = [row_of.setdefault(sequence.content, len(row_of)) for sequence in ordered]
     unique = ordered
@@ -77,6 +79,7 @@ def pack(sequences: list[Sequence]) -> Batch:
         positions=np.arange(len(ids), dtype=np.int64) - np.repeat(offsets[:-1], lengths),
         offsets=offsets,
         types=_types_of(pairs, lengths) if pairs else None,
+        adapters=[sequence.work.adapter for sequence in unique] if ordered[-1].work.adapter else None,
     )
 
 

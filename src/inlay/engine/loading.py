@@ -83,6 +83,8 @@ def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engi
     """Load a checkpoint. Blocks for seconds; call it on the thread that is to own the device."""
     began = time.monotonic()
     choice = choose_for(spec, settings)
+    if spec.adapters and settings.deterministic and choice.device.type == "cuda":
+        raise ConfigError("--deterministic does not hold beside adapters on a GPU: leave it out, or serve each alone")
     if choice.device.type == "cpu":
         keep_freed_memory()
         threads = choose_threads()
@@ -100,6 +102,8 @@ def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engi
         tokenizer = reading.result()
     _warn_of_ids(tokenizer, spec)
     probe = _probe(runner, tokenizer, choice)
+    for name in spec.adapters:
+        _probe(runner, tokenizer, choice, name)
     if choice.device.type == "cpu":
         give_back_freed_memory()
     budgets = _budgets_of(runner, settings)
@@ -230,18 +234,19 @@ def _kernels(choice: Choice) -> str:
     return name
 
 
-def _probe(runner: Runner, tokenizer: Tokenizer, choice: Choice) -> Batch:
+def _probe(runner: Runner, tokenizer: Tokenizer, choice: Choice, adapter: str = "") -> Batch:
     """Run a first batch: it warms the kernels up, and shows a dtype that overflows before a client does."""
-    batch = pack(_sequences(PROBE, tokenizer, runner.spec, runner.spec.outputs))
+    batch = pack(_sequences(PROBE, tokenizer, runner.spec, runner.spec.outputs, adapter))
+    name = adapter or runner.spec.name
     payloads = runner.collect(runner.launch(batch))
     for kind, given in payloads.items():
         if not all(payload is None or OUTPUTS[kind].is_payload(payload, runner.spec) for payload in given):
             raise ModelError(f"the head of {kind!r} gives what models.registry.OUTPUTS does not say: mend one of them")
     if any(None in given for given in payloads.values()):
         if choice.dtype_name == "float32":
-            raise ModelError(f"what {runner.spec.name!r} gives is not finite: its weights are damaged; fetch it again")
+            raise ModelError(f"what {name!r} gives is not finite: its weights are damaged; fetch it again")
         raise ModelError(
-            f"{runner.spec.name!r} overflows in {choice.dtype_name}, or its weights are damaged: what it gives is not "
+            f"{name!r} overflows in {choice.dtype_name}, or its weights are damaged: what it gives is not "
             f"finite. Use --dtype {'bfloat16 or float32' if choice.dtype_name == 'float16' else 'float32'} to see"
         )
     return batch
@@ -252,15 +257,22 @@ def _sample(spec: ModelSpec, tokenizer: Callable[[], Tokenizer]) -> list[Sequenc
 
 
 def _sequences(
-    texts: list[str], tokenizer: Tokenizer, spec: ModelSpec, outputs: tuple[str, ...] = (DENSE,)
+    texts: list[str],
+    tokenizer: Tokenizer,
+    spec: ModelSpec,
+    outputs: tuple[str, ...] = (DENSE,),
+    adapter: str = "",
 ) -> list[Sequence]:
     """Texts with ids that the model has rows for."""
     lists = (np.minimum(ids, spec.vocab_rows - 1) for ids in tokenizer.encode_many(texts))
     lists = (ids if len(ids) else _SOME_ID for ids in lists)  # of a word that a small vocabulary does not have
     cut = (tokenizer.cut(ids, spec.max_tokens, Truncate.END) for ids in lists)
-    return [_sequence(*numbered, ids, spec, outputs) for numbered, ids in zip(enumerate(texts), cut, strict=True)]
+    numbered = zip(range(len(texts)), texts, cut, strict=True)
+    return [_sequence(number, text, ids, spec, outputs, adapter) for number, text, ids in numbered]
 
 
-def _sequence(number: int, text: str, ids: IntArray, spec: ModelSpec, outputs: tuple[str, ...] = (DENSE,)) -> Sequence:
-    work = Work(number, text, Truncate.END, spec.max_tokens, outputs=outputs)
+def _sequence(
+    number: int, text: str, ids: IntArray, spec: ModelSpec, outputs: tuple[str, ...] = (DENSE,), adapter: str = ""
+) -> Sequence:
+    work = Work(number, text, Truncate.END, spec.max_tokens, outputs=outputs, adapter=adapter)
     return Sequence(work, lambda answers: None, time.monotonic(), Priority.NORMAL, ids)

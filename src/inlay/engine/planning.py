@@ -19,6 +19,7 @@ from inlay.engine.batch import Batch, Sequence
 from inlay.engine.prefix import KeptTokens, Prefix, PrefixStore, SharedBatch
 from inlay.engine.staging import Given, Staging, shapes
 from inlay.engine.transfer import to_device
+from inlay.models.adapter_rows import AdapterRows
 from inlay.models.forward import Decoder, ForwardPass
 from inlay.models.past import KeptRooms
 from inlay.models.plan import Plan
@@ -92,7 +93,8 @@ class Planner:
         ids, positions = self._to_device(batch.ids), self._to_device(batch.positions)
         wanted = _sole_row(layout, self._pooling) or pooled if is_narrowed else None
         types = None if batch.types is None else self._to_device(batch.types)
-        plan = Plan(ids, positions, layout, self._is_causal, self._last_layer, wanted, types=types)
+        rows = _adapter_rows(batch.adapters, batch.offsets, len(ids))
+        plan = Plan(ids, positions, layout, self._is_causal, self._last_layer, wanted, types=types, adapters=rows)
         return Planned(plan, layout, None if is_narrowed else pooled)
 
     def plans_to_capture(self, *, needs_all_rows: bool, has_types: bool) -> Iterator[Plan]:
@@ -108,7 +110,7 @@ class Planner:
             yield self._plan_staged(batch, staging, is_narrowed=is_narrowed).plan
             if self._arena is not None and is_narrowed:
                 nothing = KeptTokens(offsets[:1], offsets[:1], [])
-                shared = SharedBatch(ids, ids, offsets, offsets[1:] - 1, None, nothing, [])
+                shared = SharedBatch(ids, ids, offsets, offsets[1:] - 1, None, nothing, [], None)
                 yield self._plan_shared_staged(batch, shared, staging, self._arena).plan
 
     def keep(self, planned: Planned) -> None:
@@ -125,7 +127,9 @@ class Planner:
         own = replace(staged.layout, cu_seqlens=views.cu_seqlens[: count + 1])
         pooled = None if is_narrowed or self._pooling is Pooling.MEAN else views.rows[:count]
         causal_to = (self._is_causal, self._last_layer)
-        plan = Plan(views.ids, views.positions, staged.layout, *causal_to, wanted, types=views.types)
+        with_adapters = _adapter_rows(batch.adapters, offsets, len(views.ids))
+        at = (views.ids, views.positions, staged.layout)
+        plan = Plan(*at, *causal_to, wanted, types=views.types, adapters=with_adapters)
         return Planned(plan, own, pooled)
 
     def _plan_shared_staged(self, batch: Batch, shared: SharedBatch, staging: Staging, arena: Arena) -> Planned:
@@ -136,7 +140,9 @@ class Planner:
         answered = slice(first, first + count) if first else slice(0, len(views.rows))
         past = KeptRooms(arena, views.starts, views.lengths, staged.layout, answered, kept.new)
         wanted = views.rows[:count] if first else views.rows
-        plan = Plan(views.ids, views.positions, staged.layout, self._is_causal, self._last_layer, wanted, past)
+        at = (views.ids, views.positions, staged.layout, self._is_causal, self._last_layer)
+        rows = _adapter_rows(shared.adapters, shared.offsets, len(views.ids), first)
+        plan = Plan(*at, wanted, past, adapters=rows)
         own = replace(staged.layout, offsets=batch.offsets.tolist(), host=torch.from_numpy(batch.offsets))
         return Planned(plan, own, None, shared.new)
 
@@ -145,7 +151,9 @@ class Planner:
             return self._plan_shared_staged(batch, shared, self._staging, self._arena)
         layout, wanted = Layout.of(shared.offsets, self._device), self._to_device(shared.wanted)
         ids, positions = self._to_device(shared.ids), self._to_device(shared.positions)
-        plan = Plan(ids, positions, layout, self._is_causal, self._last_layer, wanted, shared.past)
+        rows = _adapter_rows(shared.adapters, shared.offsets, len(ids), len(shared.new))
+        at = (ids, positions, layout, self._is_causal, self._last_layer)
+        plan = Plan(*at, wanted, shared.past, adapters=rows)
         return Planned(plan, Layout.of(batch.offsets, self._device), None, shared.new)
 
     def _to_device(self, array: IntArray) -> Tensor:
@@ -166,6 +174,10 @@ def can_keep_in_arena(spec: ModelSpec, model: ForwardPass, dtype: torch.dtype, d
 def make_arena(model: Decoder, dtype: torch.dtype, device: torch.device) -> Arena:
     _, kv_heads, head_dim = model.heads
     return Arena(len(model.layers), ARENA_BYTES // model.key_value_bytes(dtype), kv_heads * head_dim, dtype, device)
+
+
+def _adapter_rows(adapters: list[str] | None, offsets: IntArray, num_rows: int, num_new: int = 0) -> AdapterRows | None:
+    return None if adapters is None else AdapterRows.of(adapters, offsets.tolist(), num_rows, num_new)
 
 
 def _sole_row(layout: Layout, pooling: Pooling) -> slice | None:

@@ -31,11 +31,14 @@ LARGEST_SHARE = 4  # a prefix may take a quarter of the store
 MOST_PLACED = 4  # new prefixes of a batch that go to the arena: each is copied there on its own, layer by layer
 
 
+Key = tuple[str, bytes]  # what a prefix is found by: the adapter that it ran with, and the first ids
+
+
 @dataclass(slots=True)
 class Prefix:
     """Token ids, and their keys and values once they have run."""
 
-    key: bytes  # the ids that it is found by
+    key: Key
     ids: IntArray
     layers: list[LayerKeyValues] = field(default_factory=list)
     start: int | None = None  # in the arena
@@ -69,14 +72,15 @@ class SharedBatch:
     past: SharedPrefixes | None  # None: they are in the arena
     kept: KeptTokens
     new: list[Prefix]
+    adapters: list[str] | None  # of each segment; None: none has one
 
 
 class PrefixStore:
     """Prefixes by their beginnings. Belongs to the device thread."""
 
     def __init__(self, bytes_per_token: int, device: torch.device, arena: Arena | None = None) -> None:
-        self._kept: OrderedDict[bytes, Prefix] = OrderedDict()
-        self._seen: OrderedDict[bytes, IntArray] = OrderedDict()
+        self._kept: OrderedDict[Key, Prefix] = OrderedDict()
+        self._seen: OrderedDict[Key, IntArray] = OrderedDict()
         self._longest = (STORE_BYTES // bytes_per_token if arena is None else arena.tokens) // LARGEST_SHARE
         self._device = device
         self._arena = arena
@@ -86,7 +90,7 @@ class PrefixStore:
         """How many of a sequence's first tokens are kept and need not run."""
         ids = sequence.ids
         beginning = ids[: self._told_length(sequence) or SHORTEST].tobytes()
-        prefix = self._kept.get(beginning) if len(ids) > SHORTEST else None
+        prefix = self._kept.get((sequence.work.adapter, beginning)) if len(ids) > SHORTEST else None
         if prefix is None:
             return 0
         length = len(prefix.ids)
@@ -101,9 +105,11 @@ class PrefixStore:
         self._placed = []
         texts = Texts.of(batch.ids, batch.offsets)
         told = {row: self._told_length(one) for row, one in zip(batch.rows, batch.sequences, strict=True)}
-        beginnings: dict[bytes, list[int]] = {}
+        beginnings: dict[Key, list[int]] = {}
         for place in np.flatnonzero(texts.lengths > SHORTEST).tolist():
-            beginnings.setdefault(texts.first(place, told[place] or SHORTEST).tobytes(), []).append(place)
+            adapter = "" if batch.adapters is None else batch.adapters[place]
+            beginning = adapter, texts.first(place, told[place] or SHORTEST).tobytes()
+            beginnings.setdefault(beginning, []).append(place)
         prefixes: dict[int, Prefix] = {}
         new: list[Prefix] = []
         for beginning, places in beginnings.items():
@@ -164,22 +170,22 @@ class PrefixStore:
         length = min(sequence.prefix_length, self._longest, len(sequence.ids) - 1)
         return length if length > SHORTEST else 0
 
-    def _told_prefix(self, beginning: bytes, texts: Texts, places: list[int]) -> Prefix | None:
+    def _told_prefix(self, beginning: Key, texts: Texts, places: list[int]) -> Prefix | None:
         """The prefix that sequences are said to share, from the second sequence on."""
         if (kept := self._kept.get(beginning)) is not None:
             self._kept.move_to_end(beginning)
             return kept
         has_come = self._seen.pop(beginning, None) is not None or len(places) > 1
         self._see(beginning, texts.first(places[-1], 0))
-        ids = np.frombuffer(beginning, dtype=np.int64)
+        ids = np.frombuffer(beginning[1], dtype=np.int64)
         return Prefix(beginning, ids) if has_come else None
 
-    def _see(self, beginning: bytes, ids: IntArray) -> None:
+    def _see(self, beginning: Key, ids: IntArray) -> None:
         self._seen[beginning] = ids.copy()  # not the whole batch, of which they are a part
         if len(self._seen) > MOST_SEEN:
             self._seen.popitem(last=False)
 
-    def _prefix_of(self, beginning: bytes, texts: Texts, places: list[int]) -> Prefix | None:
+    def _prefix_of(self, beginning: Key, texts: Texts, places: list[int]) -> Prefix | None:
         """The kept prefix of a beginning, or a longer one that several sequences share."""
         kept = self._kept.get(beginning)
         seen = self._seen.pop(beginning, None)
@@ -218,6 +224,7 @@ class PrefixStore:
             past=None if self._arena is not None else self._gathered(prefixes, new, lengths, offsets),
             kept=_kept_tokens(lengths, prefixes, new, offsets),
             new=new,
+            adapters=None if batch.adapters is None else [*(prefix.key[0] for prefix in new), *batch.adapters],
         )
 
     def _gathered(

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from inlay.config import FP8_COSINE, INT8_COSINE
+from inlay.engine.adapter_pass import AdapterPass
 from inlay.engine.allocator import give_back_freed_memory
 from inlay.engine.batch import Batch, Sequence, pack
 from inlay.engine.cuda_errors import is_fatal, is_out_of_memory
@@ -30,14 +31,17 @@ from inlay.engine.short_pass import ShortPass
 from inlay.engine.transfer import Launched, arrived, has_arrived, send_back, to_device
 from inlay.errors import DeviceLost, ModelChanged, ModelError, OutOfMemory
 from inlay.file_guard import FileGuard
+from inlay.models.adapted import AdapterSet
+from inlay.models.adapter_rows import all_rows
 from inlay.models.building import build_model
-from inlay.models.fingerprint import fingerprint
+from inlay.models.fingerprint import fingerprint, with_fingerprints
 from inlay.models.forward import Decoder, ForwardPass
+from inlay.models.lora import read_lora
 from inlay.models.plan import Plan
 from inlay.models.quantise import FP8, INT8, QuantisationReport, Scheme, quantise
 from inlay.models.registry import make_head
 from inlay.models.stored_int8 import make_stored, read_report, write_int8
-from inlay.models.weights import files_beside, weight_files
+from inlay.models.weights import adapter_files, files_beside, weight_files
 from inlay.ops.dispatch import has_gpu_attention
 from inlay.ops.layout import Layout
 from inlay.ops.native import kernels_name, load_kernels, takes_float_rows, torch_beside_kernels
@@ -77,11 +81,12 @@ class Runner:
         if self._stored is not None and not choice.is_int8:
             raise ModelError(f"{spec.path} is an int8 checkpoint: serve it with --dtype int8, or serve the original")
         files = weight_files(spec.path)
-        all_files = [*files, *files_beside(spec)]
+        all_files = [*files, *files_beside(spec), *adapter_files(spec)]
         self._guard = FileGuard(all_files if self.device.type == "cpu" else [])  # elsewhere nothing stays mapped
         self._heads = {kind: make_head(kind, spec) for kind in {*spec.outputs, DENSE}}  # int8 is measured on vectors
         heads = self._heads.values()
         self._model = build_model(spec, files, choice.dtype, choice.device, self._stored, heads)
+        self._adapters = self._read_adapters()
         for head in heads:
             head.load(files, choice.device)
         self._planner = Planner(spec, self._model, choice.dtype, choice.device)
@@ -89,6 +94,8 @@ class Runner:
         self._pieces = None if is_deterministic else make_driver(spec, self._model, choice)  # from the weights
         self._pass: Callable[[Plan], Tensor] = self._model
         made_of = [*self._prepare(choice, sample, least_cosine), *(["deterministic"] if is_deterministic else [])]
+        if self._adapters is not None:
+            self._adapters.install(choice.dtype)
         if not is_deterministic:
             self._planner.share_prefixes()  # not before the products are what they will be
         if self.device.type == "cuda":
@@ -97,8 +104,19 @@ class Runner:
             self._pass = ShortPass(self._model, kernels)  # the products stay what they are from here on
         elif has_gpu_attention(choice.device, choice.dtype):  # so launches are the same for any batch of a shape
             self._pass = self._captured()
-        self.spec = replace(self.spec, fingerprint=fingerprint(spec, all_files, choice.dtype_name, made_of))
+        if self._adapters is not None:
+            self._pass = AdapterPass(self._model, self._pass, self._adapters)
+        self.spec = with_fingerprints(self.spec, fingerprint(spec, all_files, choice.dtype_name, made_of))
         self._check_files()
+
+    def _read_adapters(self) -> AdapterSet | None:
+        """Those that share the model's weights."""
+        found = {
+            name: read_lora(own.adapter, self._model, self._heads.values())
+            for name, own in self.spec.adapters.items()
+            if own.adapter is not None
+        }
+        return AdapterSet(self._model, found) if found else None
 
     def _prepare(self, choice: Choice, sample: Callable[[], list[Sequence]], least_cosine: float) -> list[str]:
         """Make the products; what decides the vectors beside the name of the dtype."""
@@ -192,7 +210,7 @@ class Runner:
                 while True:
                     self._check_files()
                     try:
-                        with self._beside_kernels():
+                        with self._beside_kernels(), self._with_adapter_of(batch):
                             next(pieces)
                     except StopIteration as finished:
                         layout = Layout.of(batch.offsets, self.device)
@@ -214,6 +232,12 @@ class Runner:
 
     def _beside_kernels(self) -> AbstractContextManager[None]:
         return torch_beside_kernels() if self.device.type == "cpu" else nullcontext()
+
+    def _with_adapter_of(self, batch: Batch) -> AbstractContextManager[None]:
+        """Of a batch of one input."""
+        if self._adapters is None or batch.adapters is None:
+            return nullcontext()
+        return self._adapters.on(all_rows(batch.adapters[0]))
 
     def _check_files(self) -> None:
         if (file := self._guard.changed()) is not None:

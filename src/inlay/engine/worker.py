@@ -28,6 +28,8 @@ Load = Callable[[ModelSpec, EngineStats], Engine]
 class DeviceWorker:
     """One device thread for one model. Starts to load at once."""
 
+    shares_engine = False
+
     def __init__(self, spec: ModelSpec, load: Load, stall_timeout: float) -> None:
         self.stats = EngineStats()
         self._spec = spec

@@ -21,11 +21,12 @@ from inlay.cache.urls import make_cache, read_secret
 from inlay.config import make_settings
 from inlay.errors import ConfigError, InlayError, ModelError, ShuttingDown
 from inlay.library.outputs import Outputs
+from inlay.models.adapters import parse_adapter
 from inlay.models.source import locate, served_name
 from inlay.models.spec import read_spec
 from inlay.requests import EmbedOptions, EmbedRequest, RankRequest, RankResult
 from inlay.serving.service import Service
-from inlay.types import DENSE, FloatArray, Task
+from inlay.types import DENSE, FloatArray, ModelSpec, Task
 
 T = TypeVar("T")
 
@@ -60,6 +61,7 @@ class EngineArguments(TypedDict, total=False):
     cache: str | Sequence[str]  # none, a tier's URL such as memory://512MiB, or a list of them
     cache_secret: str | None  # signs what is kept in Redis
     cache_secret_file: str | None
+    adapter: str | None  # a LoRA in peft's format, put into the model's weights: a directory or a hub id
     context_length: int | None  # tokens; default: the model's own
     max_batch_tokens: int | None
     max_batch_sequences: int
@@ -80,8 +82,9 @@ class Runtime:
         given: dict[str, object] = {name: value for name, value in arguments.items() if value is not None}
         if isinstance(given.get("cache"), str):
             given["cache"] = [given["cache"]]
+        adapter = given.pop("adapter", None)
         settings = make_settings({**given, "max_queue_tokens": UNBOUNDED_QUEUE})
-        spec = read_spec(locate(model), served_name(model), settings.context_length)
+        spec = _read_spec(model, None if adapter is None else str(adapter), settings.context_length)
         if spec.task is not task:
             raise ModelError(f"{spec.name} is {_KINDS[spec.task]}: use {_FACES[spec.task]}")
         secret = read_secret(settings.cache_secret, settings.cache_secret_file)
@@ -217,3 +220,11 @@ class Runtime:
         truncated = [start + index for index in result.truncated]
         told = (rows, errors, result.item_tokens, truncated, result.num_hits)
         return RowResults(result.vectors, *told, dict(result.others))
+
+
+def _read_spec(model: str, adapter: str | None, context_length: int | None) -> ModelSpec:
+    """Of a model, or of an adapter with that as its base."""
+    if adapter is None:
+        return read_spec(locate(model), served_name(model), context_length)
+    name, path = parse_adapter(adapter)
+    return read_spec(locate(model), name, context_length, path)

@@ -9,14 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from inlay.engine.tokenizer import Tokenizer, make_tokenizer
 from inlay.library.embedder import Embedder
+from inlay.models.adapter_config import adapter_file
 from inlay.models.registry import JINA_BERT
 from inlay.models.source import INT8_REPORT
 from inlay.types import FloatArray
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 TEXTS = [
     "The capital of China is Beijing.",
@@ -146,10 +152,32 @@ def _check_reference(embedder: Embedder, vectors: FloatArray) -> Finding:
         path = path.parent  # its module has a directory of its own
         if not (path / "modules.json").exists():
             return Finding(check, None, "it has no modules.json: compare with model2vec")
-    reference = SentenceTransformer(str(path), device="cpu", model_kwargs={"dtype": "float32"})
+    adapter = embedder.spec.adapter
+    if adapter is not None and find_spec("peft") is None:
+        return Finding(check, None, "pip install peft to compare an adapter")
+    is_own_layout = adapter is not None and (adapter / "modules.json").exists()
+    files = adapter if is_own_layout else path
+    reference = SentenceTransformer(str(files), device="cpu", model_kwargs={"dtype": "float32"})
+    if adapter is not None and not is_own_layout and not _adapts(reference, adapter):
+        return Finding(check, None, "the adapter was trained on another class of its base: compare with peft")
     reference.float()  # also modules that keep the dtype of their file
     expected = reference.encode(TEXTS, normalize_embeddings=True)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     worst = float((unit * expected).sum(axis=1).min())
     bound = COSINE[embedder.spec.dtype]
     return Finding(check, worst >= bound, f"{worst:.7f} at worst", f"≥ {bound}")
+
+
+def _adapts(reference: SentenceTransformer, adapter: Path) -> bool:
+    """Put an adapter on the reference; False where its file names other modules, which peft only warns of."""
+    from peft import PeftModel
+    from peft.utils import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    transformer: Any = reference[0]
+    model = transformer.auto_model = PeftModel.from_pretrained(transformer.auto_model, str(adapter))
+    file = adapter_file(adapter)
+    if file.suffix != ".safetensors":
+        return False
+    with safe_open(file, "np") as opened:
+        return set(opened.keys()) == set(get_peft_model_state_dict(model))

@@ -6,7 +6,7 @@ is a `ModelError` that names it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ import torch
 from inlay.errors import ModelError
 from inlay.models.forward import ForwardPass
 from inlay.models.heads.head import Head
+from inlay.models.lora import LowRank, merging, read_lora
 from inlay.models.registry import forward_class
 from inlay.models.stored_int8 import StoredReport, expect_int8
 from inlay.models.weights import load_weights
@@ -30,7 +31,12 @@ def build_model(
 ) -> ForwardPass:
     """The model of weight files, but for what heads read; `stored` is the report of an int8 checkpoint."""
     model = _without_weights(spec, dtype, stored)
-    load_weights(model, files, device, lambda name: any(head.reads(name) for head in heads))
+    low_ranks: Mapping[str, LowRank] = {}
+    if spec.adapter is not None:
+        if stored is not None:
+            raise ModelError(f"{spec.path} is an int8 checkpoint, into which no adapter can be put: give the original")
+        low_ranks = read_lora(spec.adapter, model, heads)
+    load_weights(model, files, device, lambda name: any(head.reads(name) for head in heads), merging(low_ranks))
     return model.eval()
 
 

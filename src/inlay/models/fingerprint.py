@@ -11,15 +11,18 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from inlay.models.registry import family_of
+from inlay.models.weights import adapter_files
 from inlay.types import ModelSpec
 
 CHUNK = 32 << 20  # bytes hashed by one task
 DIGITS = 32
+ADAPTER_VERSION = 1  # raise when a change to `models.adapted` changes the vectors
 
 
 def fingerprint(spec: ModelSpec, weight_files: Iterable[Path], dtype: str, quantisation: Sequence[str] = ()) -> str:
@@ -42,6 +45,16 @@ def fingerprint(spec: ModelSpec, weight_files: Iterable[Path], dtype: str, quant
     for field in fields:
         digest.update(len(field).to_bytes(8, "little") + field)
     return digest.hexdigest()[:DIGITS]
+
+
+def with_fingerprints(spec: ModelSpec, own: str) -> ModelSpec:
+    """The spec with its fingerprint, and those of its adapters, which have its dtype and their own files."""
+    adapters = {}
+    for name, adapter in spec.adapters.items():
+        fields = [f"beside {ADAPTER_VERSION}", own, *(digest.hex() for digest in _digest_files(adapter_files(adapter)))]
+        digest = hashlib.sha256("\n".join(fields).encode()).hexdigest()[:DIGITS]
+        adapters[name] = replace(adapter, dtype=spec.dtype, fingerprint=digest)
+    return replace(spec, fingerprint=own, adapters=adapters)
 
 
 def _digest_files(files: Iterable[Path]) -> list[bytes]:

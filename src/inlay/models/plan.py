@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from inlay.models.adapter_rows import AdapterRows
 from inlay.models.past import Past
 from inlay.models.stream import Stream, Wanted
 from inlay.ops.attention import attention
@@ -28,6 +29,7 @@ class Plan:
     wanted: Wanted | None = None  # the one row of each sequence that is wanted, which sees all others; None: all
     past: Past | None = None  # what comes before the rows of each sequence
     types: Tensor | None = None  # [T], of the segments of pairs; None: all 0
+    adapters: AdapterRows | None = None  # of rows that run with one
 
     def stream(self, hidden: Tensor) -> Stream:
         """The residual stream that begins with hidden states [T, width]."""

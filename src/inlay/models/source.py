@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from inlay.errors import ModelError
+from inlay.models.adapter_config import is_adapter, read_adapter_config
 from inlay.models.demo import locate_demo
 from inlay.models.packages import PACKAGED, locate_packaged
 
@@ -32,6 +33,21 @@ def locate(model: str) -> Path:
             f"Qwen/Qwen3-Embedding-0.6B, or one of {', '.join((DEMO, *PACKAGED))}."
         )
     return _download(model)
+
+
+def locate_base(adapter: Path) -> Path:
+    """The directory of the model that an adapter names as its base."""
+    named = read_adapter_config(adapter).base
+    try:
+        base = locate(named)
+    except ModelError as error:
+        raise ModelError(
+            f"{adapter} adapts {named!r}, which cannot be found ({error.message.rstrip('.')}): name its base as the "
+            f"model, and give --adapter {adapter}"
+        ) from error
+    if is_adapter(base):
+        raise ModelError(f"{adapter} adapts {base}, which is an adapter itself: merge that with peft first")
+    return base
 
 
 def served_name(model: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from inlay.errors import ModelError
+from inlay.models.adapter_config import is_adapter
 from inlay.models.cards import card_of
 from inlay.models.modules import NORMALIZE, POOLING, TRANSFORMER, read_dense_layers, read_modules
 from inlay.models.objects import read_object
@@ -19,10 +20,12 @@ from inlay.models.positions import first_position_of
 from inlay.models.prompts import DOCUMENT, QUERY, ROLES, template_of
 from inlay.models.ranking import MODERNBERT, read_ranking
 from inlay.models.registry import Family, family_name, family_of
+from inlay.models.source import locate_base
 from inlay.models.static_config import read_static
 from inlay.types import SCORES, ModelSpec, Pooling, Ranking
 
 SHORTEST_CONTEXT = 3  # tokens
+SENTENCE = "config_sentence_transformers.json"
 UNSAID_MAX_LENGTH = 10**6  # tokenizers write 10^30 when they know no limit
 _LARGEST = {  # of each size
     "hidden_size": 1 << 16,
@@ -43,18 +46,26 @@ _POOLING_FLAGS = {
 }
 
 
-def read_spec(path: Path, name: str, context_length: int | None = None) -> ModelSpec:
-    """The spec of the checkpoint in `path`; `context_length` (tokens) replaces its own limit."""
+def read_spec(path: Path, name: str, context_length: int | None = None, adapter: Path | None = None) -> ModelSpec:
+    """The spec of the checkpoint in `path`; `context_length` (tokens) replaces its own limit.
+
+    An adapter changes its weights, and what sentence-transformers' files beside it say. An adapter's own directory
+    for `path` stands for its base with it.
+    """
+    if adapter is None and is_adapter(path):
+        path, adapter = locate_base(path), path
     try:
-        return _read_spec(path, name, context_length)
+        return _read_spec(path, name, context_length, adapter)
     except KeyError as error:
         raise ModelError(f"{path / 'config.json'} has no {error.args[0]!r}") from error
     except (TypeError, ValueError, AttributeError, RecursionError, OSError) as error:
         raise ModelError(f"the configuration files in {path} cannot be understood: {error}") from error
 
 
-def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
-    config, listed, root = read_object(path / "config.json"), read_modules(path), path
+def _read_spec(path: Path, name: str, context_length: int | None, adapter: Path | None) -> ModelSpec:
+    root = path if adapter is None or not (adapter / "modules.json").exists() else adapter
+    config, listed = read_object(path / "config.json"), read_modules(root)
+    sentence = ({} if adapter is None else read_object(adapter / SENTENCE)) or read_object(path / SENTENCE)
     if (static := read_static(path, config, listed)) is not None:
         path, config = static
     if not config:
@@ -66,7 +77,6 @@ def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
     modules = dict(listed)
     _refuse_taggers(config, modules)
     ranking = read_ranking(path, name, config, modules, read_object(path / "tokenizer.json"))
-    sentence = read_object(root / "config_sentence_transformers.json")
     own_prompts = {str(key): str(text) for key, text in (sentence.get("prompts") or {}).items()}
     prompts = _complete_prompts(own_prompts, name, family) if ranking is None else {}
     dense_layers = read_dense_layers(listed, int(config["hidden_size"]))
@@ -106,6 +116,7 @@ def _read_spec(path: Path, name: str, context_length: int | None) -> ModelSpec:
         has_norm_before_cut=family.has_norm_before_cut,
         adds_special_tokens=family.has_layers,
         leaves_out_unknown=bool(config.get("leaves_out_unknown")),
+        adapter=adapter,
     )
 
 

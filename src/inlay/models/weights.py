@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from inlay.errors import ModelError
+from inlay.models.adapter_config import CONFIG, adapter_file
 from inlay.models.forward import ForwardPass
 from inlay.types import ModelSpec
 
@@ -51,20 +52,27 @@ def files_beside(spec: ModelSpec) -> list[Path]:
     return [*dense, *spec.head_files.values()]
 
 
+def adapter_files(spec: ModelSpec) -> list[Path]:
+    """Of the adapter that is put into the weights."""
+    return [] if spec.adapter is None else [spec.adapter / CONFIG, adapter_file(spec.adapter)]
+
+
 def load_weights(
     model: ForwardPass,
     files: list[Path],
     device: torch.device,
     is_read_elsewhere: Callable[[str], bool] = lambda name: False,
+    adapt: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor,
 ) -> None:
     """Fill a model that was built on the meta device; each tensor takes the dtype of its parameter.
 
-    Tensors that it does not know are an error, unless `is_read_elsewhere` knows their stored names.
+    Tensors that it does not know are an error, unless `is_read_elsewhere` knows their stored names. `adapt` may change
+    what is stored, by its name in the model.
     """
     wanted = model.state_dict()
     found: dict[str, Tensor] = {}
     leftover: list[str] = []
-    for stored_name, name, tensor in _wanted_tensors(files, wanted, model):
+    for stored_name, name, tensor in _wanted_tensors(files, wanted, model, adapt):
         if name not in wanted:
             leftover += [] if is_read_elsewhere(stored_name) else [name]
             continue
@@ -76,7 +84,7 @@ def load_weights(
     if missing or leftover:
         raise ModelError(
             f"the weights in {files[0].parent} do not fit config.json: "
-            f"{_listed('missing', missing)}; {_listed('leftover', sorted(leftover))}"
+            f"missing: {listed(missing)}; leftover: {listed(sorted(leftover))}"
         )
     model.load_state_dict(found, assign=True)
 
@@ -88,12 +96,14 @@ def read_tensors(files: list[Path]) -> Iterator[tuple[str, Tensor]]:
 
 
 def _wanted_tensors(
-    files: list[Path], wanted: Mapping[str, Tensor], model: ForwardPass
+    files: list[Path], wanted: Mapping[str, Tensor], model: ForwardPass, adapt: Callable[[str, Tensor], Tensor]
 ) -> Iterator[tuple[str, str, Tensor]]:
     for stored_name, tensor in read_tensors(files):
         name = model.attribute_name(stored_name)
         if name is None:
             continue
+        if name in wanted and tensor.shape == wanted[name].shape:
+            tensor = adapt(name, tensor)
         if name in wanted and tensor.dtype != wanted[name].dtype:
             tensor = _convert(stored_name, tensor, wanted[name].dtype)
         yield stored_name, name, tensor
@@ -130,6 +140,7 @@ def _convert(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return converted
 
 
-def _listed(what: str, names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Names for a message, the first few of many."""
     more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
-    return f"{what}: {', '.join(names[:NAMED_AT_MOST]) or 'none'}{more}"
+    return f"{', '.join(names[:NAMED_AT_MOST]) or 'none'}{more}"

@@ -50,6 +50,10 @@ SIGNATURES = {
     "pack": (INTEGER, INTEGER, ADDRESS, ADDRESS),
     "look_up": (*(INTEGER,) * 3, ctypes.POINTER(Table), FLAG, ADDRESS),
     "mean": (INTEGER, INTEGER, *(ADDRESS,) * 3),
+    "add_low_rank": (
+        *(INTEGER, *ROWS_IN, ADDRESS, ADDRESS, INTEGER, INTEGER, FLAG),
+        *(ADDRESS, INTEGER, INTEGER, *(ADDRESS,) * 3, FLAG),
+    ),
     "release_memory": (),
     "run_program": (ADDRESS,),
     "attention": (
@@ -151,7 +155,8 @@ class Kernels:
         tables: tuple[Tensor, Tensor],
         positions: Tensor,
     ) -> Tensor:
-        out = qkv.values if qkv.panels is None else torch.empty(qkv.shape, dtype=qkv.dtype)
+        is_in_place = qkv.panels is None and qkv.dtype == qkv.values.dtype
+        out = qkv.values if is_in_place else torch.empty(qkv.shape, dtype=qkv.dtype)
         before = map(address, (qkv.bias, *(weights or (None, None))))
         parameters = (*before, eps, *map(address, (*tables, positions, out)), CODES[out.dtype])
         self._call("rotate_heads", len(positions), *heads, incoming(qkv), *parameters)
@@ -169,6 +174,24 @@ class Kernels:
         out = torch.empty(len(offsets) - 1, hidden.shape[1])
         self._call("mean", *out.shape, hidden.data_ptr(), offsets.data_ptr(), out.data_ptr())
         return out
+
+    def add_low_rank(
+        self,
+        y: Tensor,
+        scales: Tensor | None,
+        x: Tensor,
+        factors: tuple[Tensor, Tensor],
+        columns: Tensor | None,
+        shift: Tensor | None,
+    ) -> None:
+        a, b = factors
+        self._call(
+            "add_low_rank",
+            len(x),
+            incoming(Rows(x)),
+            *(a.data_ptr(), b.data_ptr(), len(b), a.shape[1], CODES[a.dtype]),
+            *(y.data_ptr(), y.stride(0), y.shape[1], address(scales), address(columns), address(shift), CODES[y.dtype]),
+        )
 
     def begin_program(self) -> int:
         """From here on the calls of this thread are kept, until `end_program`; the program's number."""

@@ -79,6 +79,7 @@ class Rows:
     bias: Tensor | None = None  # [width]
     zero_point: int = ZERO_POINT
     panels: Panels | None = None
+    rounded_to: torch.dtype | None = None  # where an op leaves them as they are; None: what they are in
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -87,12 +88,16 @@ class Rows:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the values are in, or will be when they are computed."""
-        return self.values.dtype if self.panels is None else self.panels.out
+        """What ops leave the values in that only pass them on."""
+        if self.panels is not None:
+            return self.panels.out
+        return self.rounded_to or self.values.dtype
 
     def computed(self) -> Rows:
         """The same with the values there: the bits that an op would have computed on its way."""
-        return self if self.panels is None else Rows(self.panels.multiply(self), self.scales, self.bias)
+        if self.panels is None:
+            return self
+        return Rows(self.panels.multiply(self), self.scales, self.bias, rounded_to=self.panels.out)
 
     def full(self) -> Tensor:
         """What they stand for, in float32."""

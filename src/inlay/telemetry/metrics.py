@@ -102,19 +102,21 @@ class _WorkerCollector(Collector):
         self._workers = workers
 
     def collect(self) -> Iterator[Metric]:
+        engines = {model: worker for model, worker in self._workers.items() if not worker.shares_engine}
         for name in self.COUNTERS:
             family = CounterMetricFamily(f"inlay_engine_{name}", f"Engine: {name} since start", labels=["model"])
-            for model, worker in self._workers.items():
+            for model, worker in engines.items():
                 family.add_metric([model], getattr(worker.stats, name))
             yield family
         rate = GaugeMetricFamily("inlay_engine_tokens_per_second", "Recent rate of the device", labels=["model"])
         queued = GaugeMetricFamily("inlay_engine_queued_tokens", "Tokens waiting for the device", labels=["model"])
         ready = GaugeMetricFamily("inlay_engine_ready", "1 when the model is loaded", labels=["model"])
         held = GaugeMetricFamily("inlay_engine_device_bytes", "Memory of the GPU that is held", labels=["model"])
-        for model, worker in self._workers.items():
+        for model, worker in engines.items():
             held.add_metric([model], worker.device_bytes)
             rate.add_metric([model], worker.stats.tokens_per_second)
             queued.add_metric([model], worker.queued_tokens)
+        for model, worker in self._workers.items():
             ready.add_metric([model], float(worker.is_ready))
         yield from (rate, queued, ready, held)
 

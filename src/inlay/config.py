@@ -84,7 +84,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = INT8_COSINE
     deterministic: Annotated[bool, _option("On a GPU: a text has the same bits in any batch.", *ENGINE)] = False
     adapter: Annotated[
-        list[str], _option("LoRA in peft's format; to serve beside the model NAME=DIR (repeat the flag).", *ENGINE)
+        list[str], _option("LoRA in peft's format, DIR; to serve beside the model, NAME=DIR, or several.", *ENGINE)
     ] = []
     context_length: Annotated[
         Annotated[int, Meta(ge=3)] | None,
@@ -190,6 +190,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     keep: Annotated[
         list[str], _option("Column to keep beside the text, for filters (repeat for several).", PRECOMPUTE)
     ] = []
+    outputs: Annotated[
+        str, _option("Kinds of output to keep, of models with several: dense,sparse,colbert.", PRECOMPUTE)
+    ] = "dense"
     store_dtype: Annotated[
         Literal["f32", "f16"],
         _option(

@@ -22,6 +22,7 @@ from inlay.api.replies import Reply
 from inlay.api.reranked_hits import rerank_hits
 from inlay.api.search_schema import SearchRequest
 from inlay.corpus.search.batcher import SearchBatcher
+from inlay.corpus.search.hybrid import HybridQuery, weights_for
 from inlay.corpus.search.searcher import Hit
 from inlay.errors import (
     Cancelled,
@@ -35,7 +36,7 @@ from inlay.errors import (
 from inlay.models.prompts import QUERY
 from inlay.requests import EmbedOptions, EmbedRequest
 from inlay.serving.service import Service
-from inlay.types import FloatArray, Priority
+from inlay.types import DENSE, FloatArray, Priority
 
 TOP_K = 10
 
@@ -54,9 +55,10 @@ class SearchRoute:
         name, batcher = self._resolve(call.corpus)
         if call.model is not None and call.model != (served := self._model_of(name, batcher)):
             raise InvalidInput(f"corpus {name!r} is searched with {served!r}: leave out model", param="model")
-        vector, num_tokens, cached_tokens = await self._vector_of(call, name, batcher, exchange, deadline)
+        query, num_tokens, cached_tokens = await self._query_of(call, name, batcher, exchange, deadline)
         top_k = TOP_K if call.top_k is None else call.top_k
-        search = asyncio.ensure_future(batcher.search(vector, top_k, call.filter, is_exact=bool(call.exact)))
+        run = batcher.search_hybrid if isinstance(query, HybridQuery) else batcher.search
+        search = asyncio.ensure_future(run(query, top_k, call.filter, is_exact=bool(call.exact)))  # type: ignore[arg-type]
         hits = await _in_time(search, deadline, exchange)
         if call.rerank is not None:
             hits, ranked = await rerank_hits(self._service, call.rerank, call.query or "", hits, exchange, deadline)
@@ -83,10 +85,16 @@ class SearchRoute:
             raise UnknownCorpus(f"corpus {shorten(name)!r} is not served; these are: {served}", param="corpus")
         return name, self._corpora[name]
 
-    async def _vector_of(
+    async def _query_of(
         self, call: SearchRequest, name: str, batcher: SearchBatcher, exchange: Exchange, deadline: float
-    ) -> tuple[FloatArray, int, int]:
-        """The query's vector, its tokens, and how many of them a cache had."""
+    ) -> tuple[FloatArray | HybridQuery, int, int]:
+        """The query's vector, or all its outputs, its tokens, and how many of them a cache had."""
+        if call.hybrid is not None and call.embedding is not None:
+            raise InvalidInput("hybrid needs a query: an embedding is one of its outputs alone", param="query")
+        outputs: tuple[str, ...] = (DENSE,)
+        if call.hybrid is not None:
+            outputs = batcher.searcher.corpus.recipe.outputs
+            weights = weights_for(outputs, call.hybrid.weights)
         if (call.query is None) == (call.embedding is None):
             raise InvalidInput("send a query or an embedding, one of the two", param="query")
         if call.embedding is not None:
@@ -95,6 +103,7 @@ class SearchRoute:
             prompt_name=call.prompt_name or (None if call.instruction else QUERY),
             instruction=call.instruction,
             priority=Priority.HIGH,
+            outputs=outputs,
         )
         asked = EmbedRequest(
             model=self._model_of(name, batcher),
@@ -109,7 +118,11 @@ class SearchRoute:
             if error.param != "input[0]":
                 raise
             raise type(error)(error.message.replace("input[0]", "query", 1), param="query") from error
-        return result.vectors[0], result.num_tokens, result.cached_tokens
+        tokens = (result.num_tokens, result.cached_tokens)
+        if call.hybrid is None:
+            return result.vectors[0], *tokens
+        others = {kind: arrays[0] for kind, arrays in result.others.items()}
+        return HybridQuery.of(result.vectors[0], others, weights, call.hybrid.candidates), *tokens
 
     def _name_of(self, name: str, batcher: SearchBatcher) -> str:
         """The model by the name that it is served under, or (with an embedding alone) the one it was made with."""
@@ -154,7 +167,8 @@ async def _in_time(search: asyncio.Future[list[Hit]], deadline: float, exchange:
 
 def _describe(hit: Hit, includes_text: bool) -> dict[str, Any]:
     record = dict(hit.record) if includes_text else {"id": hit.record["id"]}
-    return {**record, "object": "search.hit", "score": hit.score}
+    scores = {} if hit.scores is None else {"scores": dict(hit.scores)}
+    return {**record, "object": "search.hit", "score": hit.score, **scores}
 
 
 def _decode(embedding: list[float] | str) -> FloatArray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from inlay.api.common_shapes import Usage
 
@@ -17,6 +17,17 @@ class Rerank(Struct, forbid_unknown_fields=True):
         Annotated[int, Meta(ge=1)] | None, Meta(description="How many of the best hits to give back; all by default.")
     ] = None
     instruction: Annotated[str | None, Meta(description="Its task, for rerankers that take one.")] = None
+
+
+class Hybrid(Struct, forbid_unknown_fields=True):
+    """Search by dense, sparse and token vectors, of a corpus that keeps them."""
+
+    weights: Annotated[
+        dict[str, float] | None, Meta(description="Of each kind; default: dense 0.4, sparse 0.2, colbert 0.4.")
+    ] = None
+    candidates: Annotated[
+        int, Meta(ge=1, le=1000, description="Rows that dense and sparse vectors each find, to be scored by all.")
+    ] = 100
 
 
 class SearchRequest(Struct, forbid_unknown_fields=True):
@@ -38,6 +49,9 @@ class SearchRequest(Struct, forbid_unknown_fields=True):
     instruction: Annotated[str | None, Meta(description="Task of the query, for models that take one.")] = None
     include_text: Annotated[bool | None, Meta(description="Give the texts of the hits; default: true.")] = None
     exact: Annotated[bool | None, Meta(description="Search exactly, past the index.")] = None
+    hybrid: Annotated[
+        Hybrid | None, Meta(description="Search by all outputs that the corpus keeps; {} for the usual weights.")
+    ] = None
     rerank: Annotated[
         Rerank | None,
         Meta(description="Order the hits by a reranker's score of the query with their texts, cut where too long."),
@@ -51,6 +65,7 @@ class SearchHit(Struct):
     id: str | int
     score: float
     text: str
+    scores: Annotated[dict[str, float] | UnsetType, Meta(description="Of each kind, of a hybrid search.")] = UNSET
 
 
 class SearchResponse(Struct):

@@ -17,6 +17,7 @@ from inlay.config import PRECOMPUTE, Settings
 from inlay.errors import ConfigError
 from inlay.models.source import DEMO
 from inlay.precompute.input_rows import STDIN, Advance, files_of, read_rows
+from inlay.types import DENSE
 
 if TYPE_CHECKING:
     from inlay.precompute.ingestion import Source
@@ -59,6 +60,8 @@ def precompute(
                 prompt=settings.prompt,
                 instruction=settings.instruction,
                 truncate=settings.truncate,
+                outputs=_outputs_of(settings, embedding),
+                adapter=None if embedding.spec.adapter is None else str(embedding.spec.adapter),
             )
             name = source if source == STDIN else str(Path(source).resolve())
             outcome = run(output, rows, name, columns, embedding, recipe, is_append=append, tell=tell)
@@ -72,6 +75,17 @@ def precompute(
     if outcome.report is not None:
         typer.echo(f"{outcome.report} lists the rows that failed", err=True)
         raise typer.Exit(1)
+
+
+def _outputs_of(settings: Settings, source: Source) -> tuple[str, ...]:
+    """The kinds to keep, in the model's order; dense is always one, as search begins with it."""
+    asked, given = {kind.strip() for kind in settings.outputs.split(",")}, source.spec.outputs
+    if DENSE not in asked or not asked <= set(given):
+        raise ConfigError(
+            f"--outputs {settings.outputs}: name dense, and what else the model gives "
+            f"({source.spec.name} gives {', '.join(given)})"
+        )
+    return tuple(kind for kind in given if kind in asked)
 
 
 def _lasting_name(settings: Settings, source: Source) -> str:

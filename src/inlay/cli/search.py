@@ -14,6 +14,7 @@ from inlay.cli.options import with_settings
 from inlay.config import SEARCH, Settings
 from inlay.errors import ConfigError, CorpusMismatch, InlayError
 from inlay.models.prompts import QUERY
+from inlay.types import DENSE
 
 if TYPE_CHECKING:
     from inlay.corpus.recipe import Recipe
@@ -44,6 +45,13 @@ def search(
         typer.Option("--in", metavar="URL", help="Search the collection that the corpus was exported to."),
     ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Search exactly, past the index.")] = False,
+    hybrid: Annotated[
+        bool, typer.Option("--hybrid", help="Search by all outputs that the corpus keeps: dense, sparse, colbert.")
+    ] = False,
+    weights: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="KIND=WEIGHT,…", help="Of each kind, with --hybrid.  [default: 0.4, 0.2 and 0.4]"),
+    ] = None,
     rerank: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(metavar="MODEL", help="A reranker that orders what was found by the query."),
@@ -55,6 +63,7 @@ def search(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON line for each row.")] = False,
 ) -> None:
     """Search a corpus with the model that made it."""
+    from inlay.corpus.search.hybrid import HybridQuery, weights_for
     from inlay.corpus.search.searcher import Searcher
 
     searcher = Searcher(directory)
@@ -64,19 +73,28 @@ def search(
         raise ConfigError("--top-n is for --rerank: without it, --top-k says how many rows to find")
     if database is not None and wanted:
         raise ConfigError("--filter is for the corpus's own files: leave out --in, or ask the database itself")
-    with open_source(settings, model if settings.server else model or recipe.model) as source:
+    if weights is not None and not hybrid:
+        raise ConfigError("--weights is for --hybrid: give both, or neither")
+    if hybrid and database is not None:
+        raise ConfigError("--hybrid is for the corpus's own files: leave out --in")
+    by_kind = weights_for(recipe.outputs, _parse_weights(weights)) if hybrid else None
+    with open_source(settings, model if settings.server else model or recipe.model, recipe) as source:
         if source.spec.fingerprint != recipe.fingerprint:
             raise CorpusMismatch(
                 f"{directory} was made with {recipe.model} in {recipe.dtype} (fingerprint {recipe.fingerprint}); this "
                 f"is {source.spec.name} in {source.spec.dtype} (fingerprint {source.spec.fingerprint}): vectors of "
-                "different models cannot be compared. Name its model with --model and its --dtype, or rebuild the "
-                "corpus"
+                "different models cannot be compared. Name its model with --model, its --dtype and its --adapter, if "
+                "it has one, or rebuild the corpus"
             )
-        asked = _query_recipe(recipe, prompt, instruction)
+        asked = _query_recipe(recipe, prompt, instruction, recipe.outputs if hybrid else (DENSE,))
         (answer,) = source.embed_texts([query], asked)
     if isinstance(answer, InlayError):
         raise ConfigError(f"the query {answer.message}")
-    if database is None:
+    if by_kind is not None:
+        hits = searcher.search_hybrid(
+            HybridQuery.of(answer.vector, answer.others, by_kind), top_k, wanted, is_exact=exact
+        )
+    elif database is None:
         (hits,) = searcher.search_many(answer.vector[None], top_k, wanted, is_exact=exact)
     else:
         hits = _search_database(database, searcher, answer.vector, top_k)
@@ -97,10 +115,20 @@ def _rerank(model: str, query: str, hits: list[Hit], top_n: int | None, settings
     return [hits[one.index]._replace(score=one.score) for one in ranked]
 
 
-def _query_recipe(recipe: Recipe, prompt: str, instruction: str | None) -> Recipe:
+def _query_recipe(recipe: Recipe, prompt: str, instruction: str | None, outputs: tuple[str, ...]) -> Recipe:
     from msgspec.structs import replace
 
-    return replace(recipe, prompt=None if instruction else prompt, instruction=instruction)
+    return replace(recipe, prompt=None if instruction else prompt, instruction=instruction, outputs=outputs)
+
+
+def _parse_weights(given: str | None) -> dict[str, float] | None:
+    if given is None:
+        return None
+    pairs = [part.partition("=") for part in given.split(",")]
+    try:
+        return {kind.strip(): float(weight) for kind, _, weight in pairs}
+    except ValueError as error:
+        raise ConfigError(f"--weights {given}: write KIND=WEIGHT,…, as in dense=1,sparse=0.3,colbert=1") from error
 
 
 def _search_database(url: str, searcher: Any, query: FloatArray, top_k: int) -> list[Hit]:  # noqa: ANN401
@@ -128,7 +156,8 @@ def _parse_filters(filters: list[str]) -> Mapping[str, Any]:
 def _show(hits: list[Hit], *, as_json: bool) -> None:
     if as_json:
         for hit in hits:
-            typer.echo(json.dumps({**hit.record, "score": hit.score}, ensure_ascii=False))
+            scores = {} if hit.scores is None else {"scores": dict(hit.scores)}
+            typer.echo(json.dumps({**hit.record, "score": hit.score, **scores}, ensure_ascii=False))
         return
     for hit in hits:
         text = " ".join(str(hit.record.get("text", "")).split())

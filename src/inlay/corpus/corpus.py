@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from inlay.corpus.files.part import Part, TextVector
+from inlay.corpus.files.part import Array, Part, TextVector
 from inlay.corpus.manifest import read_manifest
 
 
@@ -25,7 +25,7 @@ class Corpus:
         self.parts: list[Part] = []
         first_row = 0
         for info in self.manifest.parts:
-            self.parts.append(Part(directory / info.name, info, first_row))
+            self.parts.append(Part(directory / info.name, info, first_row, self.recipe.others))
             first_row += info.num_rows
         self.num_rows = first_row
 
@@ -49,6 +49,11 @@ class Corpus:
         """A row as it is stored; None when its bytes are not what they were."""
         part = self.part_of(row)
         return part.vector_of(row - part.first_row)
+
+    def others_of(self, row: int) -> dict[str, Array] | None:
+        """What else is kept of a row, by kind of output; None when its bytes are not what they were."""
+        part = self.part_of(row)
+        return part.others_of(row - part.first_row)
 
     def record(self, row: int) -> dict[str, Any] | None:
         """Id, text and kept columns of a row; None when its bytes are not what they were."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from inlay.requests import EmbedOptions
-from inlay.types import Truncate
+from inlay.types import DENSE, Truncate
 
 FLOAT16 = "f16"
 
@@ -22,9 +22,20 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     prompt: str | None = None
     instruction: str | None = None
     truncate: Truncate = Truncate.NONE
+    outputs: tuple[str, ...] = (DENSE,)  # the kinds that are kept
+    adapter: str | None = None  # the directory of the adapter that is put into the model
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The kinds beside dense."""
+        return tuple(kind for kind in self.outputs if kind != DENSE)
 
     @property
     def options(self) -> EmbedOptions:
         return EmbedOptions(
-            prompt_name=self.prompt, instruction=self.instruction, truncate=self.truncate, normalize=False
+            prompt_name=self.prompt,
+            instruction=self.instruction,
+            truncate=self.truncate,
+            normalize=False,
+            outputs=self.outputs,
         )

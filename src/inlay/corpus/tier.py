@@ -47,8 +47,8 @@ class CorpusTier:
             match self._corpus.find(key, flags):
                 case _, None:
                     self._errors += 1
-                case _, (vector, num_tokens, is_truncated):
-                    found[key] = Entry(DENSE, vector.tobytes(), num_tokens, is_truncated)
+                case _, kept:
+                    found[key] = Entry(DENSE, kept.vector.tobytes(), kept.num_tokens, kept.is_truncated)
         return found
 
     def numbers(self) -> Mapping[str, float]:

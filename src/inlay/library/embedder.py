@@ -22,7 +22,7 @@ from inlay.library.outputs import Outputs
 from inlay.library.runtime import EngineArguments, RowResults, Runtime
 from inlay.requests import EmbedOptions
 from inlay.serving.output_dtypes import OutputDtype, convert_rows
-from inlay.types import ModelSpec, Truncate
+from inlay.types import DENSE, ModelSpec, Truncate
 
 AnyArray = npt.NDArray[Any]
 
@@ -80,10 +80,14 @@ class Embedder:
         options = _options_with(self.spec, outputs, arguments)
         return self._runtime.wait_for(self._runtime.embed_outputs(_texts_of(texts), options))
 
-    def embed_rows(self, texts: Sequence[str], **arguments: Unpack[EmbedArguments]) -> RowResults:
-        """Like `embed`, but a bad text costs only itself: it is listed with its error."""
+    def embed_rows(
+        self, texts: Sequence[str], outputs: Sequence[str] = (DENSE,), **arguments: Unpack[EmbedArguments]
+    ) -> RowResults:
+        """Like `embed`, but a bad text costs only itself: it is listed with its error. `others` has further outputs."""
         output_dtype = _output_dtype_of(arguments)
-        work = self._runtime.embed_rows(_texts_of(texts), _options_of(self.spec, arguments))
+        is_dense = tuple(outputs) == (DENSE,)
+        options = _options_of(self.spec, arguments) if is_dense else _options_with(self.spec, outputs, arguments)
+        work = self._runtime.embed_rows(_texts_of(texts), options)
         return _converted(self._runtime.wait_for(work), output_dtype)
 
     def close(self) -> None:

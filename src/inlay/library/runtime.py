@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import warnings
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from inlay.cache.urls import make_cache, read_secret
 from inlay.config import make_settings
 from inlay.errors import ConfigError, InlayError, ModelError, ShuttingDown
 from inlay.library.outputs import Outputs
-from inlay.models.adapters import parse_adapter
+from inlay.models.adapters import is_named_base, locate_adapter
 from inlay.models.source import locate, served_name
 from inlay.models.spec import read_spec
 from inlay.requests import EmbedOptions, EmbedRequest, RankRequest, RankResult
@@ -84,7 +85,7 @@ class Runtime:
             given["cache"] = [given["cache"]]
         adapter = given.pop("adapter", None)
         settings = make_settings({**given, "max_queue_tokens": UNBOUNDED_QUEUE})
-        spec = _read_spec(model, None if adapter is None else str(adapter), settings.context_length)
+        spec = _read_spec(model, adapter, settings.context_length)
         if spec.task is not task:
             raise ModelError(f"{spec.name} is {_KINDS[spec.task]}: use {_FACES[spec.task]}")
         secret = read_secret(settings.cache_secret, settings.cache_secret_file)
@@ -163,9 +164,7 @@ class Runtime:
     async def embed_outputs(self, texts: list[str], options: EmbedOptions) -> Outputs:
         """All kinds that are asked for; raises the error of the first text that has none."""
         results = await self._embed_slices(texts, options, is_patient=False)
-        kinds = {kind for result in results for kind in result.others}
-        others = {kind: [array for result in results for array in result.others[kind]] for kind in kinds}
-        return Outputs.of(self._concatenate(results, options), others)
+        return Outputs.of(self._concatenate(results, options), _others_of(results))
 
     async def embed_rows(self, texts: list[str], options: EmbedOptions) -> RowResults:
         """Vectors of the good texts, and the errors of the others."""
@@ -177,6 +176,7 @@ class Runtime:
             num_tokens=[number for result in results for number in result.num_tokens],
             truncated=[row for result in results for row in result.truncated],
             num_cached=sum(result.num_cached for result in results),
+            others=_others_of(results),
         )
 
     async def rank(self, request: RankRequest) -> RankResult:
@@ -222,9 +222,17 @@ class Runtime:
         return RowResults(result.vectors, *told, dict(result.others))
 
 
-def _read_spec(model: str, adapter: str | None, context_length: int | None) -> ModelSpec:
+def _others_of(results: list[RowResults]) -> dict[str, list[npt.NDArray[Any]]]:
+    kinds = {kind for result in results for kind in result.others}
+    return {kind: [array for result in results for array in result.others.get(kind, [])] for kind in kinds}
+
+
+def _read_spec(model: str, adapter: object, context_length: int | None) -> ModelSpec:
     """Of a model, or of an adapter with that as its base."""
     if adapter is None:
         return read_spec(locate(model), served_name(model), context_length)
-    name, path = parse_adapter(adapter)
-    return read_spec(locate(model), name, context_length, path)
+    path = locate_adapter(adapter)
+    spec = read_spec(locate(model), path.name, context_length, path)
+    if not is_named_base(spec, model):
+        warnings.warn(f"the adapter {path} names another base than {model} in its config", stacklevel=4)
+    return spec

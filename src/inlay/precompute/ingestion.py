@@ -27,7 +27,7 @@ from inlay.errors import ConfigError, InlayError
 from inlay.precompute.input_rows import Row
 from inlay.requests import EmbedRequest
 from inlay.serving.items import make_inputs
-from inlay.types import ModelSpec
+from inlay.types import DENSE, ModelSpec
 
 BLOCK = 512  # rows embedded at a time
 CHECKPOINT_SECONDS = 2.0
@@ -178,7 +178,8 @@ class Ingestion:
         candidate = _Candidate(row, id_, problem=row.problem)
         if candidate.problem is None:
             (given,) = make_inputs(self._source.spec, EmbedRequest(None, [row.text], self._recipe.options))
-            candidate.keys = tuple(key for pair in given.keys.values() for key in astuple(pair) if key is not None)
+            keys = given.keys.get(DENSE)
+            candidate.keys = () if keys is None else tuple(key for key in astuple(keys) if key is not None)
             candidate.problem = None if given.error is None else given.error.message
         return candidate
 
@@ -238,9 +239,10 @@ class Ingestion:
         if row is not None and row >= self._first_row:
             return self._writer.vector_of(row - self._first_row)
         entry = None if self._older is None or row is None else self._older.vector_of(row)
-        if entry is None:
+        others = None if self._older is None or row is None else self._older.others_of(row)
+        if entry is None or others is None:
             raise ConfigError(f"row {row} of the corpus is broken: rebuild the corpus")
-        return entry
+        return entry._replace(others=others)
 
 
 def hash_rows(rows: Iterator[Row], columns: Columns) -> str:

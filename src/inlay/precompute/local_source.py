@@ -26,10 +26,16 @@ class LocalSource:
     def embed_texts(self, texts: list[str], recipe: Recipe) -> list[Embedded]:
         """For each text its canonical vector with its tokens, or the reason why there is none."""
         results = self._embedder.embed_rows(
-            texts, prompt=recipe.prompt, instruction=recipe.instruction, truncate=recipe.truncate, normalize=False
+            texts,
+            recipe.outputs,
+            prompt=recipe.prompt,
+            instruction=recipe.instruction,
+            truncate=recipe.truncate,
+            normalize=False,
         )
         answers: list[Embedded | None] = [results.errors.get(index) for index in range(len(texts))]
         cut = set(results.truncated)
-        for row, vector, num_tokens in zip(results.rows, results.vectors, results.num_tokens, strict=True):
-            answers[row] = TextVector(vector, num_tokens, row in cut)
+        for place, (row, vector) in enumerate(zip(results.rows, results.vectors, strict=True)):
+            others = {kind: arrays[place] for kind, arrays in results.others.items()}
+            answers[row] = TextVector(vector, results.num_tokens[place], row in cut, others)
         return [answer for answer in answers if answer is not None]

@@ -17,11 +17,11 @@ import httpx
 import numpy as np
 import pybase64
 
-from inlay.corpus.files.part import TextVector
+from inlay.corpus.files.part import Array, TextVector
 from inlay.corpus.recipe import Recipe
 from inlay.errors import ConfigError, InvalidInput, Refused
 from inlay.precompute.ingestion import Embedded
-from inlay.types import ModelSpec, Pooling
+from inlay.types import COLBERT, DENSE, SPARSE, SPARSE_ROW, ModelSpec, Pooling
 
 MAX_REQUEST_CHARACTERS = 1 << 20
 TIMEOUT = 600.0  # seconds, for one request
@@ -32,14 +32,17 @@ _PLACE = re.compile(r"input\[(\d+)\]")
 
 
 class RemoteSource:
-    """Canonical vectors from a server; `model` is a name it serves, None for its first."""
+    """Canonical vectors from a server; `model` is a name it serves, None for its first.
 
-    def __init__(self, url: str, model: str | None, key: str | None) -> None:
+    None with the `fingerprint` of a corpus is the model that made it, where that is served.
+    """
+
+    def __init__(self, url: str, model: str | None, key: str | None, fingerprint: str | None = None) -> None:
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         self._url = url.rstrip("/").removesuffix("/v1")
         self._client = httpx.Client(headers=headers, timeout=TIMEOUT)
         self._most_texts = MOST_TEXTS  # of one request; fewer when the server takes fewer
-        self.spec = self._read_spec(model)
+        self.spec = self._read_spec(model, fingerprint)
 
     def embed_texts(self, texts: list[str], recipe: Recipe) -> list[Embedded]:
         """For each text its canonical vector with its tokens, or the reason why there is none."""
@@ -88,6 +91,7 @@ class RemoteSource:
             "prompt_name": recipe.prompt,
             "instruction": recipe.instruction,
             "truncate": recipe.truncate,
+            "outputs": list(recipe.outputs),
         }
         return self._request("POST", "/v1/embeddings", body)
 
@@ -112,7 +116,7 @@ class RemoteSource:
             time.sleep(pause)
         raise Refused(f"{self._url} {problem}: start it or look at its load, and repeat the command")
 
-    def _read_spec(self, model: str | None) -> ModelSpec:
+    def _read_spec(self, model: str | None, fingerprint: str | None) -> ModelSpec:
         reply = self._request("GET", "/v1/models")
         try:
             rows = reply.json()["data"] if reply.status_code == 200 else []
@@ -120,7 +124,8 @@ class RemoteSource:
             rows = []
         if not rows:
             raise ConfigError(f"--server {self._url}: {_error_of(reply)[0]}")
-        named = [row for row in rows if model in (None, row["id"])]
+        made = [row for row in rows if fingerprint is not None and row.get("fingerprint") == fingerprint]
+        named = made if made and model is None else [row for row in rows if model in (None, row["id"])]
         if not named:
             served = ", ".join(row["id"] for row in rows)
             raise ConfigError(f"{self._url} does not serve {model!r}; it serves: {served}")
@@ -144,6 +149,7 @@ class RemoteSource:
             instruction_template=row["instruction_template"],
             matryoshka=None,
             config={},
+            outputs=tuple(row.get("outputs") or (DENSE,)),
             dtype=row["dtype"],
             fingerprint=row["fingerprint"],
         )
@@ -173,7 +179,14 @@ def _first_of(texts: list[str]) -> list[str]:
 
 def _entry_of(row: dict[str, Any]) -> TextVector:
     vector = np.frombuffer(pybase64.b64decode(row["embedding"]), dtype="<f4")
-    return TextVector(vector, row["num_tokens"], row["is_truncated"])
+    others: dict[str, Array] = {}
+    if SPARSE in row:
+        pairs = list(zip(row[SPARSE]["indices"], row[SPARSE]["values"], strict=True))
+        others[SPARSE] = np.array(pairs, dtype=SPARSE_ROW)
+    if COLBERT in row:
+        rows = np.frombuffer(pybase64.b64decode(row[COLBERT]), dtype="<f4")
+        others[COLBERT] = rows.reshape(-1, len(vector))
+    return TextVector(vector, row["num_tokens"], row["is_truncated"], others)
 
 
 def _error_of(reply: httpx.Response) -> tuple[str, str | None]:

@@ -41,6 +41,12 @@ class NpyWriter:
         data = os.pread(self._file.fileno(), self._row_bytes, self._begin + row * self._row_bytes)
         return np.frombuffer(data, dtype=self.dtype).reshape(self.row_shape)
 
+    def read_many(self, start: int, end: int) -> npt.NDArray[Any]:
+        """Rows that were appended before."""
+        self._file.flush()
+        data = os.pread(self._file.fileno(), (end - start) * self._row_bytes, self._begin + start * self._row_bytes)
+        return np.frombuffer(data, dtype=self.dtype).reshape(-1, *self.row_shape)
+
     def sync(self) -> None:
         """All that was appended is on the disk."""
         self._file.flush()

@@ -11,6 +11,7 @@ records.jsonl  {"id": …, "text": …, and the columns that were kept}, a line 
 short_keys.npy   [distinct] first 8 bytes of the keys as numbers, sorted
 places.npy     [distinct] the row of each
 failed.jsonl   rows of the input that have no vector, with the reason
+Other kinds of output, where they are kept: see `ragged` and `postings`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, NamedTuple
@@ -27,11 +28,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from inlay.corpus.files.postings import Postings
+from inlay.corpus.files.ragged import Ragged
 from inlay.corpus.files.row_file import RecordFile, RowFile
 from inlay.corpus.manifest import PartInfo
 from inlay.errors import ConfigError, CorpusDamaged
 from inlay.file_guard import FileGuard
-from inlay.types import FloatArray
+from inlay.types import SPARSE, FloatArray
 
 VECTORS, SCALES, ROWS, RECORDS = "vectors.npy", "scales.npy", "rows.npy", "records.jsonl"
 SHORT_KEYS, PLACES, FAILED = "short_keys.npy", "places.npy", "failed.jsonl"
@@ -58,6 +61,7 @@ class TextVector(NamedTuple):
     vector: Array  # canonical, or of length one in float16
     num_tokens: int
     is_truncated: bool
+    others: Mapping[str, Array] = {}  # by kind, what else is kept of it
 
 
 def check_of(key: bytes, num_tokens: int, truncated: int, vector: Array) -> int:
@@ -73,7 +77,7 @@ def short_key_of(key: bytes) -> int:
 class Part:
     """One part, open for reading."""
 
-    def __init__(self, path: Path, info: PartInfo, first_row: int) -> None:
+    def __init__(self, path: Path, info: PartInfo, first_row: int, others: Sequence[str] = ()) -> None:
         self.info = info
         self.first_row = first_row  # in the corpus
         try:
@@ -85,12 +89,15 @@ class Part:
             self._row_bytes = RowFile(path / ROWS, rows)
             self._vector_bytes = RowFile(path / VECTORS, self.vectors)
             self._records = RecordFile(path / RECORDS)
-            self._guard = FileGuard([path / VECTORS])  # the one file that stays mapped: searches read all of it
+            self._others = {kind: Ragged(path, kind) for kind in others}
+            self.postings = Postings(path, info.num_rows) if SPARSE in self._others else None
+            mapped = [path / VECTORS, *(own.path for own in self._others.values())]
+            self._guard = FileGuard(mapped)  # files that stay mapped
         except (OSError, ValueError, SyntaxError, TokenError) as error:  # numpy parses headers as Python
             raise ConfigError(f"{path} is incomplete ({error}): rebuild the corpus") from error
         if sha256_of(path / ROWS) != info.sha256.get(ROWS):
             raise ConfigError(f"{path / ROWS} is not the one in the manifest: rebuild the corpus")
-        lengths = {len(array) for array in (self.vectors, self.scales, rows)}
+        lengths = {*map(len, (self.vectors, self.scales, rows)), *map(len, self._others.values())}
         if lengths != {info.num_rows}:
             raise ConfigError(f"{path} is incomplete (its files have {lengths} rows): rebuild the corpus")
 
@@ -117,6 +124,13 @@ class Part:
     def vector_of(self, row: int) -> TextVector | None:
         """A row as it is stored; None when its bytes do not prove themselves."""
         return self._decode(row, self._row_bytes.read(row), 0)
+
+    def others_of(self, row: int) -> dict[str, Array] | None:
+        """What else is kept of a row, by kind; None when some of it does not prove itself."""
+        self.check_map()
+        found = {kind: ragged.row(row) for kind, ragged in self._others.items()}
+        whole = {kind: array for kind, array in found.items() if array is not None}
+        return whole if len(whole) == len(found) else None
 
     def _decode(self, row: int, data: bytearray, flags: int) -> TextVector | None:
         stored = self._vector_bytes.read(row, flags)

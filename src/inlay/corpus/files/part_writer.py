@@ -33,10 +33,12 @@ from inlay.corpus.files.part import (
     sha256_of,
     short_key_of,
 )
+from inlay.corpus.files.postings import write_postings
+from inlay.corpus.files.ragged import Ragged, RaggedWriter, kept_form, sizes_needed
 from inlay.corpus.manifest import PartInfo, sync_directory, write_atomically
 from inlay.corpus.recipe import FLOAT16, Recipe
 from inlay.errors import ConfigError
-from inlay.types import FloatArray
+from inlay.types import SPARSE, FloatArray
 
 BUILDING, PROGRESS = "building", "progress.json"
 
@@ -83,6 +85,7 @@ class PartWriter:
         self._vectors = NpyWriter(self.path / VECTORS, dtype, (recipe.width,), rows)
         self._scales = NpyWriter(self.path / SCALES, np.dtype("<f4"), (), rows)
         self._rows = NpyWriter(self.path / ROWS, ROW, (), rows)
+        self._others = {kind: RaggedWriter(self.path, kind, recipe.width, rows) for kind in recipe.others}
         self._records = _Lines(self.path / RECORDS, self.progress.record_bytes)
         self._failed = _Lines(self.path / FAILED, self.progress.failed_bytes)
 
@@ -101,7 +104,7 @@ class PartWriter:
                 yield msgspec.json.decode(line)["id"], bytes(row["key"])
 
     def append(self, new: NewRow) -> None:
-        _, num_tokens, is_truncated = new.given
+        num_tokens, is_truncated = new.given.num_tokens, new.given.is_truncated
         width = self.progress.recipe.width
         if new.given.vector.shape != (width,):
             raise ConfigError(f"a vector of shape {new.given.vector.shape} came for a corpus of {width} components")
@@ -115,11 +118,14 @@ class PartWriter:
         self._vectors.append(stored[None])
         self._scales.append(np.array([_scale_of(stored)], dtype=np.float32))
         self._rows.append(np.array([row], dtype=ROW))
+        for kind, writer in self._others.items():
+            writer.append(kept_form(kind, new.given.others[kind]))
 
     def vector_of(self, row: int) -> TextVector:
         """A row that was appended before, as it is stored."""
         about = self._rows.read(row)
-        return TextVector(self._vectors.read(row), int(about["num_tokens"]), bool(about["truncated"]))
+        others = {kind: writer.read(row) for kind, writer in self._others.items()}
+        return TextVector(self._vectors.read(row), int(about["num_tokens"]), bool(about["truncated"]), others)
 
     def fail(self, report: Mapping[str, Any]) -> None:
         """A row that has no vector."""
@@ -128,7 +134,7 @@ class PartWriter:
 
     def checkpoint(self, rows_read: int, rows_hash: str) -> None:
         """All that was appended is safe from here on."""
-        for file in (self._vectors, self._scales, self._rows, self._records, self._failed):
+        for file in self._files():
             file.sync()
         progress = self.progress
         progress.rows_read, progress.rows_hash = rows_read, rows_hash
@@ -139,6 +145,8 @@ class PartWriter:
     def publish(self) -> PartInfo:
         """Make the look-up, and give the part its name; `settle` follows when it is in the manifest."""
         num_distinct = self._write_lookup()
+        if SPARSE in self._others:
+            write_postings(self.path, Ragged(self.path, SPARSE))
         hashes = {file.name: sha256_of(file) for file in sorted(self.path.iterdir()) if file.name != PROGRESS}
         self.path.rename(self._published)
         sync_directory(self._published.parent)
@@ -152,8 +160,12 @@ class PartWriter:
 
     def close(self) -> None:
         """Nothing is appended any more in this run."""
-        for file in (self._vectors, self._scales, self._rows, self._records, self._failed):
+        for file in self._files():
             file.finish()
+
+    def _files(self) -> Iterator[NpyWriter | RaggedWriter | _Lines]:
+        yield from (self._vectors, self._scales, self._rows, self._records, self._failed)
+        yield from self._others.values()
 
     def _read_progress(self) -> Progress | None:
         try:
@@ -169,6 +181,9 @@ class PartWriter:
         row_bytes = {VECTORS: progress.recipe.width * item_bytes, SCALES: 4, ROWS: ROW.itemsize}
         needed = {name: HEADER_BYTES + size * progress.num_rows for name, size in row_bytes.items()}
         needed |= {RECORDS: progress.record_bytes, FAILED: progress.failed_bytes}
+        recipe = progress.recipe
+        for kind in recipe.others:
+            needed |= sizes_needed(self.path, kind, recipe.width, progress.num_rows)
         for name, num_bytes in needed.items() if progress.rows_read else ():
             path = self.path / name
             if not path.exists() or path.stat().st_size < num_bytes:

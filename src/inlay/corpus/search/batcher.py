@@ -10,10 +10,12 @@ import asyncio
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from inlay.corpus.search.hybrid import HybridQuery
 from inlay.corpus.search.searcher import Hit, Searcher
 from inlay.errors import InlayError
 from inlay.types import FloatArray
@@ -54,6 +56,13 @@ class SearchBatcher:
         if self._working is None or self._working.done():
             self._working = asyncio.get_running_loop().create_task(self._work())
         return await future
+
+    async def search_hybrid(
+        self, query: HybridQuery, top_k: int, wanted: Mapping[str, Any] | None = None, *, is_exact: bool = False
+    ) -> list[Hit]:
+        """The best rows by all kinds of output, on the same thread as other searches."""
+        run = partial(self.searcher.search_hybrid, query, top_k, wanted, is_exact=is_exact)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, run)
 
     async def _work(self) -> None:
         while self._waiting:

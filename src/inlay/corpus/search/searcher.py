@@ -15,6 +15,7 @@ import numpy as np
 from inlay.corpus.corpus import Corpus
 from inlay.corpus.search.exact import Found, search, unit_rows
 from inlay.corpus.search.filters import Filters
+from inlay.corpus.search.hybrid import HybridQuery, Scored, score_row, sparse_candidates
 from inlay.corpus.search.index import Index, open_index
 from inlay.errors import InvalidInput
 from inlay.telemetry.logs import Complaints, get_logger
@@ -32,6 +33,7 @@ class Hit(NamedTuple):
     row: int
     score: float
     record: Mapping[str, Any]
+    scores: Mapping[str, float] | None = None  # of each kind of output, of a hybrid search
 
 
 class Searcher:
@@ -50,6 +52,26 @@ class Searcher:
         self.check(queries, top_k)
         found = self._find(queries, top_k, wanted, is_exact)
         return [self._hits(query, one) for query, one in zip(unit_rows(queries), found, strict=True)]
+
+    def search_hybrid(
+        self, query: HybridQuery, top_k: int, wanted: Mapping[str, Any] | None = None, *, is_exact: bool = False
+    ) -> list[Hit]:
+        """The best rows by all kinds of output that the corpus keeps and the query has."""
+        self.check(query.dense[None], top_k)
+        if not 1 <= query.candidates <= MAX_TOP_K:
+            raise InvalidInput(f"candidates must be from 1 to {MAX_TOP_K}, not {query.candidates}", param="hybrid")
+        query = query._replace(candidates=max(query.candidates, top_k))
+        (dense,) = self._find(query.dense[None], query.candidates, wanted, is_exact)
+        sparse = sparse_candidates(self.corpus, query, self._filters.mask(wanted) if wanted else None)
+        scored = [self._proven(query, row) for row in np.union1d(dense.rows, sparse).tolist()]
+        best = sorted((one for one in scored if one is not None), key=lambda one: (-one.score, one.row))
+        hits = ((one, self.corpus.record(one.row)) for one in best[:top_k])
+        return [Hit(one.row, one.score, record, one.by_kind) for one, record in hits if record is not None]
+
+    def _proven(self, query: HybridQuery, row: int) -> Scored | None:
+        if (scored := score_row(self.corpus, query, row)) is None:
+            self._complaints.tell("a row is broken and was left out", str(self.corpus.path), ValueError(row))
+        return scored
 
     def check(self, queries: FloatArray, top_k: int) -> None:
         """`InvalidInput` for what cannot be searched."""

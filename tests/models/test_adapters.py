@@ -18,11 +18,13 @@ from running import are_same, collected, make_runner, run_packed, sequence_of
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
+from inlay.engine.adapter_tokenizers import check_tokenizers
 from inlay.engine.batch import pack
 from inlay.engine.device import choose
 from inlay.engine.runner import Runner
+from inlay.engine.tokenizer import make_tokenizer
 from inlay.errors import ConfigError, ModelError
-from inlay.models.adapters import with_adapters
+from inlay.models.adapters import parse_adapter, with_adapters
 from inlay.models.building import build_model
 from inlay.models.registry import FAMILIES
 from inlay.models.spec import read_spec
@@ -264,9 +266,23 @@ def test_what_sentence_transformers_wrote_beside_an_adapter_counts(base: Path, a
         ({"fan_in_fan_out": True}, "fan_in_fan_out"),
         ({"lora_bias": True}, "lora_bias"),
         ({"use_something_new": {"a": 1}}, "use_something_new"),
-        ({"lora_alpha": "much"}, "cannot be understood"),
+        ({"lora_alpha": "8"}, "$.lora_alpha"),
+        ({"lora_alpha": 0}, "an alpha of 0"),
         ({"alpha_pattern": {"(": 1}}, "cannot be understood"),
-        ({"use_dora": True}, "has not all tensors of 'layers.0"),
+        ({"alpha_pattern": {"q_proj": None}}, "$.alpha_pattern"),
+        ({"rank_pattern": [1]}, "$.rank_pattern"),
+        ({"r": 0}, "$.r"),
+        ({"r": 8}, "by the rank 8"),
+        ({"rank_pattern": {"q_proj": 2}}, "by the rank 2"),
+        ({"use_rslora": "no"}, "$.use_rslora"),
+        ({"use_dora": True}, "has no lora_magnitude_vector"),
+        ({"target_modules": None}, "$.target_modules"),
+        ({"target_modules": []}, "$.target_modules"),
+        ({"target_modules": ["q_proj"]}, "does not select it"),
+        ({"target_modules": "q_proj"}, "does not select it"),
+        ({"exclude_modules": ["q_proj"]}, "does not select it"),
+        ({"layers_to_transform": [1]}, "does not select it"),
+        ({"base_model_name_or_path": 5}, "$.base_model_name_or_path"),
     ],
 )
 def test_what_peft_can_do_besides_is_refused_by_name(
@@ -295,8 +311,11 @@ FIRST = "base_model.model.layers.0.self_attn.q_proj"
     [
         (lambda t: t.update({"base_model.model.embed_tokens.lora_embedding_A": torch.zeros(4, 160)}), "embedding_A"),
         (lambda t: t.update({"base_model.model.layers.9.mlp.up_proj.lora_A.weight": torch.zeros(4, 64)}), "layers.9"),
-        (lambda t: t.pop(f"{FIRST}.lora_B.weight"), "has not all tensors of 'layers.0.self_attn.q_proj'"),
-        (lambda t: t.update({f"{FIRST}.lora_A.weight": torch.zeros(4, 32)}), "do not fit the base's 64 → 256"),
+        (lambda t: t.pop(f"{FIRST}.lora_B.weight"), "'layers.0.self_attn.q_proj' has no lora_B.weight"),
+        (lambda t: t.update({f"{FIRST}.lora_A.weight": torch.zeros(4, 32)}), "has lora_A.weight of [4, 32]"),
+        (lambda t: t.update({f"{FIRST}.lora_A.weight": torch.tensor(1.0)}), "has lora_A.weight of []"),
+        (lambda t: t.update({f"{FIRST}.lora_A.weight": torch.full((4, 64), torch.nan)}), "are not finite"),
+        (lambda t: t.update({f"{FIRST}.lora_magnitude_vector": torch.ones(256)}), "has a lora_magnitude_vector"),
         (lambda t: [t.pop(f"{FIRST}.lora_{part}.weight") for part in "AB"], "has no tensors of layers.0.self_attn.q"),
         (lambda t: t.clear(), "no LoRA of any linear layer"),
         (lambda t: t.update({f"{FIRST}.lora_A.default.weight": torch.zeros(4, 64)}), "lora_A.default"),
@@ -315,7 +334,7 @@ def test_a_file_that_does_not_fit_is_refused_by_its_tensors(
 
 def test_an_adapter_of_another_model_is_refused(base: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:
     other = make_adapter(tmp_path / "other", checkpoint("bert"))
-    with pytest.raises(ModelError, match="belong to no linear layer of the base"):
+    with pytest.raises(ModelError, match="an adapter of another model than the base"):
         Runner(read_spec(base, "x", adapter=other), choose("cpu", "float32"))
 
 
@@ -338,8 +357,41 @@ def test_a_base_that_is_not_there_is_named_with_the_remedy(adapters: Path, tmp_p
 def test_names_of_adapters_are_each_their_own(base: Path, adapters: Path) -> None:
     with pytest.raises(ConfigError, match="there is a model or adapter 'base' already"):
         with_adapters([read_spec(base, "base")], [f"base={adapters / 'plain'}"])
-    with pytest.raises(ConfigError, match="is not NAME=DIR"):
-        with_adapters([read_spec(base, "base")], [f"={adapters / 'plain'}"])
+    for given, named in (
+        (f"={adapters / 'plain'}", "is not NAME=DIR"),
+        (f"law:query={adapters / 'plain'}", "a name has no ':'"),
+        ("law=/nowhere", "'/nowhere' is not a directory"),
+    ):
+        with pytest.raises(ConfigError, match=named):
+            with_adapters([read_spec(base, "base")], [given])
+
+
+def test_a_directory_whose_name_has_an_equals_sign_is_a_directory(adapters: Path, tmp_path: Path) -> None:
+    own = tmp_path / "r=4"
+    shutil.copytree(adapters / "plain", own)
+    assert parse_adapter(str(own)) == ("r=4", own)
+
+
+def test_an_adapter_is_no_base_of_another(adapters: Path) -> None:
+    with pytest.raises(ModelError, match="is an adapter itself"):
+        read_spec(adapters / "plain", "x", adapter=adapters / "dora")
+
+
+def test_a_tokenizer_beside_an_adapter_must_give_the_bases_tokens(base: Path, adapters: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(adapters / "plain", own)
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    tokenizer.enable_truncation(17)  # no id depends on it
+    tokenizer.save(str(own / "tokenizer.json"))
+    spec = read_spec(own, "own")
+    check_tokenizers(spec, make_tokenizer(spec))
+    said = json.loads((own / "tokenizer.json").read_text())
+    vocabulary = said["model"]["vocab"]
+    vocabulary["hello"], vocabulary["world"] = vocabulary["world"], vocabulary["hello"]
+    write_json(own / "tokenizer.json", said)
+    for changed in (spec, spec_of(base, own)):
+        with pytest.raises(ModelError, match="gives other tokens than the base's"):
+            check_tokenizers(changed, make_tokenizer(changed))
 
 
 def test_of_several_models_an_adapter_goes_to_the_one_that_it_names(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from fakes import FakeWorker
 from servers import RunningServer
 from tokenizers import Tokenizer
 
-from inlay import Embedder
+from inlay import ConfigError, Embedder
 from inlay.serving.adapter_worker import AdapterWorker
 from inlay.types import FloatArray, Truncate, Work
 
@@ -139,3 +141,31 @@ def test_the_other_verbs_take_one_adapter(base: Path, root: Path, tmp_path: Path
     assert "is an adapter" in quantised.stderr
     shown = run_inlay("models", str(root / "law"))
     assert base.name in shown.stdout.replace("\n", "")
+
+
+def test_a_corpus_made_with_an_adapter_is_searched_with_it(base: Path, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\n".join(TEXTS))
+    made = run_inlay(
+        *("precompute", str(tmp_path / "a.txt"), "-o", str(tmp_path / "corpus"), "--dtype", "float32"),
+        *("--model", str(base), "--adapter", str(root / "law")),
+    )
+    assert made.returncode == 0, made.stderr
+    found = run_inlay(
+        "search", str(tmp_path / "corpus"), TEXTS[1], "--dtype", "float32", "--json", "--prompt", "document"
+    )
+    assert found.returncode == 0, found.stderr
+    assert '"score": 1.0' in found.stdout.splitlines()[0] or '"score": 0.99999' in found.stdout.splitlines()[0]
+
+
+def test_an_adapter_of_another_model_is_told_of(base: Path, root: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(root / "law", own)
+    config = json.loads((own / "adapter_config.json").read_text())
+    write_json(own / "adapter_config.json", {**config, "base_model_name_or_path": "other/model"})
+    with (
+        pytest.warns(UserWarning, match="names another base than"),
+        Embedder(str(base), adapter=str(own), dtype="float32", cache="none") as embedder,
+    ):
+        assert embedder.spec.name == "own"
+    with pytest.raises(ConfigError, match="adapter='' is not the directory"):
+        Embedder(str(base), adapter="")

@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
+from msgspec.structs import replace
 
 from inlay.config import AUTO, Settings
 from inlay.errors import ConfigError
+from inlay.models.adapters import parse_adapter
 from inlay.models.source import DEMO
 
 if TYPE_CHECKING:
+    from inlay.corpus.recipe import Recipe
     from inlay.library.embedder import Embedder
     from inlay.library.reranker import Reranker
     from inlay.library.runtime import EngineArguments
@@ -51,16 +54,17 @@ def _arguments_of(settings: Settings, cache: str | Sequence[str]) -> EngineArgum
 def _sole_adapter(settings: Settings) -> str | None:
     if len(settings.adapter) > 1:
         raise ConfigError("--adapter is given several times: this verb runs one model; inlay serve takes several")
-    return next(iter(settings.adapter), None)
+    return str(parse_adapter(settings.adapter[0])[1]) if settings.adapter else None
 
 
 @contextmanager
-def open_source(settings: Settings, model: str | None) -> Iterator[Source]:
-    """A running server when one is named, else a model in this process."""
+def open_source(settings: Settings, model: str | None, made: Recipe | None = None) -> Iterator[Source]:
+    """A running server when one is named, else a model in this process; of a corpus, whatever `made` it."""
     if settings.server is not None:
         from inlay.precompute.remote_source import RemoteSource
 
-        remote = RemoteSource(settings.server, model, next(iter(settings.api_key), None))
+        fingerprint = None if made is None else made.fingerprint
+        remote = RemoteSource(settings.server, model, next(iter(settings.api_key), None), fingerprint)
         try:
             if settings.dtype not in (AUTO, remote.spec.dtype):
                 raise ConfigError(
@@ -73,6 +77,8 @@ def open_source(settings: Settings, model: str | None) -> Iterator[Source]:
         return
     from inlay.precompute.local_source import LocalSource
 
+    if made is not None and made.adapter is not None and not settings.adapter and model == made.model:
+        settings = replace(settings, adapter=[made.adapter])
     with open_embedder(model or DEMO, settings) as embedder:
         yield LocalSource(embedder)
 

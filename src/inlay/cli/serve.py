@@ -39,7 +39,7 @@ def serve(
         read_specs(model or _models_of(settings), settings), settings.adapter, settings.context_length
     )
     for base, adapter in ((spec, adapter) for spec in specs for adapter in spec.adapters.values()):
-        if not is_named_base(adapter, base):
+        if not is_named_base(adapter, base.name):
             log.warning("the adapter names another base in its config", adapter=adapter.name, served_with=base.name)
     around = Surroundings.of(settings)
     workers: dict[str, Worker] = {}

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from inlay.config import AUTO, Settings
+from inlay.engine.adapter_tokenizers import check_tokenizers
 from inlay.engine.allocator import give_back_freed_memory, keep_freed_memory
 from inlay.engine.batch import Batch, Sequence, pack
 from inlay.engine.device import INT8, Choice, choose
@@ -101,6 +102,7 @@ def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engi
         runner = make_runner(spec, choice, settings.int8_cosine, reading.result, is_deterministic=is_deterministic)
         tokenizer = reading.result()
     _warn_of_ids(tokenizer, spec)
+    check_tokenizers(spec, tokenizer)
     probe = _probe(runner, tokenizer, choice)
     for name in spec.adapters:
         _probe(runner, tokenizer, choice, name)

@@ -71,6 +71,11 @@ class Tokenizer:
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
     @property
+    def vocabulary(self) -> dict[str, int]:
+        """Every token and its id."""
+        return self._tokenizer.get_vocab(with_added_tokens=True)
+
+    @property
     def num_special_tokens(self) -> int:
         """How many tokens every text gets besides its own."""
         return self._num_before + self._num_after

@@ -1,7 +1,7 @@
 """Reads adapter_config.json: what a LoRA in peft's format says of itself.
 
-In: an adapter's directory. Out: its base, and the factor of each module's product of two small matrices. Whatever peft
-can do besides, and would give other vectors, is refused by name. Knows no torch.
+In: an adapter's directory. Out: its base, which modules it adapts, and the rank and the factor of each one's product of
+two small matrices. Whatever peft can do besides, and would give other vectors, is refused by name. Knows no torch.
 """
 
 from __future__ import annotations
@@ -9,44 +9,70 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
 
 from inlay.errors import ModelError
 from inlay.models.objects import read_object
 
+T = TypeVar("T")
+
 CONFIG = "adapter_config.json"
 FILES = ("adapter_model.safetensors", "adapter_model.bin")
-# What peft 0.21 writes and no vector depends on, once it is trained, or what is looked at below.
-_KNOWN = frozenset(
+ALL_LINEAR = "all-linear"
+# What peft 0.21 writes besides, and no vector depends on.
+_IDLE = frozenset(
     {
-        *("task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
-        *("inference_mode", "r", "target_modules", "exclude_modules", "lora_alpha", "lora_dropout", "use_rslora"),
-        *("layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "megatron_core", "eva_config"),
-        *("runtime_config", "qalora_group_size", "init_lora_weights", "bias", "use_dora", "ensure_weight_tying"),
+        *("task_type", "auto_mapping", "peft_version", "revision", "inference_mode", "lora_dropout", "megatron_core"),
+        *("eva_config", "runtime_config", "qalora_group_size", "ensure_weight_tying", "layers_pattern"),
     }
 )
 # Ways to begin that leave the base as it is; others (PiSSA, OLoRA, LoftQ, CorDA) take from it what they begin with.
 _INITS = (True, False, None, "gaussian", "eva", "orthogonal")
 
+Rank = Annotated[int, Meta(ge=1)]
+Text = Annotated[str, Meta(min_length=1)]
+Names = Annotated[list[Text], Meta(min_length=1)]
 
-@dataclass(frozen=True, slots=True)
-class AdapterConfig:
-    """Of a LoRA."""
 
-    path: Path
-    base: str  # hub id or directory, perhaps of another machine
-    alpha: float
-    alphas: Mapping[str, float]  # by patterns of module paths
-    uses_square_root: bool  # rank-stabilised (Kalajdzievski 2023)
-    is_dora: bool
-    targets: tuple[str, ...]  # ends of the paths of adapted modules, where they are listed and all layers have them
+class AdapterConfig(Struct, frozen=True):
+    """Of a LoRA, in the words of its file."""
+
+    target_modules: Names | Text
+    r: Rank
+    lora_alpha: float
+    peft_type: str = "LORA"
+    bias: str = "none"
+    base_model_name_or_path: str | None = None  # hub id or directory, perhaps of another machine
+    use_rslora: bool | None = False  # rank-stabilised (Kalajdzievski 2023)
+    use_dora: bool | None = False
+    rank_pattern: dict[str, Rank] | None = None
+    alpha_pattern: dict[str, float] | None = None
+    exclude_modules: Names | Text | None = None
+    layers_to_transform: list[int] | int | None = None
+    init_lora_weights: bool | str | None = True
+
+    def rank_of(self, path: str) -> int:
+        """The rank of a module, by its path in the model that was trained."""
+        return _of(self.rank_pattern, path, self.r)
 
     def scale_of(self, path: str, rank: int) -> float:
-        """The factor of a module, by its path in the model that was trained: alpha / rank, or alpha / √rank."""
-        alpha = next((own for key, own in self.alphas.items() if re.match(rf"(.*\.)?({key})$", path)), self.alpha)
-        return alpha / (math.sqrt(rank) if self.uses_square_root else rank)
+        """The factor of a module: alpha / rank, or alpha / √rank."""
+        alpha = _of(self.alpha_pattern, path, self.lora_alpha)
+        return alpha / (math.sqrt(rank) if self.use_rslora else rank)
+
+    def adapts(self, path: str) -> bool:
+        """Does the config select a module? Every linear layer's module is one for `all-linear`."""
+        if self.target_modules != ALL_LINEAR and not _matches(self.target_modules, path):
+            return False
+        if self.exclude_modules is not None and _matches(self.exclude_modules, path):
+            return False
+        layers = [self.layers_to_transform] if isinstance(self.layers_to_transform, int) else self.layers_to_transform
+        number = next((int(part) for part in path.split(".") if part.isdigit()), None)
+        return not layers or number in layers
 
 
 def is_adapter(path: Path) -> bool:
@@ -65,31 +91,28 @@ def adapter_file(path: Path) -> Path:
 def read_adapter_config(path: Path) -> AdapterConfig:
     """What the adapter in `path` says of itself; `ModelError` names what is not supported."""
     file = path / CONFIG
-    said = read_object(file)
-    if not said:
+    if not file.is_file():
         raise ModelError(f"{path} has no {CONFIG}: it is not the directory of an adapter in peft's format")
+    said = read_object(file)
     _refuse_others(file, said)
     try:
-        targets = said.get("target_modules")
-        is_whole = isinstance(targets, list) and not said.get("layers_to_transform") and not said.get("exclude_modules")
-        return AdapterConfig(
-            path,
-            base=str(said.get("base_model_name_or_path") or ""),
-            alpha=float(said["lora_alpha"]),
-            alphas={_pattern(key): float(alpha) for key, alpha in (said.get("alpha_pattern") or {}).items()},
-            uses_square_root=bool(said.get("use_rslora")),
-            is_dora=bool(said.get("use_dora")),
-            targets=tuple(map(str, targets)) if targets and is_whole else (),
-        )
-    except KeyError as error:
-        raise ModelError(f"{file} has no {error.args[0]!r}") from error
-    except (TypeError, ValueError, AttributeError, re.error) as error:
-        raise ModelError(f"{file} cannot be understood: {error}") from error
+        config = msgspec.convert(said, AdapterConfig)
+        patterns = [*(config.rank_pattern or {}), *(config.alpha_pattern or {})]
+        patterns += [given for given in (config.target_modules, config.exclude_modules) if isinstance(given, str)]
+        for pattern in patterns:
+            re.compile(pattern)
+    except (msgspec.ValidationError, re.error) as error:
+        raise ModelError(f"{file} cannot be understood: {error}: mend it, or fetch the adapter again") from error
+    alphas = [config.lora_alpha, *(config.alpha_pattern or {}).values()]
+    if not all(math.isfinite(alpha) and alpha for alpha in alphas):
+        raise ModelError(f"{file}: an alpha of 0, or one that is not finite, makes no adapter: mend it")
+    return config
 
 
 def _refuse_others(file: Path, said: Mapping[str, Any]) -> None:
-    asked = [f"{key}={said[key]!r}" for key in sorted(said.keys() - _KNOWN) if said[key]]
-    if said.get("peft_type") != "LORA":
+    known = {*AdapterConfig.__struct_fields__, *_IDLE}
+    asked = [f"{key}={said[key]!r}" for key in sorted(said.keys() - known) if said[key]]
+    if said.get("peft_type", "LORA") != "LORA":
         asked = [f"peft_type={said.get('peft_type')!r}"]
     if said.get("bias", "none") != "none":
         asked.append(f"bias={said['bias']!r}")
@@ -102,6 +125,13 @@ def _refuse_others(file: Path, said: Mapping[str, Any]) -> None:
         )
 
 
-def _pattern(key: str) -> str:
-    re.compile(key)
-    return key
+def _of(patterns: Mapping[str, T] | None, path: str, otherwise: T) -> T:
+    """As peft's `get_pattern_key`: the first pattern that a path ends with."""
+    return next((own for key, own in (patterns or {}).items() if re.match(rf"(.*\.)?({key})$", path)), otherwise)
+
+
+def _matches(given: list[str] | str, path: str) -> bool:
+    """As peft's `check_target_module_exists`: a list has whole names or ends, a text is a pattern of the whole."""
+    if isinstance(given, str):
+        return re.fullmatch(given, path) is not None
+    return any(path == end or path.endswith(f".{end}") for end in given)

@@ -20,11 +20,27 @@ from inlay.types import ModelSpec
 def parse_adapter(given: str) -> tuple[str, Path]:
     """Name and directory of NAME=DIR, or of DIR alone, whose last part is then the name."""
     name, separator, place = given.partition("=")
-    if not separator:
-        return served_name(given), locate(given)
+    if not separator or Path(given).expanduser().is_dir():
+        name, place = served_name(given), given
     if not name or not place:
         raise ConfigError(f"--adapter {given!r} is not NAME=DIR: give the name to serve it by, and its directory")
-    return name, locate(place)
+    if ":" in name or not name.isprintable():
+        raise ConfigError(
+            f"--adapter {given!r}: a name has no ':', behind which prompts are named, nor control characters"
+        )
+    return name, locate_adapter(place)
+
+
+def locate_adapter(place: object) -> Path:
+    """The directory of an adapter, or of a hub id."""
+    if not isinstance(place, str) or not place:
+        raise ConfigError(f"adapter={place!r} is not the directory of an adapter, nor a hub id")
+    path = Path(place).expanduser()
+    if not path.is_dir() and (place.count("/") != 1 or place.startswith((".", "/", "~"))):
+        raise ConfigError(
+            f"the adapter {place!r} is not a directory: give that of an adapter in peft's format, or a hub id"
+        )
+    return locate(place)
 
 
 def with_adapters(
@@ -45,19 +61,22 @@ def with_adapters(
     return made
 
 
-def is_named_base(adapter: ModelSpec, base: ModelSpec) -> bool:
-    """Does the adapter say that it adapts this model, by the last part of a path or hub id?"""
-    named = "" if adapter.adapter is None else _last_part(read_adapter_config(adapter.adapter).base)
-    return named in (_last_part(base.name), base.path.name)
+def is_named_base(adapter: ModelSpec, name: str) -> bool:
+    """Does the adapter say that it adapts the model of this name, by the last part of a path or hub id?"""
+    if adapter.adapter is None:
+        return True
+    named = _last_part(read_adapter_config(adapter.adapter).base_model_name_or_path or "")
+    return named in (_last_part(name), adapter.path.name)
 
 
 def _place_of_base(specs: Sequence[ModelSpec], path: Path) -> int:
-    named = read_adapter_config(path).base
+    named = read_adapter_config(path).base_model_name_or_path or ""
     places = [at for at, spec in enumerate(specs) if _last_part(named) in (_last_part(spec.name), spec.path.name)]
     if len(places) != 1:
         raise ConfigError(
-            f"--adapter {path} adapts {named!r}, by its config, and of the models that are served "
-            f"{'several have' if places else 'none has'} that name: serve it with its base alone"
+            f"--adapter {path} adapts {named or 'an unnamed model'!r}, by base_model_name_or_path in its config, and "
+            f"of the models that are served {'several have' if places else 'none has'} that name: name its base there, "
+            "or serve both in a server of their own"
         )
     return places[0]
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from inlay.errors import ModelError
-from inlay.models.adapter_config import AdapterConfig, adapter_file, read_adapter_config
+from inlay.models.adapter_config import CONFIG, AdapterConfig, adapter_file, read_adapter_config
 from inlay.models.forward import ForwardPass
 from inlay.models.heads.head import Head
 from inlay.models.parts import Linear
@@ -55,30 +55,34 @@ class LowRank:
 
 def read_lora(path: Path, model: ForwardPass, heads: Iterable[Head]) -> dict[str, LowRank]:
     """By the name of each adapted linear's weight in the model, which may be one without memory."""
-    config = read_adapter_config(path)
+    config, file = read_adapter_config(path), adapter_file(path)
     linears = {f"{name}.weight": module for name, module in model.named_modules() if isinstance(module, Linear)}
     parts: dict[str, dict[str, Tensor]] = {}  # by module path in the model that was trained
     leftover: list[str] = []
-    for name, tensor in read_tensors([adapter_file(path)]):
+    for name, tensor in read_tensors([file]):
         module_path, kind = _split(name)
         target = model.attribute_name(f"{module_path}.weight") if kind else ""
         if target is None and not any(head.reads(f"{module_path}.weight") for head in heads):
             continue  # no answer depends on it
         if not kind or target not in linears:
             leftover.append(name)
+        elif not torch.isfinite(tensor).all():
+            raise ModelError(f"{file}: the tensor {name!r} has values that are not finite: fetch the adapter again")
         else:
             parts.setdefault(module_path, {})[kind] = tensor.float()
     if leftover:
         raise ModelError(
-            f"{adapter_file(path)} has tensors that belong to no linear layer of the base: "
-            f"{listed(sorted(leftover))}; is it an adapter of another model, or one that also changes embeddings or "
-            "heads? Those are not supported: merge it with peft (merge_and_unload), and serve the result"
+            f"{file} is an adapter of another model than the base, or one that changes more than linear layers (such "
+            "as embeddings or heads), which is not supported: merge it with peft (merge_and_unload), and serve the "
+            f"result. Tensors without a layer: {listed(sorted(leftover))}"
         )
-    found = {}
-    for module_path, own in parts.items():
-        target = str(model.attribute_name(f"{module_path}.weight"))
-        found[target] = _low_rank(config, module_path, own, linears[target])
-    _refuse_partial(config, found, linears)
+    found = {
+        str(model.attribute_name(f"{module_path}.weight")): _low_rank(
+            _Module(file, module_path, config), own, linears[str(model.attribute_name(f"{module_path}.weight"))]
+        )
+        for module_path, own in parts.items()
+    }
+    _refuse_partial(config, file, found, linears)
     return found
 
 
@@ -102,30 +106,45 @@ def _split(name: str) -> tuple[str, str]:
     return name, ""
 
 
-def _low_rank(config: AdapterConfig, module_path: str, own: Mapping[str, Tensor], linear: Linear) -> LowRank:
-    a, b, magnitude = own.get(_A), own.get(_B), own.get(_MAGNITUDE)
+@dataclass(frozen=True, slots=True)
+class _Module:
+    """An adapted module, for what may be wrong with it."""
+
+    file: Path
+    path: str  # in the model that was trained
+    config: AdapterConfig
+
+    def error(self, problem: str) -> ModelError:
+        return ModelError(f"{self.file}: {self.path!r} {problem}")
+
+
+def _low_rank(module: _Module, own: Mapping[str, Tensor], linear: Linear) -> LowRank:
+    config = module.config
+    if not config.adapts(module.path):
+        raise module.error(f"is adapted, though {CONFIG} does not select it: both are not of the same adapter")
+    wanted = (_A, _B, _MAGNITUDE) if config.use_dora else (_A, _B)
+    for kind in (_A, _B, _MAGNITUDE):
+        if (kind in own) != (kind in wanted):
+            why = f"{CONFIG} says use_dora={bool(config.use_dora)}; fetch the adapter again"
+            raise module.error(f"has {'a' if kind in own else 'no'} {kind}: {why}")
     width_out, width_in = linear.weight.shape
-    if a is None or b is None or (magnitude is None and config.is_dora):
-        raise ModelError(f"{adapter_file(config.path)} has not all tensors of {module_path!r}: fetch it again")
-    rank = len(a)
-    fits = a.shape == (rank, width_in) and b.shape == (width_out, rank) and rank > 0
-    if not fits or (magnitude is not None and magnitude.shape != (width_out,)):
-        shapes = f"{list(a.shape)} and {list(b.shape)}"
-        raise ModelError(
-            f"{adapter_file(config.path)}: {shapes} of {module_path!r} do not fit the base's {width_in} → {width_out}: "
-            "is it an adapter of another model?"
-        )
-    return LowRank(a, b * config.scale_of(module_path, rank), magnitude)
+    rank = config.rank_of(module.path)
+    shapes = {_A: (rank, width_in), _B: (width_out, rank), _MAGNITUDE: (width_out,)}
+    for kind in wanted:
+        if tuple(own[kind].shape) != shapes[kind]:
+            told = f"by the rank {rank} of {CONFIG} and the base's {width_in} → {width_out} it has {list(shapes[kind])}"
+            raise module.error(f"has {kind} of {list(own[kind].shape)}; {told}: is it of another model or training?")
+    return LowRank(own[_A], own[_B] * config.scale_of(module.path, rank), own.get(_MAGNITUDE))
 
 
-def _refuse_partial(config: AdapterConfig, found: Mapping[str, LowRank], linears: Mapping[str, Linear]) -> None:
-    """Refuse an adapter whose file has not all that its config says."""
+def _refuse_partial(
+    config: AdapterConfig, file: Path, found: Mapping[str, LowRank], linears: Mapping[str, Linear]
+) -> None:
+    """Refuse an adapter whose file has not all that its config lists."""
     if not found:
-        raise ModelError(f"{adapter_file(config.path)} has no LoRA of any linear layer of the base")
-    ends = tuple(f".{target}.weight" for target in config.targets)
-    missing = sorted(name for name in linears.keys() - found.keys() if f".{name}".endswith(ends) and ends)
-    if missing:
-        raise ModelError(
-            f"{adapter_file(config.path)} has no tensors of {listed(missing)}, which {config.path.name} is said to "
-            "adapt: fetch it again"
-        )
+        raise ModelError(f"{file} has no LoRA of any linear layer of the base: fetch the adapter again")
+    if isinstance(config.target_modules, list):
+        paths = {name: name.removesuffix(".weight") for name in linears.keys() - found.keys()}
+        missing = sorted(name for name, path in paths.items() if config.adapts(path))
+        if missing:
+            raise ModelError(f"{file} has no tensors of {listed(missing)}, which {CONFIG} lists: fetch it again")

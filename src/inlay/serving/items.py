@@ -193,7 +193,7 @@ def make_result(spec: ModelSpec, options: EmbedOptions, inputs: list[Input]) -> 
     """The outputs of inputs that all have them, shaped as the options ask, with usage and times."""
     others = [kind for kind in options.outputs if kind != DENSE]
     return EmbedResult(
-        **_told_of(spec, inputs),
+        **_told_of(spec, inputs, options.outputs),
         vectors=_vectors_of(spec, options, inputs),
         others={kind: [_shaped(kind, given.payloads[kind], spec, options) for given in inputs] for kind in others},
     )
@@ -211,10 +211,12 @@ def make_rank_result(spec: ModelSpec, inputs: list[Input]) -> RankResult:
     """The scores of inputs that all have them, with usage and times."""
     payloads = b"".join([given.payloads[SCORES] for given in inputs])
     in_parts = [given.index for given in inputs if given.is_in_parts]
-    return RankResult(**_told_of(spec, inputs), logits=np.frombuffer(payloads, dtype="<f4"), in_parts=in_parts)
+    return RankResult(
+        **_told_of(spec, inputs, (SCORES,)), logits=np.frombuffer(payloads, dtype="<f4"), in_parts=in_parts
+    )
 
 
-def _told_of(spec: ModelSpec, inputs: list[Input]) -> dict[str, Any]:
+def _told_of(spec: ModelSpec, inputs: list[Input], kinds: tuple[str, ...]) -> dict[str, Any]:
     """What every result tells."""
     return {
         "model": spec.name,
@@ -225,6 +227,7 @@ def _told_of(spec: ModelSpec, inputs: list[Input]) -> dict[str, Any]:
         "truncated": [given.index for given in inputs if given.is_truncated],
         "queue_seconds": max((given.queue_seconds for given in inputs), default=0.0),
         "model_seconds": max((given.model_seconds for given in inputs), default=0.0),
+        "kinds": kinds,
     }
 
 

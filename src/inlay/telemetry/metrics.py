@@ -37,6 +37,7 @@ class Metrics:
         self._requests: dict[tuple[str, str], float] = defaultdict(float)
         self._inputs: dict[tuple[str, str], float] = defaultdict(float)
         self._tokens: dict[tuple[str, str], float] = defaultdict(float)
+        self._outputs: dict[tuple[str, str], float] = defaultdict(float)
         self._seconds = Latencies("inlay_request_seconds", "Time to answer a request", "route", LATENCY_BUCKETS)
         self.registry.register(self._seconds)
         self._truncated = Counter("truncated_inputs", "Inputs that were cut as asked", ["model"], **own)
@@ -49,6 +50,7 @@ class Metrics:
                 ("inlay_requests", "Requests answered", ("route", "status"), self._requests),
                 ("inlay_inputs", "Inputs embedded", ("model", "source"), self._inputs),
                 ("inlay_input_tokens", "Tokens of the inputs", ("model", "source"), self._tokens),
+                ("inlay_outputs", "Outputs given, by kind", ("model", "kind"), self._outputs),
             )
         )
         self.registry.register(_WorkerCollector(workers))
@@ -65,6 +67,8 @@ class Metrics:
         if result.num_hits < result.num_inputs:
             self._inputs[result.model, "model"] += result.num_inputs - result.num_hits
             self._tokens[result.model, "model"] += result.num_tokens - result.cached_tokens
+        for kind in result.kinds:
+            self._outputs[result.model, kind] += result.num_inputs
         if result.truncated:
             self._truncated.labels(result.model).inc(len(result.truncated))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,3 +82,15 @@ def test_what_cannot_be_given_is_refused(server: RunningServer, body: dict[str, 
 
 def test_models_says_what_each_gives(server: RunningServer) -> None:
     assert httpx.get(f"{server.url}/v1/models").json()["data"][0]["outputs"] == ["dense", "sparse", "colbert"]
+
+
+def test_metrics_count_what_was_given_by_kind(server: RunningServer) -> None:
+    def counted() -> dict[str, float]:
+        rows = re.findall(r'inlay_outputs_total\{kind="(\w+)",model="tiny-m3"\} (\S+)', server.get("/metrics").text)
+        return {kind: float(number) for kind, number in rows}
+
+    before = counted()
+    server.post({"input": ["a", "b"], "outputs": ["sparse", "colbert"]})
+    server.post({"input": ["a", "b", "c"]})
+    after = counted()
+    assert {kind: after[kind] - before.get(kind, 0) for kind in after} == {"dense": 3, "sparse": 2, "colbert": 2}

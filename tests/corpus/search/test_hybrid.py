@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from checkpoints import make_bge_m3, text_of
 from command import run_inlay
-from corpus.sources import Killed, write_rows
+from corpus.sources import Killed, recipe_of, write_rows
 from servers import RunningServer
 
 from inlay import ConfigError, Embedder, InvalidInput
@@ -45,16 +45,10 @@ def embedder(model: Path) -> Iterator[Embedder]:
         yield made
 
 
-def recipe_of(embedder: Embedder, outputs: tuple[str, ...] = ALL, store_dtype: str = "f32") -> Recipe:
-    spec = embedder.spec
-    about = (str(spec.path), spec.fingerprint, spec.width, spec.max_tokens, spec.dtype, store_dtype)
-    return Recipe(*about, outputs=outputs)
-
-
 def build(embedder: Embedder, file: Path, directory: Path, recipe: Recipe | None = None, **more: bool) -> None:
     columns = Columns("text", "id", ("even",))
     rows = read_rows(str(file), "auto", "text")
-    recipe = recipe_of(embedder) if recipe is None else recipe
+    recipe = recipe_of(embedder, ALL) if recipe is None else recipe
     precompute(directory, rows, str(file), columns, LocalSource(embedder), recipe, **{"is_append": False, **more})
 
 
@@ -89,7 +83,7 @@ def expected_scores(embedder: Embedder, weights: Mapping[str, float], texts: lis
 
 
 def query_of(embedder: Embedder, weights: Mapping[str, float] = WEIGHTS, candidates: int = 1000) -> HybridQuery:
-    (answer,) = LocalSource(embedder).embed_texts([QUERY], recipe_of(embedder))
+    (answer,) = LocalSource(embedder).embed_texts([QUERY], recipe_of(embedder, ALL))
     assert not isinstance(answer, Exception)
     return HybridQuery.of(answer.vector, answer.others, weights, candidates)
 
@@ -241,7 +235,7 @@ def test_a_server_and_the_command_line_search_by_all_kinds(
         vector = httpx.post(f"{server.url}/v1/search", json={"embedding": [0.5] * 48, "hybrid": {}}, timeout=60)
         assert vector.status_code == 400
         source = RemoteSource(server.url, None, None)
-        recipe = recipe_of(embedder)
+        recipe = recipe_of(embedder, ALL)
         far, near = source.embed_texts(TEXTS[:3], recipe), LocalSource(embedder).embed_texts(TEXTS[:3], recipe)
         for one, other in zip(far, near, strict=True):
             assert not isinstance(one, Exception)

@@ -91,13 +91,18 @@ def score_row(corpus: Corpus, query: HybridQuery, row: int) -> Scored | None:
     entry, others = corpus.vector_of(row), corpus.others_of(row)
     if entry is None or others is None:
         return None
-    by_kind = {DENSE: _cosine(query.dense, entry.vector)}
+    return Scored(row, *score_outputs(query, entry.vector, others))
+
+
+def score_outputs(query: HybridQuery, vector: Array, others: Mapping[str, Array]) -> tuple[float, dict[str, float]]:
+    """The weighted mean of the scores of all kinds, and each of them."""
+    by_kind = {DENSE: _cosine(query.dense, vector)}
     for kind, score in ((SPARSE, _shared), (COLBERT, _late)):
         if kind in others and kind in query.others:
             by_kind[kind] = score(query.others[kind], others[kind])
     total = sum(query.weights[kind] for kind in by_kind)
     weighted = sum(query.weights[kind] * score for kind, score in by_kind.items())
-    return Scored(row, weighted / total if total else 0.0, by_kind)
+    return (weighted / total if total else 0.0), by_kind
 
 
 def _cosine(query: FloatArray, vector: Array) -> float:

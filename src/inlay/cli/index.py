@@ -17,13 +17,16 @@ class Kind(StrEnum):
     HNSW = "hnsw"
     IVF = "ivf"
     BINARY = "binary"
+    INT8 = "int8"
 
 
 def index(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The corpus's directory.")],
     kind: Annotated[
         Kind,
-        typer.Option(help="hnsw: quicker to search; ivf: quicker to build; binary: a bit a component, little memory."),
+        typer.Option(
+            help="hnsw: quicker to search; ivf: quicker to build; binary: a bit a component, int8: a byte, less memory."
+        ),
     ] = Kind.HNSW,
 ) -> None:
     """Build an index, and measure its recall@10 against exact search."""

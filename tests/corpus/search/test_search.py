@@ -167,7 +167,9 @@ def test_a_query_that_makes_no_sense_is_refused(corpus: Path, query: FloatArray,
         Searcher(corpus).search_many(query[None], top_k)
 
 
-@pytest.mark.parametrize(("kind", "least"), [("hnsw", 0.9), ("ivf", 0.9), ("binary", 0.6)])  # 8 bits tell little apart
+@pytest.mark.parametrize(  # bits of 8 components tell little apart
+    ("kind", "least"), [("hnsw", 0.9), ("ivf", 0.9), ("binary", 0.6), ("int8", 0.99)]
+)
 def test_an_index_finds_what_exact_search_finds_and_says_how_well(tmp_path: Path, kind: str, least: float) -> None:
     rows = [{"id": n, "text": f"t{n}"} for n in range(3000)]
     make_corpus(tmp_path / "c", write_rows(tmp_path / "a.jsonl", rows))
@@ -216,7 +218,7 @@ def test_bits_with_every_row_scored_again_are_exact_search(rows: int, parts: int
         assert set(one_rows.tolist()) == set(truth.rows.tolist()) or len(np.unique(truth.scores)) < len(truth.scores)
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "binary"])
+@pytest.mark.parametrize("kind", ["hnsw", "binary", "int8"])
 @pytest.mark.parametrize("fault", ["other vectors", "no file", "garbage", "flipped bit"])
 def test_an_index_that_cannot_be_used_leaves_exact_search(tmp_path: Path, fault: str, kind: str) -> None:
     file = write_rows(tmp_path / "a.jsonl", [{"id": n, "text": f"t{n}"} for n in range(300)])

@@ -1,4 +1,4 @@
-"""An index over a corpus, for more rows than exact search can read in time: FAISS's HNSW or IVF, or bits.
+"""An index over a corpus, for more rows than exact search can read in time: FAISS's HNSW or IVF, bits or bytes.
 
 In: a corpus. Out: `index.json` and the file that it names, with the recall@10 that was measured against exact
 search when it was built. It holds a copy of the vectors in memory, or of their bits. Rows that are added later are
@@ -21,6 +21,7 @@ from inlay.corpus.files.part import VECTORS, sha256_of
 from inlay.corpus.manifest import write_atomically
 from inlay.corpus.search.binary import BinaryIndex
 from inlay.corpus.search.exact import Found, search, unit_rows
+from inlay.corpus.search.int8 import Int8Index
 from inlay.errors import ConfigError
 from inlay.telemetry.logs import get_logger
 from inlay.types import FloatArray
@@ -28,7 +29,9 @@ from inlay.types import FloatArray
 log = get_logger("corpus")
 
 INDEX = "index.json"
-HNSW, BINARY = "hnsw", "binary"  # the third kind is ivf
+HNSW, BINARY, INT8 = "hnsw", "binary", "int8"  # the fourth kind is ivf
+SMALL_CODES: dict[str, Any] = {BINARY: BinaryIndex, INT8: Int8Index}
+RANGE_ROWS = 100_000  # that ranges of int8 are taken from
 HNSW_LINKS, HNSW_BUILD_EFFORT = 32, 200
 TRAINING_ROWS_PER_LIST = 64
 PROBED = 200  # rows that recall is measured with
@@ -36,7 +39,7 @@ RECALL_AT = 10
 ENOUGH_RECALL = 0.95
 ROUNDING = 1e-5  # of a float32 cosine, with room
 EFFORTS = (16, 32, 64, 128, 256, 512)  # efSearch or nprobe: the first that is enough is kept
-RESCORED = (40, 80, 160, 320, 640)  # the same of bits: vectors that are read for ten rows
+RESCORED = {BINARY: (40, 80, 160, 320, 640), INT8: (20, 40, 80)}  # the same: vectors that are read for ten rows
 ADDED_ROWS = 50_000
 
 
@@ -60,7 +63,8 @@ class Index:
         faiss = _faiss()
         self.info = info
         self.num_parts = len(info.parts)
-        self._index = BinaryIndex.read(faiss, corpus, path) if info.kind == BINARY else faiss.read_index(str(path))
+        codes = SMALL_CODES.get(info.kind)
+        self._index = faiss.read_index(str(path)) if codes is None else codes.read(faiss, corpus, path)
         _set_effort(self._index, info.kind, info.effort)
 
     def search(self, queries: FloatArray, top_k: int) -> list[Found]:
@@ -89,8 +93,10 @@ def build_index(corpus: Corpus, kind: str, tell: Callable[[str], None]) -> Index
     faiss = _faiss()
     began = time.monotonic()
     width = corpus.recipe.width
-    if kind == BINARY:
-        index = BinaryIndex(faiss, corpus)
+    if kind in SMALL_CODES:
+        index = SMALL_CODES[kind](faiss, corpus)
+        if kind == INT8:
+            index.train(_sample(corpus, RANGE_ROWS))
     elif kind == HNSW:
         index = faiss.IndexHNSWFlat(width, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = HNSW_BUILD_EFFORT
@@ -103,7 +109,7 @@ def build_index(corpus: Corpus, kind: str, tell: Callable[[str], None]) -> Index
             index.add(unit_rows(part.vectors[start : start + ADDED_ROWS].astype(np.float32)))
     effort, recall = _choose_effort(corpus, index, kind, tell)
     name = f"index-{time.time_ns()}.faiss"
-    if kind == BINARY:
+    if kind in SMALL_CODES:
         index.write(corpus.path / name)
     else:
         faiss.write_index(index, str(corpus.path / name))
@@ -122,7 +128,7 @@ def _choose_effort(corpus: Corpus, index: Any, kind: str, tell: Callable[[str], 
     """The least effort that finds enough, with its recall@10 against exact search; rows are the queries."""
     queries = _sample(corpus, PROBED)
     exact = _but_best(search(corpus.parts, queries, RECALL_AT + 1))
-    efforts = RESCORED if kind == BINARY else EFFORTS
+    efforts = RESCORED[kind] if kind in SMALL_CODES else EFFORTS
     effort, recall = efforts[0], 0.0
     for effort in efforts:
         _set_effort(index, kind, effort)
@@ -166,7 +172,7 @@ def _search(index: Any, queries: FloatArray, top_k: int) -> list[Found]:  # noqa
 
 
 def _set_effort(index: Any, kind: str, effort: int) -> None:  # noqa: ANN401
-    if kind == BINARY:
+    if kind in SMALL_CODES:
         index.rescored = effort
     elif kind == HNSW:
         index.hnsw.efSearch = effort

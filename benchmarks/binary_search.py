@@ -1,4 +1,4 @@
-"""Search by bits, or by bytes: the time of a query over a million rows, and the recall of rescored rows over real texts.
+"""Search by bits or by bytes: the time of a query over a million rows, and recall over real texts.
 
 The time is over made-up vectors, as it does not depend on them; the recall is over the distinct lines of text files,
 embedded by the demo model, against exact search, with lines of the corpus as queries (without their own row).

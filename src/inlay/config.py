@@ -39,6 +39,7 @@ AUTO = "auto"  # of dtype and device: chosen for the machine
 INT8_COSINE = 0.999  # what int8 is held to unless asked otherwise
 FP8_COSINE = 0.997  # what fp8 is held to
 ENGINE = (SERVE, EMBED, RERANK, VERIFY, PRECOMPUTE, SEARCH, BENCH)
+ADAPTED = ENGINE[:-1]  # inlay bench times models as they are
 BULK, CACHED = (EMBED, PRECOMPUTE), (SERVE, EMBED, RERANK)
 
 
@@ -84,7 +85,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = INT8_COSINE
     deterministic: Annotated[bool, _option("On a GPU: a text has the same bits in any batch.", *ENGINE)] = False
     adapter: Annotated[
-        list[str], _option("LoRA in peft's format, DIR; to serve beside the model, NAME=DIR, or several.", *ENGINE)
+        list[str], _option("LoRA in peft's format, DIR; to serve beside the model, NAME=DIR, or several.", *ADAPTED)
     ] = []
     context_length: Annotated[
         Annotated[int, Meta(ge=3)] | None,

@@ -300,10 +300,13 @@ def test_what_peft_can_do_besides_is_refused_by_name(
 def change_tensors(path: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
     tensors = load_file(path / "adapter_model.safetensors")
     change(tensors)
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     save_file(tensors, path / "adapter_model.safetensors")
 
 
 FIRST = "base_model.model.layers.0.self_attn.q_proj"
+SECOND = "base_model.model.model.layers.0.self_attn.q_proj"  # the same by the name that a causal LM gives it
+PARTS = (".lora_A.weight", ".lora_B.weight")
 
 
 @pytest.mark.parametrize(
@@ -318,6 +321,7 @@ FIRST = "base_model.model.layers.0.self_attn.q_proj"
         (lambda t: t.update({f"{FIRST}.lora_magnitude_vector": torch.ones(256)}), "has a lora_magnitude_vector"),
         (lambda t: [t.pop(f"{FIRST}.lora_{part}.weight") for part in "AB"], "has no tensors of layers.0.self_attn.q"),
         (lambda t: t.clear(), "no LoRA of any linear layer"),
+        (lambda t: t.update({SECOND + part: t[FIRST + part] for part in PARTS}), "is there twice"),
         (lambda t: t.update({f"{FIRST}.lora_A.default.weight": torch.zeros(4, 64)}), "lora_A.default"),
     ],
 )

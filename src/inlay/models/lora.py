@@ -76,12 +76,12 @@ def read_lora(path: Path, model: ForwardPass, heads: Iterable[Head]) -> dict[str
             "as embeddings or heads), which is not supported: merge it with peft (merge_and_unload), and serve the "
             f"result. Tensors without a layer: {listed(sorted(leftover))}"
         )
-    found = {
-        str(model.attribute_name(f"{module_path}.weight")): _low_rank(
-            _Module(file, module_path, config), own, linears[str(model.attribute_name(f"{module_path}.weight"))]
-        )
-        for module_path, own in parts.items()
-    }
+    found: dict[str, LowRank] = {}
+    for module_path, own in parts.items():
+        module, target = _Module(file, module_path, config), str(model.attribute_name(f"{module_path}.weight"))
+        if target in found:
+            raise module.error("is there twice, by two names: fetch the adapter again")
+        found[target] = _low_rank(module, own, linears[target])
     _refuse_partial(config, file, found, linears)
     return found
 

@@ -18,6 +18,8 @@ from servers import RunningServer
 from inlay import ConfigError, Embedder, InvalidInput
 from inlay.corpus.corpus import Corpus
 from inlay.corpus.files.part_writer import PartWriter
+from inlay.corpus.files.postings import Postings, write_postings
+from inlay.corpus.files.ragged import Ragged, RaggedWriter, layout_of
 from inlay.corpus.recipe import Recipe
 from inlay.corpus.search.hybrid import WEIGHTS, HybridQuery, weights_for
 from inlay.corpus.search.searcher import Searcher
@@ -27,7 +29,7 @@ from inlay.precompute.input_rows import read_rows
 from inlay.precompute.local_source import LocalSource
 from inlay.precompute.remote_source import RemoteSource
 from inlay.precompute.run import precompute
-from inlay.types import COLBERT, DENSE, SPARSE
+from inlay.types import COLBERT, DENSE, SPARSE, SPARSE_ROW
 
 ALL = (DENSE, SPARSE, COLBERT)
 TEXTS = [text_of(2 + number % 23, number) for number in range(60)]
@@ -245,3 +247,17 @@ def test_a_server_and_the_command_line_search_by_all_kinds(
             assert one.others[SPARSE]["id"].tolist() == other.others[SPARSE]["id"].tolist()
             np.testing.assert_allclose(one.others[SPARSE]["weight"], other.others[SPARSE]["weight"])
         source.close()
+
+
+def test_texts_without_any_values_are_rows_all_the_same(tmp_path: Path) -> None:
+    for kind in (SPARSE, COLBERT):
+        dtype, shape = layout_of(kind, 8)
+        writer = RaggedWriter(tmp_path, kind, 8, 0)
+        for number in (0, 2, 0):
+            writer.append(np.ones((number, *shape), dtype=dtype))
+        writer.finish()
+        opened = Ragged(tmp_path, kind)
+        assert [len(opened.row(row)) for row in range(3)] == [0, 2, 0]  # type: ignore[arg-type]
+    write_postings(tmp_path, Ragged(tmp_path, SPARSE))
+    scores = Postings(tmp_path, 3).scores(np.array([(1, 2.0), (9, 1.0)], dtype=SPARSE_ROW))
+    assert scores[0] == scores[2] == 0.0

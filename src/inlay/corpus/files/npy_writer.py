@@ -32,8 +32,9 @@ class NpyWriter:
         self._file.seek(0, os.SEEK_END)
 
     def append(self, rows: npt.NDArray[Any]) -> None:
-        self._file.write(np.ascontiguousarray(rows, dtype=self.dtype).data.cast("B"))
-        self.num_rows += len(rows)
+        if len(rows):  # an empty array has no bytes to look at
+            self._file.write(np.ascontiguousarray(rows, dtype=self.dtype).data.cast("B"))
+            self.num_rows += len(rows)
 
     def read(self, row: int) -> npt.NDArray[Any]:
         """One row that was appended before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from inlay.engine.pair_tokenizer import SegmentTokenizer, _cut_longest_first
 from inlay.engine.pair_tokenizer import make_pair_tokenizer as make
 from inlay.engine.tokenizer import Tokenizer
 from inlay.errors import ModelError
+from inlay.library.rank_verification import check_qwen3_ids
 from inlay.models.ranking import first_part
 from inlay.models.spec import read_spec
 from inlay.types import ModelSpec, Pair, Truncate
@@ -44,6 +46,9 @@ def test_qwen3_rerankers_ids_are_the_golden_ones(qwen3: ModelSpec) -> None:
     encoded = make(qwen3.path, qwen3.ranking).encode(pair, 8192, Truncate.NONE)
     golden = [[int(number) for number in ids.split()] for ids in (PREFIX, BODY, SUFFIX)]
     assert encoded.ids.tolist() == [*golden[0], *golden[1], *golden[2]]
+    assert check_qwen3_ids(qwen3).has_passed
+    other = replace(qwen3, ranking=replace(qwen3.ranking, suffix=qwen3.ranking.suffix + "\n"))
+    assert check_qwen3_ids(other).has_passed is False
     shared_part = encoded.ids[: encoded.prefix_length].tolist()
     assert shared_part == [*golden[0], *golden[1][: len(golden[1]) - 7]]
     assert shared_part[-1] == DOCUMENT_SIGN

@@ -13,9 +13,12 @@ from importlib.util import find_spec
 import numpy as np
 import numpy.typing as npt
 
+from inlay.engine.pair_tokenizer import make_pair_tokenizer
 from inlay.library.reranker import Reranker
-from inlay.library.verification import DOCUMENTS, TEXTS, WITHOUT_PORT, Finding
+from inlay.library.verification import DOCUMENTS, QWEN3_VOCABULARY, TEXTS, WITHOUT_PORT, Finding
+from inlay.models.ranking import first_part
 from inlay.models.source import INT8_REPORT
+from inlay.types import ModelSpec, Pair, Truncate
 
 QUERY = "What is the capital of China?"
 # Of logits, by dtype; int8 rounds much, and is measured when a model is loaded.
@@ -58,6 +61,16 @@ GOLDEN = [
 ]
 
 
+# Of QUERY with the first of DOCUMENTS, by the code of Qwen3-Reranker's README and its published tokenizer.
+QWEN3_IDS = """
+151644 8948 198 60256 3425 279 11789 20027 279 8502 3118 389 279 11361 323 279 758 1235 3897 13 7036 429 279 4226 646
+1172 387 330 9693 1 476 330 2152 3263 151645 198 151644 872 198
+27 641 1235 26818 16246 264 3482 2711 3239 11 17179 9760 46769 429 4226 279 3239 198 27 2859 26818 3555 374 279 6722 315
+5616 5267 75692 26818 576 6722 315 5616 374 26549 13
+151645 198 151644 77091 198 151667 271 151668 271
+"""
+
+
 def verify_reranker(reranker: Reranker) -> Iterator[Finding]:
     """All checks, the cheap ones first."""
     documents = [*DOCUMENTS, *TEXTS]
@@ -70,10 +83,24 @@ def verify_reranker(reranker: Reranker) -> Iterator[Finding]:
     for check, others in (("same score alone and in a batch", alone), ("same score in any order", turned)):
         difference = float(np.abs(logits - others).max())
         yield Finding(check, difference <= bound, f"{difference:.1e}", f"≤ {bound:.0e}")
+    if reranker.spec.family == "qwen3" and reranker.spec.vocab_rows in QWEN3_VOCABULARY:
+        yield check_qwen3_ids(reranker.spec)
     for golden in GOLDEN:
         if reranker.spec.name.endswith(golden.names):
             yield _check_golden(reranker, golden)
     yield _check_reference(reranker, documents, logits)
+
+
+def check_qwen3_ids(spec: ModelSpec) -> Finding:
+    """A template that is read otherwise than the vendor's gives other scores, and no error."""
+    check = "golden token ids"
+    if spec.ranking is None or spec.ranking.template is None:
+        return Finding(check, None, "the checkpoint reads pairs by another template")
+    pair = Pair(first_part(spec, QUERY, None), DOCUMENTS[0])
+    found = make_pair_tokenizer(spec.path, spec.ranking).encode(pair, spec.max_tokens, Truncate.NONE).ids.tolist()
+    golden = [int(number) for number in QWEN3_IDS.split()]
+    right = sum(one == other for one, other in zip(found, golden, strict=False))
+    return Finding(check, found == golden, f"{right} of {len(golden)}", "all")
 
 
 def _check_golden(reranker: Reranker, golden: GoldenScores) -> Finding:
@@ -93,7 +120,7 @@ def _check_reference(reranker: Reranker, documents: list[str], logits: Logits) -
     if reranker.spec.family in WITHOUT_PORT:
         return Finding(check, None, "it runs this family by code of the checkpoint's own, which is not done here")
     if ranking is None or ranking.template is not None:
-        return Finding(check, None, "it has no template for this model")
+        return Finding(check, None, "it has no template for this model: transformers with the code of its README has")
     from sentence_transformers import CrossEncoder
 
     reference = CrossEncoder(str(reranker.spec.path), device="cpu", model_kwargs={"dtype": "float32"})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import binascii
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import numpy as np
@@ -57,8 +57,7 @@ class SearchRoute:
             raise InvalidInput(f"corpus {name!r} is searched with {served!r}: leave out model", param="model")
         query, num_tokens, cached_tokens = await self._query_of(call, name, batcher, exchange, deadline)
         top_k = TOP_K if call.top_k is None else call.top_k
-        run = batcher.search_hybrid if isinstance(query, HybridQuery) else batcher.search
-        search = asyncio.ensure_future(run(query, top_k, call.filter, is_exact=bool(call.exact)))  # type: ignore[arg-type]
+        search = asyncio.ensure_future(_search(batcher, query, top_k, call))
         hits = await _in_time(search, deadline, exchange)
         if call.rerank is not None:
             hits, ranked = await rerank_hits(self._service, call.rerank, call.query or "", hits, exchange, deadline)
@@ -146,6 +145,15 @@ class SearchRoute:
             "the corpus with one that is served",
             param="corpus",
         )
+
+
+def _search(
+    batcher: SearchBatcher, query: FloatArray | HybridQuery, top_k: int, call: SearchRequest
+) -> Coroutine[Any, Any, list[Hit]]:
+    """By the query's vector, or by all its outputs."""
+    if isinstance(query, HybridQuery):
+        return batcher.search_hybrid(query, top_k, call.filter, is_exact=bool(call.exact))
+    return batcher.search(query, top_k, call.filter, is_exact=bool(call.exact))
 
 
 async def _in_time(search: asyncio.Future[list[Hit]], deadline: float, exchange: Exchange) -> list[Hit]:

@@ -45,18 +45,8 @@ def models(
 
 
 _FACTS = (
-    *(
-        "task",
-        "family",
-        "adapter of",
-        "outputs",
-        "width",
-        "layers",
-        "max tokens",
-        "pooling",
-        "normalised",
-        "Matryoshka",
-    ),
+    *("task", "family", "adapter of", "outputs", "width", "layers", "max tokens"),
+    *("pooling", "normalised", "Matryoshka"),
     *("takes instructions", "prompts", "products for int8 and fp8"),
 )
 

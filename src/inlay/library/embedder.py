@@ -85,9 +85,7 @@ class Embedder:
     ) -> RowResults:
         """Like `embed`, but a bad text costs only itself: it is listed with its error. `others` has further outputs."""
         output_dtype = _output_dtype_of(arguments)
-        is_dense = tuple(outputs) == (DENSE,)
-        options = _options_of(self.spec, arguments) if is_dense else _options_with(self.spec, outputs, arguments)
-        work = self._runtime.embed_rows(_texts_of(texts), options)
+        work = self._runtime.embed_rows(_texts_of(texts), _options_of_rows(self.spec, outputs, arguments))
         return _converted(self._runtime.wait_for(work), output_dtype)
 
     def close(self) -> None:
@@ -132,10 +130,12 @@ class AsyncEmbedder:
         work = self._runtime.embed_outputs(_texts_of(texts), _options_with(self.spec, outputs, arguments))
         return await asyncio.wrap_future(self._runtime.submit(work))
 
-    async def embed_rows(self, texts: Sequence[str], **arguments: Unpack[EmbedArguments]) -> RowResults:
+    async def embed_rows(
+        self, texts: Sequence[str], outputs: Sequence[str] = (DENSE,), **arguments: Unpack[EmbedArguments]
+    ) -> RowResults:
         """See `Embedder.embed_rows`."""
         output_dtype = _output_dtype_of(arguments)
-        work = self._runtime.embed_rows(_texts_of(texts), _options_of(self.spec, arguments))
+        work = self._runtime.embed_rows(_texts_of(texts), _options_of_rows(self.spec, outputs, arguments))
         return _converted(await asyncio.wrap_future(self._runtime.submit(work)), output_dtype)
 
     async def close(self) -> None:
@@ -188,6 +188,11 @@ def _options_with(spec: ModelSpec, outputs: Sequence[str] | None, arguments: Emb
     if _output_dtype_of(arguments) is not OutputDtype.FLOAT:
         raise InvalidInput("output_dtype is for vectors alone: leave it out", param="output_dtype")
     return structs.replace(_options_of(spec, arguments), outputs=tuple(dict.fromkeys(kinds)))
+
+
+def _options_of_rows(spec: ModelSpec, outputs: Sequence[str], arguments: EmbedArguments) -> EmbedOptions:
+    """The same for vectors alone, in whatever type, or with other kinds."""
+    return _options_of(spec, arguments) if tuple(outputs) == (DENSE,) else _options_with(spec, outputs, arguments)
 
 
 def _options_of(spec: ModelSpec, arguments: EmbedArguments) -> EmbedOptions:

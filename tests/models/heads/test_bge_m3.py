@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ from checkpoints import make_bge_m3, text_of
 from references import load_reference
 from tokenizers import Tokenizer
 
-from inlay import Embedder, InvalidInput, ModelError
+from inlay import AsyncEmbedder, Embedder, InvalidInput, ModelError
+from inlay.library.runtime import RowResults
 from inlay.models.spec import read_spec
 from inlay.requests import EmbedOptions
 from inlay.types import COLBERT, DENSE, SPARSE, FloatArray
@@ -155,3 +157,17 @@ def test_an_int8_checkpoint_keeps_its_heads(path: Path, tmp_path: Path) -> None:
     done = run_inlay("quantize", str(path), "-o", str(tmp_path / "int8"), "--int8-cosine", "0.9")
     assert done.returncode == 0, done.stderr
     assert read_spec(tmp_path / "int8", "m").outputs == (DENSE, SPARSE, COLBERT)
+
+
+def test_rows_have_their_other_outputs_and_a_bad_text_costs_only_itself(embedder: Embedder, path: Path) -> None:
+    async def story() -> RowResults:
+        async with AsyncEmbedder(str(path), dtype="float32") as made:
+            return await made.embed_rows(["hello", "", "world way"], (DENSE, SPARSE))
+
+    given, whole = asyncio.run(story()), embedder.embed_outputs(["hello", "world way"])
+    assert (given.rows, list(given.errors)) == ([0, 2], [1])
+    for place, vector in enumerate(whole.sparse):
+        assert given.others[SPARSE][place]["id"].tolist() == vector.indices.tolist()
+    with pytest.raises(InvalidInput, match="output_dtype is for vectors alone"):
+        embedder.embed_rows(["a"], (DENSE, SPARSE), output_dtype="int8")
+    assert embedder.embed_rows(["a"], output_dtype="int8").vectors.dtype == np.int8

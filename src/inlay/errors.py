@@ -15,6 +15,7 @@
     │   ├── HeadTimeout                 408
     │   ├── BodyTimeout                 408
     │   ├── CorpusMismatch              409
+    │   ├── FingerprintMismatch         409
     │   ├── TooLarge                    413
     │   └── HeadTooLarge                431
     ├── Refused                 not now; try again
@@ -51,6 +52,7 @@ __all__ = [
     "DeadlineExceeded",
     "DeviceLost",
     "EngineError",
+    "FingerprintMismatch",
     "HeadTimeout",
     "HeadTooLarge",
     "InlayError",
@@ -192,6 +194,11 @@ class BodyTimeout(RequestError):
 class CorpusMismatch(RequestError):
     status = 409
     code = "corpus_model_mismatch"
+
+
+class FingerprintMismatch(RequestError):
+    status = 409
+    code = "fingerprint_mismatch"
 
 
 class TooLarge(RequestError):

@@ -36,6 +36,7 @@ class EmbedOptions(Struct, frozen=True):
     priority: Priority = Priority.NORMAL
     read_cache: bool = True
     write_cache: bool = True
+    expect_fingerprint: str | None = None  # of the model; None: whatever it has
     allow_untrained_cut: bool = False  # cut vectors of a model that was not trained for it
     outputs: tuple[str, ...] = (DENSE,)  # the kinds asked for
 
@@ -58,6 +59,7 @@ class RankOptions(Struct, frozen=True):
     priority: Priority = Priority.NORMAL
     read_cache: bool = True
     write_cache: bool = True
+    expect_fingerprint: str | None = None
 
     @property
     def truncate(self) -> Truncate:

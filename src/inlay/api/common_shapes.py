@@ -12,6 +12,10 @@ from msgspec import Struct
 from inlay.api.replies import Reply
 from inlay.errors import InlayError
 
+EXPECT_FINGERPRINT = (
+    "The model's fingerprint that earlier vectors or scores have: another is refused with 409. Also a header, "
+    "x-inlay-expect-fingerprint."
+)
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 

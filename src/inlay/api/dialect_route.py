@@ -22,6 +22,7 @@ Q = TypeVar("Q", bound=EmbedRequest | RankRequest)
 R = TypeVar("R", bound=Result)
 
 CACHE_CONTROL = b"cache-control"
+EXPECTED = b"x-inlay-expect-fingerprint"
 NAMED_INDICES = 64  # indices listed in the header
 
 
@@ -43,7 +44,7 @@ class DialectRoute(Generic[C, Q, R]):
 
     def recall(self, body: Body, exchange: Exchange) -> Reply | None:
         """The reply to a body that came before and that the cache has answered; None where it is to be worked out."""
-        if len(body) > LARGEST or header(exchange.scope, CACHE_CONTROL) is not None:
+        if len(body) > LARGEST or any(header(exchange.scope, name) is not None for name in (CACHE_CONTROL, EXPECTED)):
             return None  # a large body is not even copied
         known = self._repeated.find(bytes(body))
         if known is None:
@@ -74,6 +75,8 @@ def _completed(request: Q, exchange: Exchange, deadline: float) -> Q:
     if asked := exchange.directives(CACHE_CONTROL):
         no_store = "no-store" in asked
         options = replace(options, read_cache=not (no_store or "no-cache" in asked), write_cache=not no_store)
+    if options.expect_fingerprint is None and (expected := header(exchange.scope, EXPECTED)) is not None:
+        options = replace(options, expect_fingerprint=expected)
     return replace(request, options=options, deadline=deadline, departed=exchange.departed)
 
 
@@ -83,6 +86,7 @@ def result_headers(result: Result) -> Headers:
         (b"x-inlay-queue-ms", b"%.2f" % (result.queue_seconds * 1000)),
         (b"x-inlay-model-ms", b"%.2f" % (result.model_seconds * 1000)),
         (b"x-inlay-cache", result.cache_status.encode()),
+        (b"x-inlay-fingerprint", result.fingerprint.encode()),
     ]
     if result.truncated:
         headers.append((b"x-inlay-truncated", _listed(result.truncated)))

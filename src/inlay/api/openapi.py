@@ -24,7 +24,7 @@ ERRORS = {
     404: "Unknown model, corpus or path",
     405: "Another method than the path has; see Allow",
     408: "The head or the body did not come in time",
-    409: "The corpus was made with another model",
+    409: "The corpus was made with another model, or the fingerprint is not the one expected",
     413: "Body over the limit",
     431: "Head over the limit",
     429: "Overloaded; see Retry-After",

@@ -92,6 +92,7 @@ class RemoteSource:
             "instruction": recipe.instruction,
             "truncate": recipe.truncate,
             "outputs": list(recipe.outputs),
+            "expect_fingerprint": recipe.fingerprint,
         }
         return self._request("POST", "/v1/embeddings", body)
 

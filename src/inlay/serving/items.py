@@ -14,7 +14,7 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from inlay.cache.key import CacheKeys, KeyMaker
-from inlay.errors import InlayError, InvalidInput
+from inlay.errors import FingerprintMismatch, InlayError, InvalidInput, shorten
 from inlay.models.prompts import prompt_of
 from inlay.models.ranking import first_part
 from inlay.models.registry import OUTPUTS
@@ -47,6 +47,16 @@ class Input(Struct, eq=False):
     def missing(self) -> list[str]:
         """The kinds of output that it waits for."""
         return [kind for kind in self.keys if kind not in self.payloads]
+
+
+def check_fingerprint(spec: ModelSpec, expected: str | None) -> None:
+    """Refuse to answer with other vectors or scores than those that the caller has already."""
+    if expected is not None and expected != spec.fingerprint:
+        raise FingerprintMismatch(
+            f"model {spec.name!r} has the fingerprint {spec.fingerprint}, and {shorten(expected)} is expected: what it "
+            "gives cannot be compared with what that model gave; have that one served, or compute all again",
+            param="expect_fingerprint",
+        )
 
 
 def check_options(spec: ModelSpec, options: EmbedOptions) -> None:

@@ -16,6 +16,7 @@ from inlay.serving.chunks import halves_of, is_too_long, take_best
 from inlay.serving.flights import Flights
 from inlay.serving.items import (
     Input,
+    check_fingerprint,
     check_options,
     check_query,
     is_entry_of,
@@ -53,6 +54,7 @@ class Service:
         """Outputs of the good inputs, and the inputs that failed; the impatient stop waiting at the first."""
         self._refuse_closed()
         worker, request = self._router.route(request)
+        check_fingerprint(worker.spec, request.options.expect_fingerprint)
         check_options(worker.spec, request.options)
         inputs = make_inputs(worker.spec, request)
         await self._answer(worker, inputs, request, is_patient)
@@ -65,6 +67,7 @@ class Service:
         self._refuse_closed()
         check_query(request)
         worker = self._router.ranker(request.model)
+        check_fingerprint(worker.spec, request.options.expect_fingerprint)
         inputs = make_pairs(worker.spec, request)
         is_chunked = request.options.long_documents is LongDocuments.BEST_CHUNK
         await self._answer(worker, inputs, request, is_patient=is_chunked)

@@ -330,3 +330,23 @@ def test_integers_need_unit_vectors_and_an_unknown_dtype_is_told_which_there_are
         assert told in error["message"], error["message"]
     bits = server.post({"model": "demo", "input": "a", "normalize": False, "output_dtype": "binary"})
     assert len(bits.json()["data"][0]["embedding"]) == 384 // 8
+
+
+def test_who_expects_another_fingerprint_gets_both_and_no_vectors(server: RunningServer) -> None:
+    body = {"input": ["a fixed contract"]}
+    reply = server.post(body)
+    own = reply.headers["x-inlay-fingerprint"]
+    assert own == server.get("/v1/models").json()["data"][0]["fingerprint"]
+    assert server.post({**body, "expect_fingerprint": own}).json()["data"] == reply.json()["data"]
+    server.post(body)  # now the reply to this body is known
+    refused = [
+        server.post({**body, "expect_fingerprint": "f" * 32}),
+        server.post(body, headers={"x-inlay-expect-fingerprint": "f" * 32}),
+    ]
+    for other in refused:
+        assert other.status_code == 409
+        error = other.json()["error"]
+        assert (error["code"], error["param"]) == ("fingerprint_mismatch", "expect_fingerprint")
+        assert own in error["message"]
+        assert "f" * 32 in error["message"]
+    assert server.post(body, headers={"x-inlay-expect-fingerprint": own}).status_code == 200

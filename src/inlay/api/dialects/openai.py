@@ -115,6 +115,7 @@ def _options_of(call: EmbeddingRequest) -> EmbedOptions:
         truncate=truncate,
         priority=Priority(call.priority or Priority.NORMAL),
         outputs=_outputs_of(call),
+        expect_fingerprint=call.expect_fingerprint,
     )
 
 

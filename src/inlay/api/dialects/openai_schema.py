@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from inlay.api.common_shapes import Usage
+from inlay.api.common_shapes import EXPECT_FINGERPRINT, Usage
 from inlay.serving.output_dtypes import OutputDtype
 
 
@@ -49,6 +49,7 @@ class EmbeddingRequest(Struct):
         ),
     ] = None
     embedding_types: Annotated[list[str] | None, Meta(description="The same as outputs; float is dense.")] = None
+    expect_fingerprint: Annotated[str | None, Meta(description=EXPECT_FINGERPRINT)] = None
     include_tokens: Annotated[
         bool | None,
         Meta(description="Tell of each input its tokens and whether it was cut, and the model's fingerprint."),

@@ -29,6 +29,7 @@ def parse(call: RerankRequest) -> RankRequest:
         instruction=call.instruction,
         long_documents=LongDocuments(long_documents or LongDocuments.REFUSE),
         priority=Priority(call.priority or Priority.NORMAL),
+        expect_fingerprint=call.expect_fingerprint,
     )
     return RankRequest(call.model, call.query, [_text_of(document) for document in call.documents], options)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from inlay.api.common_shapes import Usage
+from inlay.api.common_shapes import EXPECT_FINGERPRINT, Usage
 
 
 class Document(Struct):
@@ -31,6 +31,7 @@ class RerankRequest(Struct):
     ] = None
     truncate: Annotated[bool | None, Meta(description="true: long_documents is truncate.")] = None
     priority: Literal["high", "normal", "low"] | None = None
+    expect_fingerprint: Annotated[str | None, Meta(description=EXPECT_FINGERPRINT)] = None
     user: Annotated[Any, Meta(description="Taken and not used.")] = None
 
 

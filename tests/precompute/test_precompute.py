@@ -204,7 +204,7 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, monkeypatch: pyte
     assert again.texts == [], "the same command, once it is done, does nothing"
     with pytest.raises(ConfigError, match="--append"):
         make_corpus(tmp_path / "c", write_rows(tmp_path / "b.jsonl", rows_of(range(5))))
-    with pytest.raises(ConfigError, match="another prompt"):
+    with pytest.raises(ConfigError, match="prompt none, not query"):
         make_corpus(tmp_path / "c", file, recipe=other, is_append=True)
 
 

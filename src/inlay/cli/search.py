@@ -12,7 +12,7 @@ import typer
 from inlay.cli.embedders import open_reranker, open_source
 from inlay.cli.options import with_settings
 from inlay.config import SEARCH, Settings
-from inlay.errors import ConfigError, CorpusMismatch, InlayError
+from inlay.errors import ConfigError, CorpusMismatch, InlayError, InvalidInput
 from inlay.models.prompts import QUERY
 from inlay.types import DENSE
 
@@ -52,6 +52,10 @@ def search(
         Optional[str],  # noqa: UP045
         typer.Option(metavar="KIND=WEIGHT,…", help="Of each kind, with --hybrid.  [default: 0.4, 0.2 and 0.4]"),
     ] = None,
+    candidates: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, max=1000, help="Rows that dense and sparse vectors each find, with --hybrid.  [100]"),
+    ] = None,
     rerank: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(metavar="MODEL", help="A reranker that orders what was found by the query."),
@@ -63,7 +67,7 @@ def search(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON line for each row.")] = False,
 ) -> None:
     """Search a corpus with the model that made it."""
-    from inlay.corpus.search.hybrid import HybridQuery, weights_for
+    from inlay.corpus.search.hybrid import CANDIDATES, HybridQuery, weights_for
     from inlay.corpus.search.searcher import Searcher
 
     searcher = Searcher(directory)
@@ -77,7 +81,12 @@ def search(
         raise ConfigError("--weights is for --hybrid: give both, or neither")
     if hybrid and database is not None:
         raise ConfigError("--hybrid is for the corpus's own files: leave out --in")
-    by_kind = weights_for(recipe.outputs, _parse_weights(weights)) if hybrid else None
+    if candidates is not None and not hybrid:
+        raise ConfigError("--candidates is for --hybrid: give both, or neither")
+    try:
+        by_kind = weights_for(recipe.outputs, _parse_weights(weights)) if hybrid else None
+    except InvalidInput as error:
+        raise ConfigError(f"--hybrid: {error.message}") from error
     with open_source(settings, model if settings.server else model or recipe.model, recipe) as source:
         if source.spec.fingerprint != recipe.fingerprint:
             raise CorpusMismatch(
@@ -92,7 +101,10 @@ def search(
         raise ConfigError(f"the query {answer.message}")
     if by_kind is not None:
         hits = searcher.search_hybrid(
-            HybridQuery.of(answer.vector, answer.others, by_kind), top_k, wanted, is_exact=exact
+            HybridQuery.of(answer.vector, answer.others, by_kind, candidates or CANDIDATES),
+            top_k,
+            wanted,
+            is_exact=exact,
         )
     elif database is None:
         (hits,) = searcher.search_many(answer.vector[None], top_k, wanted, is_exact=exact)
@@ -126,9 +138,12 @@ def _parse_weights(given: str | None) -> dict[str, float] | None:
         return None
     pairs = [part.partition("=") for part in given.split(",")]
     try:
-        return {kind.strip(): float(weight) for kind, _, weight in pairs}
+        weights = {kind.strip(): float(weight) for kind, _, weight in pairs}
     except ValueError as error:
-        raise ConfigError(f"--weights {given}: write KIND=WEIGHT,…, as in dense=1,sparse=0.3,colbert=1") from error
+        raise ConfigError(f"--weights {given!r}: write KIND=WEIGHT,…, as in dense=1,sparse=0.3,colbert=1") from error
+    if len(weights) < len(pairs):
+        raise ConfigError(f"--weights {given!r} names a kind twice: give each once")
+    return weights
 
 
 def _search_database(url: str, searcher: Any, query: FloatArray, top_k: int) -> list[Hit]:  # noqa: ANN401

@@ -19,7 +19,7 @@ import pybase64
 
 from inlay.corpus.files.part import Array, TextVector
 from inlay.corpus.recipe import Recipe
-from inlay.errors import ConfigError, InvalidInput, Refused
+from inlay.errors import ConfigError, FingerprintMismatch, InvalidInput, Refused
 from inlay.precompute.ingestion import Embedded
 from inlay.types import COLBERT, DENSE, SPARSE, SPARSE_ROW, ModelSpec, Pooling
 
@@ -60,14 +60,13 @@ class RemoteSource:
             reply = self._ask([texts[place] for place in places], recipe)
             if reply.status_code == 200:
                 body = reply.json()
-                if body.get("fingerprint") != recipe.fingerprint:
-                    raise ConfigError(
-                        f"{self._url} now serves another model (fingerprint {body.get('fingerprint')}, the corpus has "
-                        f"{recipe.fingerprint}): have it serve the old one, and the same command goes on"
-                    )
+                if body.get("fingerprint") != recipe.fingerprint:  # of a server that knows no expectations
+                    raise self._another_model(f"fingerprint {body.get('fingerprint')}, not {recipe.fingerprint}")
                 answers |= dict(zip(places, map(_entry_of, body["data"]), strict=True))
                 continue
             message, param = _error_of(reply)
+            if reply.status_code == FingerprintMismatch.status:
+                raise self._another_model(message)
             found = _PLACE.fullmatch(param or "")
             if found is None and reply.status_code in (400, 413) and len(places) > 1:
                 half = (len(places) + 1) // 2  # it may be too much at a time
@@ -79,6 +78,11 @@ class RemoteSource:
                 raise ConfigError(f"{self._url} refused: {message}")
             answers[places[int(found[1])]] = InvalidInput(message.removeprefix(found[0]).strip())
         return [answers[place] for place in range(len(texts))]
+
+    def _another_model(self, why: str) -> ConfigError:
+        return ConfigError(
+            f"{self._url} now serves another model ({why}): have it serve the old one, and the same command goes on"
+        )
 
     def _ask(self, texts: list[str], recipe: Recipe) -> httpx.Response:
         body = {

@@ -113,14 +113,22 @@ def _corpus_before(directory: Path, recipe: Recipe, *, is_append: bool) -> Corpu
             "with --append, or name another directory"
         )
     if manifest.recipe != recipe:
-        names = [name for name in Recipe.__struct_fields__ if getattr(recipe, name) != getattr(manifest.recipe, name)]
         raise ConfigError(
-            f"{directory} was made with another {', '.join(names)}: vectors of two kinds cannot be compared. Use "
-            "the same, or another directory"
+            f"{directory} was made otherwise ({_differences(manifest.recipe, recipe)}): all rows of a corpus must be "
+            "alike. Use the same, or another directory"
         )
     for part in manifest.parts:
         settle(directory / part.name)  # the last run may have been stopped just before it
     return Corpus(directory)
+
+
+def _differences(made: Recipe, asked: Recipe) -> str:
+    pairs = ((name, getattr(made, name), getattr(asked, name)) for name in Recipe.__struct_fields__)
+    return ", ".join(f"{name} {_shown(old)}, not {_shown(new)}" for name, old, new in pairs if old != new)
+
+
+def _shown(value: object) -> str:
+    return ",".join(value) if isinstance(value, tuple) else "none" if value is None else str(value)
 
 
 def _publish_report(directory: Path, writer: PartWriter) -> Path | None:

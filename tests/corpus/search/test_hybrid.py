@@ -18,7 +18,7 @@ from servers import RunningServer
 from inlay import ConfigError, Embedder, InvalidInput
 from inlay.corpus.corpus import Corpus
 from inlay.corpus.files.part_writer import PartWriter
-from inlay.corpus.files.postings import Postings, write_postings
+from inlay.corpus.files.postings import POSTINGS, Postings, write_postings
 from inlay.corpus.files.ragged import Ragged, RaggedWriter, layout_of
 from inlay.corpus.recipe import Recipe
 from inlay.corpus.search.hybrid import WEIGHTS, HybridQuery, weights_for
@@ -189,22 +189,55 @@ def test_a_row_whose_bytes_changed_is_left_out(embedder: Embedder, corpus: Path,
     assert {hit.row for hit in best} - {hit.row for hit in found} == {first}
 
 
+@pytest.mark.parametrize("name", [*POSTINGS, "sparse_ends.npy", "colbert_values.npy"])
+def test_files_that_nothing_else_proves_are_proved_when_a_corpus_is_opened(
+    corpus: Path, tmp_path: Path, name: str
+) -> None:
+    broken = tmp_path / "corpus"
+    shutil.copytree(corpus, broken)
+    file = broken / "part-0001" / name
+    if name in POSTINGS:
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+        with pytest.raises(ConfigError, match=f"{name} is not the one in the manifest"):
+            Corpus(broken)
+    file.write_bytes(b"")
+    with pytest.raises(ConfigError, match="is incomplete"):
+        Corpus(broken)
+
+
+def test_what_was_left_before_a_first_checkpoint_is_not_in_the_corpus(
+    embedder: Embedder, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as killed:
+        killed.setattr(PartWriter, "checkpoint", lambda *arguments: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            build(embedder, files[0], tmp_path / "corpus")
+    build(embedder, files[0], tmp_path / "corpus", recipe_of(embedder, (DENSE, SPARSE)))
+    assert not list((tmp_path / "corpus" / "part-0001").glob("colbert*"))
+
+
 def test_a_corpus_that_keeps_other_kinds_cannot_grow_by_these(
     embedder: Embedder, corpus: Path, files: tuple[Path, Path]
 ) -> None:
-    with pytest.raises(ConfigError, match="made with another outputs"):
+    with pytest.raises(ConfigError, match="outputs dense,sparse,colbert, not dense"):
         build(embedder, files[1], corpus, recipe_of(embedder, (DENSE,)), is_append=True)
 
 
 def test_weights_are_of_kinds_that_the_corpus_keeps() -> None:
-    assert weights_for(ALL, None) == WEIGHTS
-    assert weights_for((DENSE, SPARSE), {SPARSE: 2.0}) == {DENSE: 0.0, SPARSE: 2.0}
+    assert weights_for(ALL, None) == pytest.approx(WEIGHTS)
+    assert weights_for((DENSE, SPARSE), {SPARSE: 2.0}) == {DENSE: 0.0, SPARSE: 1.0}
+    assert weights_for(ALL, dict.fromkeys(ALL, 1e308)) == pytest.approx(dict.fromkeys(ALL, 1 / 3))
+    assert weights_for(ALL, {DENSE: 1e-320}) == {DENSE: 1.0, SPARSE: 0.0, COLBERT: 0.0}
     for kinds, given, named in (
         ((DENSE,), None, "keeps dense vectors alone"),
-        (ALL, {"words": 1.0}, "words=1"),
+        (ALL, {"words": 1.0}, "no weights of 'words'"),
+        ((DENSE, SPARSE), {COLBERT: 1.0}, "the corpus keeps dense, sparse"),
         (ALL, {DENSE: -1.0}, "dense=-1"),
         (ALL, {DENSE: float("nan")}, "dense=nan"),
-        (ALL, dict.fromkeys(ALL, 0.0), "all weights are 0"),
+        (ALL, dict.fromkeys(ALL, 0.0), "no kind has a weight"),
+        (ALL, {}, "no kind has a weight"),
     ):
         with pytest.raises(InvalidInput, match=named):
             weights_for(kinds, given)

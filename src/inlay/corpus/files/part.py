@@ -28,7 +28,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from inlay.corpus.files.postings import Postings
+from inlay.corpus.files.postings import POSTINGS, Postings
 from inlay.corpus.files.ragged import Ragged
 from inlay.corpus.files.row_file import RecordFile, RowFile
 from inlay.corpus.manifest import PartInfo
@@ -93,10 +93,11 @@ class Part:
             self.postings = Postings(path, info.num_rows) if SPARSE in self._others else None
             mapped = [path / VECTORS, *(own.path for own in self._others.values())]
             self._guard = FileGuard(mapped)  # files that stay mapped
-        except (OSError, ValueError, SyntaxError, TokenError) as error:  # numpy parses headers as Python
+        except (OSError, EOFError, ValueError, SyntaxError, TokenError) as error:  # numpy parses headers as Python
             raise ConfigError(f"{path} is incomplete ({error}): rebuild the corpus") from error
-        if sha256_of(path / ROWS) != info.sha256.get(ROWS):
-            raise ConfigError(f"{path / ROWS} is not the one in the manifest: rebuild the corpus")
+        for name in (ROWS, *(POSTINGS if self.postings is not None else ())):  # nothing proves what is in these
+            if sha256_of(path / name) != info.sha256.get(name):
+                raise ConfigError(f"{path / name} is not the one in the manifest: rebuild the corpus")
         lengths = {*map(len, (self.vectors, self.scales, rows)), *map(len, self._others.values())}
         if lengths != {info.num_rows}:
             raise ConfigError(f"{path} is incomplete (its files have {lengths} rows): rebuild the corpus")

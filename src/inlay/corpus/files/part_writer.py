@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -71,9 +72,12 @@ class PartWriter:
         self.path = directory / BUILDING
         if (directory / name).exists():  # it was stopped between its name and its line in the manifest
             (directory / name).rename(self.path)
-        self.path.mkdir(exist_ok=True)
         self._published = directory / name
-        self.progress = self._read_progress() or Progress(recipe, source)
+        progress = self._read_progress()
+        if progress is None and self.path.exists():  # of a run that was stopped before its first checkpoint
+            shutil.rmtree(self.path)
+        self.path.mkdir(exist_ok=True)
+        self.progress = progress or Progress(recipe, source)
         if (self.progress.recipe, self.progress.source) != (recipe, source):
             raise ConfigError(
                 f"{self.path} holds an unfinished corpus of another command: repeat that command to go on, or "

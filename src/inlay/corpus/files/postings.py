@@ -19,7 +19,7 @@ from inlay.corpus.files.ragged import Ragged
 from inlay.types import FloatArray
 
 Array = npt.NDArray[Any]
-NAMES = ("tokens", "starts", "rows", "weights")
+POSTINGS = tuple(f"sparse_{name}.npy" for name in ("tokens", "starts", "rows", "weights"))
 
 
 def write_postings(directory: Path, rows: Ragged) -> None:
@@ -28,21 +28,21 @@ def write_postings(directory: Path, rows: Ragged) -> None:
     tokens, starts = np.unique(rows.values["id"][order], return_index=True)
     of_each = np.repeat(np.arange(len(rows), dtype=np.uint32), rows.lengths)
     arrays = (tokens, np.append(starts, len(order)), of_each[order], rows.values["weight"][order])
-    for name, array in zip(NAMES, arrays, strict=True):
-        with (directory / f"sparse_{name}.npy").open("wb") as file:
+    for name, array in zip(POSTINGS, arrays, strict=True):
+        with (directory / name).open("wb") as file:
             np.save(file, array)
             file.flush()
             os.fsync(file.fileno())
 
 
 class Postings:
-    """Of one part, mapped."""
+    """Of one part, mapped. Whoever opens them has proved the files: a wrong row would be a candidate less."""
 
     def __init__(self, directory: Path, num_rows: int) -> None:
         self._num_rows = num_rows
-        self._tokens, self._starts = (np.load(directory / f"sparse_{name}.npy") for name in NAMES[:2])
+        self._tokens, self._starts = (np.load(directory / name, allow_pickle=False) for name in POSTINGS[:2])
         self._rows, self._weights = (
-            np.load(directory / f"sparse_{name}.npy", mmap_mode="r", allow_pickle=False) for name in NAMES[2:]
+            np.load(directory / name, mmap_mode="r", allow_pickle=False) for name in POSTINGS[2:]
         )
 
     def scores(self, query: Array) -> FloatArray:
@@ -52,7 +52,5 @@ class Postings:
             at = int(np.searchsorted(self._tokens, token))
             if at < len(self._tokens) and self._tokens[at] == token:
                 own = slice(int(self._starts[at]), int(self._starts[at + 1]))
-                rows, weights = self._rows[own], self._weights[own]
-                is_there = rows < self._num_rows  # of a file that is broken; who gives out hits proves them
-                scores[rows[is_there]] += weight * weights[is_there]
+                scores[self._rows[own]] += weight * self._weights[own]
         return scores

@@ -49,7 +49,7 @@ class Scored(NamedTuple):
 
 
 def weights_for(kinds: tuple[str, ...], given: Mapping[str, float] | None) -> dict[str, float]:
-    """A weight for each kind that a corpus keeps; `InvalidInput` where one is no weight."""
+    """A share for each kind that a corpus keeps; `InvalidInput` where one is no weight."""
     if len(kinds) < 2:
         raise InvalidInput(
             "the corpus keeps dense vectors alone: precompute it with --outputs dense,sparse,colbert, of a model that "
@@ -57,14 +57,20 @@ def weights_for(kinds: tuple[str, ...], given: Mapping[str, float] | None) -> di
             param="hybrid",
         )
     for kind, weight in (given or {}).items():
-        if kind not in kinds or not 0 <= weight < float("inf"):
+        if kind not in kinds:
             raise InvalidInput(
-                f"weights are numbers from 0 on of {', '.join(kinds)}, not {kind}={weight}", param="hybrid"
+                f"there are no weights of {kind!r}: the corpus keeps {', '.join(kinds)}; what it keeps is said by "
+                "--outputs when it is precomputed",
+                param="hybrid",
             )
+        if not 0 <= weight < float("inf"):
+            raise InvalidInput(f"weights are finite numbers from 0 on, not {kind}={weight}", param="hybrid")
     weights = {kind: (WEIGHTS if given is None else given).get(kind, 0.0) for kind in kinds}
-    if not sum(weights.values()) > 0:
-        raise InvalidInput("all weights are 0: give one that is not", param="hybrid")
-    return weights
+    largest = max(weights.values())
+    if not largest > 0:
+        raise InvalidInput("no kind has a weight above 0: name one that has, or leave out the weights", param="hybrid")
+    scaled = {kind: weight / largest for kind, weight in weights.items()}  # sums of what was given may overflow
+    return {kind: weight / sum(scaled.values()) for kind, weight in scaled.items()}
 
 
 def sparse_candidates(corpus: Corpus, query: HybridQuery, mask: Mask | None) -> IntArray:

@@ -98,7 +98,7 @@ def test_metrics_count_an_engine_once_and_inputs_by_their_model(server: RunningS
     assert 'inlay_engine_ready{model="law"} 1.0' in text
 
 
-def test_the_log_warns_of_an_adapter_that_names_another_base(server: RunningServer, base: Path) -> None:
+def test_the_log_does_not_warn_of_an_adapter_that_names_its_base(server: RunningServer, base: Path) -> None:
     assert "the adapter names another base" not in server.output()  # by the directory, though served by another name
 
 

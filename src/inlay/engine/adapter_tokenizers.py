@@ -27,7 +27,7 @@ def check_tokenizers(spec: ModelSpec, tokenizer: Tokenizer) -> None:
         if file.exists() and file.read_bytes() != expected and not _reads_alike(adapter, tokenizer):
             raise ModelError(
                 f"{file} gives other tokens than the base's: an adapter with a tokenizer of its own is not supported. "
-                f"Remove the file if it does not belong there, or merge the adapter with peft"
+                "Remove the file if it does not belong there, or merge the adapter with peft"
             )
 
 

@@ -65,13 +65,12 @@ def is_named_base(adapter: ModelSpec, name: str) -> bool:
     """Does the adapter say that it adapts the model of this name, by the last part of a path or hub id?"""
     if adapter.adapter is None:
         return True
-    named = _last_part(read_adapter_config(adapter.adapter).base_model_name_or_path or "")
-    return named in (_last_part(name), adapter.path.name)
+    return _names(read_adapter_config(adapter.adapter).base_model_name_or_path or "", name, adapter.path)
 
 
 def _place_of_base(specs: Sequence[ModelSpec], path: Path) -> int:
     named = read_adapter_config(path).base_model_name_or_path or ""
-    places = [at for at, spec in enumerate(specs) if _last_part(named) in (_last_part(spec.name), spec.path.name)]
+    places = [at for at, spec in enumerate(specs) if _names(named, spec.name, spec.path)]
     if len(places) != 1:
         raise ConfigError(
             f"--adapter {path} adapts {named or 'an unnamed model'!r}, by base_model_name_or_path in its config, and "
@@ -93,5 +92,6 @@ def _beside(base: ModelSpec, name: str, path: Path, context_length: int | None) 
     return own
 
 
-def _last_part(name: str) -> str:
-    return name.rstrip("/").rpartition("/")[2]
+def _names(named: str, name: str, path: Path) -> bool:
+    """Is this model named, by the last part of its name or of its directory?"""
+    return named.rstrip("/").rpartition("/")[2] in (name.rstrip("/").rpartition("/")[2], path.name)

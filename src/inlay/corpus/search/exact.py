@@ -67,6 +67,13 @@ def unit_rows(vectors: FloatArray) -> FloatArray:
     return units
 
 
+def cosine(one: FloatArray, other: npt.NDArray[Any]) -> float:
+    """Of two vectors, in float64; 0 where one has no length."""
+    first, second = one.astype(np.float64), other.astype(np.float64)
+    lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return float(first @ second) / lengths if lengths > 0 else 0.0
+
+
 def _blocks(parts: list[Part]) -> Iterator[tuple[int, npt.NDArray[Any], FloatArray]]:
     """First row, vectors and scales of each block."""
     for part in parts:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inlay.corpus.corpus import Corpus
-from inlay.corpus.search.exact import Mask, unit_rows
+from inlay.corpus.search.exact import Mask, cosine, unit_rows
 from inlay.errors import InvalidInput
 from inlay.types import COLBERT, DENSE, SPARSE, FloatArray, IntArray
 
@@ -102,19 +102,13 @@ def score_row(corpus: Corpus, query: HybridQuery, row: int) -> Scored | None:
 
 def score_outputs(query: HybridQuery, vector: Array, others: Mapping[str, Array]) -> tuple[float, dict[str, float]]:
     """The weighted mean of the scores of all kinds, and each of them."""
-    by_kind = {DENSE: _cosine(query.dense, vector)}
+    by_kind = {DENSE: cosine(query.dense, vector)}
     for kind, score in ((SPARSE, _shared), (COLBERT, _late)):
         if kind in others and kind in query.others:
             by_kind[kind] = score(query.others[kind], others[kind])
     total = sum(query.weights[kind] for kind in by_kind)
     weighted = sum(query.weights[kind] * score for kind, score in by_kind.items())
     return (weighted / total if total else 0.0), by_kind
-
-
-def _cosine(query: FloatArray, vector: Array) -> float:
-    one, other = query.astype(np.float64), vector.astype(np.float64)
-    lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
-    return float(one @ other) / lengths if lengths > 0 else 0.0
 
 
 def _shared(query: Array, text: Array) -> float:

@@ -20,9 +20,10 @@ class Int8Index(RescoredIndex):
     """Bytes, by FAISS's scalar quantiser, with dot products of what they stand for."""
 
     def __init__(self, faiss: Any, corpus: Corpus, codes: Any = None) -> None:  # noqa: ANN401
-        kinds = faiss.ScalarQuantizer
-        own = codes or faiss.IndexScalarQuantizer(corpus.recipe.width, kinds.QT_8bit, faiss.METRIC_INNER_PRODUCT)
-        super().__init__(corpus, own, LEAST_RESCORED)
+        if codes is None:
+            kind = faiss.ScalarQuantizer.QT_8bit
+            codes = faiss.IndexScalarQuantizer(corpus.recipe.width, kind, faiss.METRIC_INNER_PRODUCT)
+        super().__init__(corpus, codes, LEAST_RESCORED)
         self._faiss = faiss
 
     @classmethod

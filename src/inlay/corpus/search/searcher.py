@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from inlay.corpus.corpus import Corpus
-from inlay.corpus.search.exact import Found, search, unit_rows
+from inlay.corpus.search.exact import Found, cosine, search, unit_rows
 from inlay.corpus.search.filters import Filters
 from inlay.corpus.search.hybrid import HybridQuery, Scored, score_row, sparse_candidates
 from inlay.corpus.search.index import Index, open_index
@@ -98,16 +98,11 @@ class Searcher:
         hits = []
         for row, score in zip(found.rows.tolist(), found.scores.tolist(), strict=True):
             entry, record = self.corpus.vector_of(row), self.corpus.record(row)
-            if entry is None or record is None or abs(_cosine(query, entry.vector) - score) > SCORE_ERROR:
+            if entry is None or record is None or abs(cosine(query, entry.vector) - score) > SCORE_ERROR:
                 self._complaints.tell("a row is broken and was left out", str(self.corpus.path), ValueError(row))
             else:
                 hits.append(Hit(row, score, record))
         return hits
-
-
-def _cosine(query: FloatArray, vector: FloatArray) -> float:
-    (unit,) = unit_rows(vector[None])
-    return float(query @ unit)
 
 
 def _merge(one: Found, other: Found, top_k: int) -> Found:

@@ -23,7 +23,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 LIMITS = {
     "card": 60,
-    "tests": 150,
+    "tests": 240,
     "kernels": 120,
     "graphs": 120,
     "invariance": 120,
@@ -31,6 +31,8 @@ LIMITS = {
     "attention": 90,
     "model": 300,
     "engine": 400,
+    "server": 200,
+    "weights": 120,
 }  # seconds
 
 
@@ -65,7 +67,7 @@ def print_lines(lines: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("stages", nargs="*", help=f"{', '.join(LIMITS)}; without: all")
+    parser.add_argument("stages", nargs="*", help=f"{', '.join(LIMITS)}; without: all, and weights only with a --model")
     parser.add_argument("--out", type=Path, help="a file for the JSON lines")
     parser.add_argument("--with", dest="arguments", action="append", default=[], help="an argument for every stage")
     options = parser.parse_args()
@@ -76,8 +78,9 @@ def main() -> None:
             "torch finds no GPU here: install a build of torch with CUDA, and see nvidia-smi; without a GPU, "
             "benchmarks/gpu/registers.py compiles the kernels and make test interprets them"
         )
+    needless = {"weights"} if not any("--model" in one for one in options.arguments) else set()
     lines: list[dict[str, Any]] = []
-    for stage in options.stages or LIMITS:
+    for stage in options.stages or [stage for stage in LIMITS if stage not in needless]:
         run_stage(stage, lines, options.arguments)
         if options.out:
             options.out.write_text("".join(json.dumps(line) + "\n" for line in lines))

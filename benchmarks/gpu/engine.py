@@ -7,6 +7,7 @@ sentence-transformers in bfloat16, in the same process, turn by turn.
 from __future__ import annotations
 
 import argparse
+import gc
 import statistics
 import sys
 import threading
@@ -33,6 +34,8 @@ def load(spec: ModelSpec, dtype: str) -> DeviceWorker:
     settings = make_settings({"dtype": dtype, "device": "cuda", "max_queue_tokens": 1 << 24})
     worker = DeviceWorker(spec, lambda spec, stats: load_engine(spec, settings, stats), 1000)
     worker.wait_loaded()
+    gc.collect()
+    gc.freeze()  # as the server does
     return worker
 
 

@@ -19,6 +19,7 @@ from inlay.engine.batch import Batch, Sequence, pack
 from inlay.models.spec import read_spec
 from inlay.types import IntArray, ModelSpec, Priority, Truncate, Work
 
+ROOT = Path(__file__).resolve().parents[2]
 DEVICE = torch.device("cuda")
 
 

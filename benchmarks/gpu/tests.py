@@ -5,11 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-from report import report
-
-ROOT = Path(__file__).resolve().parents[2]
+from report import ROOT, report
 
 
 def main() -> None:

@@ -67,6 +67,15 @@ def test_scores_are_the_references(reranker: Reranker, path: Path, layout: str) 
         assert one.score == pytest.approx(1 / (1 + math.exp(-expected[one.index])), abs=1e-4)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize(("dtype", "near"), [("float32", 1e-3), ("bfloat16", 0.1)])
+def test_a_gpu_gives_the_references_scores(path: Path, layout: str, dtype: str, near: float) -> None:
+    expected = reference_of(path, layout)(QUERY, DOCUMENTS)
+    with Reranker(str(path), dtype=dtype, device="cuda", cache="none") as on_gpu:
+        for _ in range(3):  # a beginning that all share is seen, kept and used
+            np.testing.assert_allclose(logits_of(on_gpu, QUERY, DOCUMENTS), expected, atol=near)
+
+
 def test_scores_do_not_depend_on_the_other_documents(reranker: Reranker) -> None:
     together = logits_of(reranker, QUERY, DOCUMENTS)
     turned = logits_of(reranker, QUERY, DOCUMENTS[::-1])[::-1]

@@ -75,11 +75,12 @@ def shape_config(shape: str) -> dict[str, Any]:
 def make_checkpoint(folder: Path, config: Mapping[str, Any], words: list[str] | None = None) -> int:
     """Write a checkpoint of a config; `words` are the tokenizer's vocabulary. The bytes of its weights."""
     (folder / "config.json").write_text(json.dumps(config))
-    _write_tokenizer(folder / "tokenizer.json", words or [])
+    write_tokenizer(folder / "tokenizer.json", words or [])
     return _write_weights(folder, config)
 
 
-def _write_tokenizer(file: Path, words: list[str]) -> None:
+def write_tokenizer(file: Path, words: list[str]) -> None:
+    """A word for a token; what is not among `words` is unknown."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     vocabulary = {word: place for place, word in enumerate([END, UNKNOWN, *dict.fromkeys(words)])}

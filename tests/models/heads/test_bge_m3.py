@@ -114,6 +114,21 @@ def test_other_dtypes_stay_near(embedder: Embedder, path: Path, dtype: str) -> N
         assert (one * other).sum(axis=1).min() > 0.995
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize(("dtype", "least"), [("float32", 0.9999), ("bfloat16", 0.995), ("float16", 0.999)])
+def test_a_gpu_gives_all_three(embedder: Embedder, path: Path, dtype: str, least: float) -> None:
+    expected = embedder.embed_outputs(TEXTS)
+    with Embedder(str(path), dtype=dtype, device="cuda") as on_gpu:
+        found = on_gpu.embed_outputs(TEXTS)
+    assert (found.dense * expected.dense).sum(axis=1).min() > least
+    for one, other in zip(found.colbert, expected.colbert, strict=True):
+        assert (one * other).sum(axis=1).min() > least
+    for one, other in zip(found.sparse, expected.sparse, strict=True):
+        held = dict(zip(one.indices.tolist(), one.values.tolist(), strict=True))
+        for token, weight in zip(other.indices.tolist(), other.values.tolist(), strict=True):
+            assert held.get(token, 0.0) == pytest.approx(weight, abs=0.02)
+
+
 def test_kinds_that_a_model_does_not_give_are_refused(embedder: Embedder) -> None:
     with pytest.raises(InvalidInput, match="gives no 'tokens' output: it gives dense, sparse, colbert"):
         embedder.embed_outputs(["a"], ["tokens"])

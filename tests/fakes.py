@@ -165,6 +165,7 @@ def make_engine(
         intake=Intake(FakeTokenizer(), SPEC.vocab_rows, 2, max_queue_tokens),  # type: ignore[arg-type]
         queue=queue,
         loop=DeviceLoop(runner, queue, unanswered, pack([sequence_of([1, 2])]), stats),
+        close=lambda: None,
     )
 
 

@@ -1,20 +1,14 @@
 """Every option of every verb, said once: its default, bounds, help, and the verbs that take it.
 
-In: flags, `INLAY_*` variables and `inlay.toml`, in that order of precedence. Out: one frozen `Settings`.
-The command line is generated from the fields, so a flag, a variable and a key never differ. An unknown
-variable or key is an error that names the nearest known one. The library fills `Settings` itself and
-reads neither variables nor files.
+In: values by name, checked and converted here. Out: one frozen `Settings`. The command line is generated from the
+fields, so a flag, a variable and a key of `inlay.toml` never differ; `config_sources` reads them.
 """
 
 from __future__ import annotations
 
 import difflib
-import os
-import re
-import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
@@ -25,12 +19,8 @@ from inlay.quantities import parse_size
 from inlay.types import Truncate
 
 ENV_PREFIX = "INLAY_"
-CONFIG_FILE = "inlay.toml"
-CONFIG_VARIABLE = "INLAY_CONFIG"
 CPU_ISA_VARIABLE = "INLAY_MAX_CPU_ISA"  # read by `ops.processor`, and no option
 THREADS_VARIABLE = "INLAY_THREADS"  # read by `ops.threads`, and no option: threads belong to the process
-# Kubernetes sets these for each Service whose name begins with "inlay", such as inlay-redis; they are not ours.
-_KUBERNETES = re.compile(r"INLAY_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)$")
 MOST_SECONDS = 30 * 86_400
 
 SERVE, EMBED, VERIFY, PRECOMPUTE, SEARCH = "serve", "embed", "verify", "precompute", "search"
@@ -39,7 +29,8 @@ AUTO = "auto"  # of dtype and device: chosen for the machine
 INT8_COSINE = 0.999  # what int8 is held to unless asked otherwise
 FP8_COSINE = 0.997  # what fp8 is held to
 ENGINE = (SERVE, EMBED, RERANK, VERIFY, PRECOMPUTE, SEARCH, BENCH)
-BULK, CACHED, ADAPTED = (EMBED, PRECOMPUTE), (SERVE, EMBED, RERANK), ENGINE[:-1]  # bench times models as they are
+BULK, CACHED = (EMBED, PRECOMPUTE), (SERVE, EMBED, RERANK)
+UNTIMED = ENGINE[:-1]  # bench times one engine with models as they are
 
 
 def _option(description: str, *verbs: str, unit: str = "", **bounds: float) -> Meta:
@@ -67,10 +58,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = []
     api_key_file: Annotated[str | None, _option("File with one key a line.", SERVE)] = None
-    device: Annotated[str, _option("auto, cpu, cuda, cuda:N or mps.", *ENGINE)] = "auto"
+    device: Annotated[str, _option("auto, cpu, cuda, cuda:N or mps.", *ENGINE, QUANTIZE)] = "auto"
     dtype: Annotated[
         str,
-        _option("auto, float32, bfloat16, float16, int8 or fp8; auto takes what the device is fast in.", *ENGINE),
+        _option(
+            "auto, float32, bfloat16, float16, int8 or fp8; auto takes what the device is fast in, quantize int8.",
+            *ENGINE,
+            QUANTIZE,
+        ),
     ] = "auto"
     int8_cosine: Annotated[
         float,
@@ -84,7 +79,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = INT8_COSINE
     deterministic: Annotated[bool, _option("On a GPU: a text has the same bits in any batch.", *ENGINE)] = False
     adapter: Annotated[
-        list[str], _option("LoRA in peft's format, DIR; to serve beside the model, NAME=DIR, or several.", *ADAPTED)
+        list[str], _option("LoRA in peft's format, DIR; to serve beside the model, NAME=DIR, or several.", *UNTIMED)
     ] = []
     context_length: Annotated[
         Annotated[int, Meta(ge=3)] | None,
@@ -95,6 +90,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         _option("Most tokens in one batch; default: by device.", *ENGINE, unit="tokens"),
     ] = None
     max_batch_sequences: Annotated[int, _option("Most inputs in one batch.", *ENGINE, ge=1)] = 512
+    tensor_parallel_size: Annotated[
+        int,
+        _option("GPUs that share the weights of each model (Qwen3 and Qwen2, without int8 and fp8).", *ENGINE, ge=1),
+    ] = 1
+    data_parallel_size: Annotated[
+        int, _option("GPUs, or groups of them, that each hold every model whole.", *UNTIMED, ge=1)
+    ] = 1
     tokenizer_threads: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         _option("Threads that tokenise; default: half the cores, at most 4; for a GPU 8.", *ENGINE),
@@ -225,28 +227,13 @@ def is_list(name: str) -> bool:
     return isinstance(getattr(Settings(), name), list)
 
 
-def load_settings(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
-    """Settings from flags (None: not given), variables and the toml file; `ConfigError` names the culprit."""
-    environ = os.environ if environ is None else environ
-    given = {name: value for name, value in flags.items() if value is not None and value != []}
-    variables = _read_variables(environ)
-    file = _read_file(environ)
-    merged = {**file, **variables, **given}
-    sources = {
-        **{name: f"{CONFIG_FILE}: {name}" for name in file},
-        **{name: ENV_PREFIX + name.upper() for name in variables},
-        **{name: flag_of(name) for name in given},
-    }
-    return make_settings(merged, sources)
-
-
 def make_settings(values: Mapping[str, Any], sources: Mapping[str, str] | None = None) -> Settings:
     """Settings from checked and converted values; `sources` says how each was given, for the error."""
     converted = {}
     for name, value in values.items():
         source = (sources or {}).get(name, name)
         if name not in OPTIONS:
-            raise ConfigError(f"{source}: there is no option {name!r}{_nearest(name)}")
+            raise ConfigError(f"{source}: there is no option {name!r}{nearest_option(name)}")
         converted[name] = _convert(name, value, source)
     return msgspec.convert(converted, Settings)
 
@@ -268,32 +255,8 @@ def _convert(name: str, value: object, source: str) -> object:
         raise ConfigError(f"{source}: {error}{choices}") from error
 
 
-def _read_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    found = {}
-    for variable, value in environ.items():
-        if not variable.startswith(ENV_PREFIX) or variable in (CONFIG_VARIABLE, CPU_ISA_VARIABLE, THREADS_VARIABLE):
-            continue
-        name = variable.removeprefix(ENV_PREFIX).lower()
-        if _KUBERNETES.match(variable) and (name not in OPTIONS or "://" in value):
-            continue
-        if name not in OPTIONS:
-            raise ConfigError(f"{variable}: there is no such option{_nearest(name, ENV_PREFIX)}")
-        found[name] = value
-    return found
-
-
-def _read_file(environ: Mapping[str, str]) -> dict[str, Any]:
-    named = environ.get(CONFIG_VARIABLE)
-    path = Path(named or CONFIG_FILE)
-    if named is None and not path.exists():
-        return {}
-    try:
-        return tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-
-
-def _nearest(name: str, prefix: str = "") -> str:
+def nearest_option(name: str, prefix: str = "") -> str:
+    """For a message about a name that is none; empty where none is near."""
     near = difflib.get_close_matches(name, OPTIONS, n=1)
     if not near:
         return ""

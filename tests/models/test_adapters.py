@@ -28,7 +28,7 @@ from inlay.models.adapters import parse_adapter, with_adapters
 from inlay.models.building import build_model
 from inlay.models.registry import FAMILIES
 from inlay.models.spec import read_spec
-from inlay.models.stored_int8 import StoredReport
+from inlay.models.stored import StoredReport
 from inlay.models.weights import weight_files
 from inlay.ops.int8 import can_multiply_bytes
 from inlay.types import FloatArray, ModelSpec
@@ -80,9 +80,9 @@ def expected_of(base: Path, adapter: Path, lists: list[list[int]], pooling: str 
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def beside(base: Path, *adapters: Path, dtype: str = "float32") -> Runner:
+def beside(base: Path, *adapters: Path, dtype: str = "float32", device: str = "cpu") -> Runner:
     """The base with adapters that are served by the names of their directories."""
-    return Runner(spec_of(base, *adapters), choose("cpu", dtype))
+    return Runner(spec_of(base, *adapters), choose(device, dtype))
 
 
 def spec_of(base: Path, *adapters: Path) -> ModelSpec:
@@ -168,13 +168,40 @@ def test_a_new_shared_beginning_runs_with_its_adapter_in_a_mixed_batch(base: Pat
         assert worst(found[places], expected) >= 0.999999
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_gpu_gives_what_peft_gives_too(base: Path, adapters: Path, dtype: str) -> None:
+    """In a mixed batch, behind beginnings that are kept for each adapter, and for a long input in pieces."""
+    runner = beside(base, *(adapters / kind for kind in KINDS), dtype=dtype, device="cuda")
+    beginning = ids_of(base, [40])[0][:-1]
+    lists = [beginning + ids for ids in ids_of(base, [3, 5, 8, 13])]
+    names = [name for name in ("", *KINDS) for _ in lists]
+    alone = run_packed(make_runner(base, dtype, "cuda"), lists)
+    for _ in range(3):  # seen, kept, used
+        found = run_packed(runner, lists * (1 + len(KINDS)), names)
+        assert worst(found[: len(lists)], alone) >= (0.999 if dtype == "bfloat16" else 0.99999)
+        for number, kind in enumerate(KINDS, 1):
+            own = found[number * len(lists) : (number + 1) * len(lists)]
+            assert worst(own, expected_of(base, adapters / kind, lists)) >= COSINE[dtype], kind
+    (long,) = ids_of(base, [600])
+    runner.size_pieces(256)
+    pieces = runner.launch_in_pieces(pack([sequence_of(long, 0, "plain")]))
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as finished:
+            (vector,) = collected(runner, finished.value)
+            break
+        run_packed(runner, lists, ["dora"] * 4)
+    expected = expected_of(base, adapters / "plain", [long])
+    assert worst(vector[None] / np.linalg.norm(vector), expected) >= COSINE[dtype]
+
+
 def test_a_long_input_runs_with_its_adapter_in_pieces(base: Path, adapters: Path) -> None:
     runner = beside(base, adapters / "plain")
     assert runner._pieces is not None
     whole = run_packed(runner, ids_of(base, [600]), ["plain"])
     runner._pieces.longest_whole = 256
-    from running import sequence_of
-
     batch = pack([sequence_of(ids_of(base, [600])[0], 0, "plain")])
     assert runner.is_divisible(batch)
     pieces = runner.launch_in_pieces(batch)

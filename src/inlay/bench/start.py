@@ -19,7 +19,7 @@ from typing import Any
 from inlay.bench.card import machine_card
 from inlay.bench.process import age_seconds, peak_bytes, resident_bytes
 from inlay.config import Settings
-from inlay.engine.loading import BATCH_TOKENS, choose_for, load_engine
+from inlay.engine.loading import choose_for, load_engine
 from inlay.engine.worker import DeviceWorker
 from inlay.errors import ConfigError
 from inlay.models.source import locate, served_name
@@ -78,7 +78,7 @@ def start_engine(model: str, name: str | None, settings: Settings, unrelated_sec
     return Started(
         worker=worker,
         device=str(choice.device),
-        max_batch_tokens=settings.max_batch_tokens or BATCH_TOKENS[choice.device.type],
+        max_batch_tokens=worker.max_batch_tokens,
         card=card,
         start={"ready": round(age_seconds() - unrelated_seconds, 2), "load": round(load_seconds, 2)},
         memory=memory,

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Optional, get_args
 
 import typer
 
-from inlay.config import ENV_PREFIX, OPTIONS, Settings, flag_of, is_list, load_settings, meta_of
+from inlay.config import ENV_PREFIX, OPTIONS, Settings, flag_of, is_list, meta_of
+from inlay.config_sources import load_settings
 
 Verb = Callable[..., None]
 

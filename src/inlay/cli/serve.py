@@ -25,8 +25,7 @@ def serve(
 ) -> None:
     """Serve models: OpenAI's embeddings API, health and metrics."""
     from inlay.api.server import Surroundings, run_server
-    from inlay.engine.loading import load_engine
-    from inlay.engine.worker import DeviceWorker
+    from inlay.engine.starting import start_worker
     from inlay.models.adapters import is_named_base, with_adapters
     from inlay.serving.adapter_worker import AdapterWorker
     from inlay.telemetry.logs import configure_logs, get_logger
@@ -44,7 +43,7 @@ def serve(
     around = Surroundings.of(settings)
     workers: dict[str, Worker] = {}
     for spec in specs:
-        worker = DeviceWorker(spec, lambda spec, stats: load_engine(spec, settings, stats), settings.stall_timeout)
+        worker = start_worker(spec, settings)
         workers |= {spec.name: worker, **{name: AdapterWorker(worker, name) for name in spec.adapters}}
     run_server(around, workers, settings)
 

@@ -6,11 +6,11 @@ served as asked. Every automatic choice is logged here with its reason.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -20,7 +20,8 @@ from inlay.config import AUTO, Settings
 from inlay.engine.adapter_tokenizers import check_tokenizers
 from inlay.engine.allocator import give_back_freed_memory, keep_freed_memory
 from inlay.engine.batch import Batch, Sequence, pack
-from inlay.engine.device import INT8, Choice, choose
+from inlay.engine.budgets import choose_budgets
+from inlay.engine.device import Choice, choose
 from inlay.engine.intake import Intake
 from inlay.engine.invariance import forbid_split_sums, sizes_that_differ
 from inlay.engine.loop import BatchRunner, DeviceLoop
@@ -29,12 +30,14 @@ from inlay.engine.queue import SequenceQueue
 from inlay.engine.runner import Runner
 from inlay.engine.sample import PROBE, SAMPLE
 from inlay.engine.scheduler import Scheduler
+from inlay.engine.shard_process import OtherRanks
+from inlay.engine.shards import ShardGroup
 from inlay.engine.stats import EngineStats
 from inlay.engine.tokenizer import Tokenizer, make_tokenizer
 from inlay.engine.unanswered import Unanswered
 from inlay.errors import ConfigError, ModelError
 from inlay.models.registry import OUTPUTS
-from inlay.models.stored_int8 import read_report
+from inlay.models.source import stored_scheme
 from inlay.ops.dispatch import why_no_gpu_kernels
 from inlay.ops.native import kernels_name
 from inlay.ops.threads import choose_threads
@@ -44,10 +47,6 @@ from inlay.types import DENSE, IntArray, ModelSpec, Priority, Truncate, Work
 log = get_logger("engine")
 
 _SOME_ID: IntArray = np.zeros(1, dtype=np.int64)  # that every model has a row for
-BATCH_TOKENS = {"cpu": 1024, "mps": 4096}  # enough rows for full speed, short enough to wait for
-GPU_BATCH_SECONDS = 0.025  # what a batch of a GPU takes, as long as its tokens are within these
-FEWEST_GPU_TOKENS, MOST_GPU_TOKENS = 2048, 16384
-MEASURED_TOKENS, MEASURED_LENGTH, MEASURED_BATCHES = 8192, 256, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +58,13 @@ class Engine:
     intake: Intake
     queue: SequenceQueue
     loop: DeviceLoop
+    close: Callable[[], None]  # once nothing runs any more
 
 
 def choose_for(spec: ModelSpec, settings: Settings) -> Choice:
-    """Device and dtype for a checkpoint; auto is int8 for one that is stored so."""
-    is_stored = settings.dtype == AUTO and read_report(spec.path) is not None
-    return choose(settings.device, INT8 if is_stored else settings.dtype)
+    """Device and dtype for a checkpoint; auto is what one is stored in that was quantised."""
+    stored = stored_scheme(spec.path) if settings.dtype == AUTO else None
+    return choose(settings.device, stored or settings.dtype)
 
 
 def make_runner(
@@ -74,32 +74,63 @@ def make_runner(
     tokenizer: Callable[[], Tokenizer],
     *,
     is_deterministic: bool = False,
+    group: ShardGroup | None = None,
 ) -> Runner:
     """A model on its device; `tokenizer` is asked for only if int8 or fp8 has to be measured."""
     sample = partial(_sample, spec, tokenizer)
-    return Runner(spec, choice, sample, least_cosine, is_deterministic=is_deterministic)
+    return Runner(spec, choice, sample, least_cosine, is_deterministic=is_deterministic, group=group)
 
 
 def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engine:
     """Load a checkpoint. Blocks for seconds; call it on the thread that is to own the device."""
-    began = time.monotonic()
     choice = choose_for(spec, settings)
-    if spec.adapters and settings.deterministic and choice.device.type == "cuda":
+    _check_together(spec, choice, settings)
+    _prepare_thread(spec, choice, settings)
+    with ExitStack() as unless_loaded:
+        group = None
+        if settings.tensor_parallel_size > 1:
+            others = OtherRanks(spec, choice, settings.tensor_parallel_size)
+            unless_loaded.callback(others.close)
+            group = others.group
+        engine = _load(spec, choice, settings, stats, group)
+        return replace(engine, close=unless_loaded.pop_all().close)
+
+
+def _check_together(spec: ModelSpec, choice: Choice, settings: Settings) -> None:
+    """Refuse what does not go together."""
+    if settings.deterministic and spec.adapters and choice.device.type == "cuda":
         raise ConfigError("--deterministic does not hold beside adapters on a GPU: leave it out, or serve each alone")
+    if settings.tensor_parallel_size == 1:
+        return
+    if choice.is_int8 or choice.is_fp8:
+        raise ConfigError(f"--tensor-parallel-size is not for {choice.dtype_name}: use --dtype bfloat16")
+    if spec.adapters or spec.adapter is not None:
+        raise ConfigError("--tensor-parallel-size is not for adapters: leave one of them out")
+    if settings.deterministic:
+        raise ConfigError("--deterministic does not hold with --tensor-parallel-size: leave one of them out")
+
+
+def _prepare_thread(spec: ModelSpec, choice: Choice, settings: Settings) -> None:
+    """This thread owns the device from now on."""
     if choice.device.type == "cpu":
         keep_freed_memory()
         threads = choose_threads()
         log.info("threads chosen", model=spec.name, threads=threads.count, because=threads.reason)
     elif choice.device.type == "cuda":
-        torch.cuda.set_device(choice.device)  # of this thread, which owns it from now on
+        torch.cuda.set_device(choice.device)
         if settings.deterministic:
             if (why := why_no_gpu_kernels(choice.device)) is not None:
                 raise ConfigError(f"--deterministic needs Inlay's kernels for GPUs, and {why}: leave it out")
             forbid_split_sums()
+
+
+def _load(spec: ModelSpec, choice: Choice, settings: Settings, stats: EngineStats, group: ShardGroup | None) -> Engine:
+    began = time.monotonic()
+    is_deterministic = settings.deterministic and choice.device.type == "cuda"  # processors are, whatever is asked
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(make_tokenizer, spec)  # beside the weights: it takes as long
-        is_deterministic = settings.deterministic and choice.device.type == "cuda"  # processors are, whatever is asked
-        runner = make_runner(spec, choice, settings.int8_cosine, reading.result, is_deterministic=is_deterministic)
+        least = settings.int8_cosine
+        runner = make_runner(spec, choice, least, reading.result, is_deterministic=is_deterministic, group=group)
         tokenizer = reading.result()
     _warn_of_ids(tokenizer, spec)
     check_tokenizers(spec, tokenizer)
@@ -108,7 +139,7 @@ def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engi
         _probe(runner, tokenizer, choice, name)
     if choice.device.type == "cpu":
         give_back_freed_memory()
-    budgets = _budgets_of(runner, settings)
+    budgets = choose_budgets(runner, settings, lambda number, ids: _sequence(number, "", ids, runner.spec))
     _log_quantised(runner)
     if is_deterministic:
         _check_invariance(runner, budgets["max_batch_tokens"])
@@ -116,6 +147,7 @@ def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engi
         "model loaded",
         model=spec.name,
         device=str(choice.device),
+        devices=settings.tensor_parallel_size,
         dtype=choice.dtype_name,
         because=choice.reason,
         kernels=_kernels(choice),
@@ -144,31 +176,7 @@ def _assemble(
     pairs = None if ranking is None else make_pair_tokenizer(runner.spec.path, ranking)
     intake = Intake(tokenizer, runner.spec.vocab_rows, tokenizer_threads, settings.max_queue_tokens, pairs)
     loop = DeviceLoop(runner, queue, unanswered, probe, stats, lambda: _tidy_memory(intake))
-    return Engine(runner, unanswered, intake, queue, loop)
-
-
-def _budgets_of(runner: Runner, settings: Settings) -> dict[str, int]:
-    """What is not asked for is chosen by the device and the number of cores."""
-    cores = os.cpu_count() or 2
-    is_cuda = runner.device.type == "cuda"
-    tokens = settings.max_batch_tokens or (_gpu_batch_tokens(runner) if is_cuda else BATCH_TOKENS[runner.device.type])
-    runner.size_pieces(max(tokens, FEWEST_GPU_TOKENS))
-    threads = min(8, cores - 2) if is_cuda else min(4, cores // 2)
-    return {"max_batch_tokens": tokens, "tokenizer_threads": settings.tokenizer_threads or max(1, threads)}
-
-
-def _gpu_batch_tokens(runner: Runner) -> int:
-    """So many that a batch takes `GPU_BATCH_SECONDS`, by batches that are timed here."""
-    length = min(MEASURED_LENGTH, runner.spec.max_tokens)
-    generator, taken = np.random.default_rng(0), []
-    for _ in range(MEASURED_BATCHES):
-        lists = generator.integers(0, runner.spec.vocab_rows, (MEASURED_TOKENS // length, length))
-        batch = pack([_sequence(number, "", ids, runner.spec) for number, ids in enumerate(lists)])
-        began = time.monotonic()
-        runner.collect(runner.launch(batch))
-        taken.append((time.monotonic() - began) / batch.num_tokens)
-    tokens = int(GPU_BATCH_SECONDS / min(taken))
-    return min(max(tokens // FEWEST_GPU_TOKENS * FEWEST_GPU_TOKENS, FEWEST_GPU_TOKENS), MOST_GPU_TOKENS)
+    return Engine(runner, unanswered, intake, queue, loop, lambda: None)
 
 
 def _check_invariance(runner: Runner, max_batch_tokens: int) -> None:

@@ -33,6 +33,10 @@ class SequenceQueue:
     def queued_tokens(self) -> int:
         return self._scheduler.queued_tokens
 
+    @property
+    def max_batch_tokens(self) -> int:
+        return self._scheduler.max_batch_tokens
+
     def refusal(self, num_tokens: int) -> InlayError | None:
         """Why so many tokens cannot come in now; None when they can."""
         if self._closed_with is not None:

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,14 +20,14 @@ from torch import Tensor
 
 from inlay.config import FP8_COSINE, INT8_COSINE
 from inlay.engine.adapter_pass import AdapterPass
-from inlay.engine.allocator import give_back_freed_memory
 from inlay.engine.batch import Batch, Sequence, pack
 from inlay.engine.cuda_errors import is_fatal, is_out_of_memory
 from inlay.engine.device import Choice
+from inlay.engine.drivers import give_back_memory, make_driver
 from inlay.engine.graphs import GraphPass
-from inlay.engine.pieces import PieceDriver
-from inlay.engine.planning import Planner, can_keep_in_arena, can_look_back
+from inlay.engine.planning import Planner
 from inlay.engine.ranges import RangeDriver
+from inlay.engine.shards import ShardGroup
 from inlay.engine.short_pass import ShortPass
 from inlay.engine.transfer import Launched, arrived, has_arrived, send_back, to_device
 from inlay.errors import DeviceLost, ModelChanged, ModelError, OutOfMemory
@@ -35,19 +36,18 @@ from inlay.models.adapted import AdapterSet
 from inlay.models.adapter_rows import all_rows
 from inlay.models.building import build_model
 from inlay.models.fingerprint import fingerprint, with_fingerprints
-from inlay.models.forward import Decoder, ForwardPass
 from inlay.models.lora import read_lora
 from inlay.models.plan import Plan
 from inlay.models.quantise import FP8, INT8, QuantisationReport, Scheme, quantise
 from inlay.models.registry import make_head
-from inlay.models.stored_int8 import make_stored, read_report, write_int8
+from inlay.models.sharding import sum_products
+from inlay.models.stored import make_stored, read_report, write_quantised
 from inlay.models.weights import adapter_files, files_beside, weight_files
 from inlay.ops.dispatch import has_gpu_attention
 from inlay.ops.layout import Layout
 from inlay.ops.native import kernels_name, load_kernels, takes_float_rows, torch_beside_kernels
 from inlay.types import DENSE, IntArray, ModelSpec
 
-LONGEST_ON_GPU = 8192  # tokens of an input that runs whole, until a batch was timed
 # What torch's allocators say on devices where running out is a plain RuntimeError.
 _ALLOCATION = ("can't allocate memory", "not enough memory", "out of memory")
 
@@ -72,35 +72,44 @@ class Runner:
         least_cosine: float = INT8_COSINE,
         *,
         is_deterministic: bool = False,
+        group: ShardGroup | None = None,
     ) -> None:
         self.device = choice.device
         self.is_asynchronous = choice.device.type == "cuda"
         self.report: QuantisationReport | None = None
         self.spec = replace(spec, dtype=choice.dtype_name)
         self._stored = read_report(spec.path)
-        if self._stored is not None and not choice.is_int8:
-            raise ModelError(f"{spec.path} is an int8 checkpoint: serve it with --dtype int8, or serve the original")
+        if self._stored is not None and choice.dtype_name != (scheme := self._stored.scheme):
+            raise ModelError(f"{spec.path} is an {scheme} checkpoint: serve it with --dtype {scheme}, or the original")
         files = weight_files(spec.path)
         all_files = [*files, *files_beside(spec), *adapter_files(spec)]
         self._guard = FileGuard(all_files if self.device.type == "cpu" else [])  # elsewhere nothing stays mapped
         self._heads = {kind: make_head(kind, spec) for kind in {*spec.outputs, DENSE}}  # int8 is measured on vectors
         heads = self._heads.values()
-        self._model = build_model(spec, files, choice.dtype, choice.device, self._stored, heads)
+        self._group = group
+        shard = None if group is None else group.shard
+        self._model = build_model(spec, files, choice.dtype, choice.device, self._stored, heads, shard)
         self._adapters = self._read_adapters()
         for head in heads:
             head.load(files, choice.device)
         self._planner = Planner(spec, self._model, choice.dtype, choice.device)
         # In pieces, or behind what is kept, sums have another order than in the whole.
-        self._pieces = None if is_deterministic else make_driver(spec, self._model, choice)  # from the weights
+        is_whole = not is_deterministic and group is None
+        self._pieces = None if not is_whole else make_driver(spec, self._model, choice)  # from the weights
         self._pass: Callable[[Plan], Tensor] = self._model
         made_of = [*self._prepare(choice, sample, least_cosine), *(["deterministic"] if is_deterministic else [])]
         if self._adapters is not None:
             self._adapters.install(choice.dtype)
-        if not is_deterministic:
+        if group is not None:
+            sum_products(self._model, group.sum)
+            made_of.append(f"{group.shard.size} parts")
+        if is_whole:
             self._planner.share_prefixes()  # not before the products are what they will be
         if self.device.type == "cuda":
             torch.cuda.empty_cache()  # the weights that were joined left holes that nothing else fits
-        if self.device.type == "cpu" and (kernels := load_kernels()) is not None:
+        if group is not None:
+            pass  # sums over all parts are in no recording, and in no graph
+        elif self.device.type == "cpu" and (kernels := load_kernels()) is not None:
             self._pass = ShortPass(self._model, kernels)  # the products stay what they are from here on
         elif has_gpu_attention(choice.device, choice.dtype):  # so launches are the same for any batch of a shape
             self._pass = self._captured()
@@ -154,11 +163,12 @@ class Runner:
 
         return quantise(self._model, run, len(sample), dtype, least_cosine, scheme)
 
-    def write_int8(self, target: Path, dtype: torch.dtype) -> int:
+    def write_quantised(self, target: Path, choice: Choice) -> int:
         """Write a model that was quantised when it was loaded as a checkpoint; the bytes of its weights."""
         if self.report is None:
-            raise ModelError(f"{self.spec.path} is an int8 checkpoint already")
-        return write_int8(self._model, self._heads.values(), self.spec, target, self.report, dtype)
+            raise ModelError(f"{self.spec.path} is an {choice.dtype_name} checkpoint already")
+        scheme: Literal["int8", "fp8"] = "fp8" if choice.is_fp8 else "int8"
+        return write_quantised(self._model, self._heads.values(), self.spec, target, self.report, choice.dtype, scheme)
 
     @property
     def device_bytes(self) -> int:
@@ -173,9 +183,11 @@ class Runner:
     def launch(self, batch: Batch) -> Launch:
         """Start a batch; on a CPU it is also done when this returns."""
         self._check_files()
-        with self._naming_out_of_memory(), self._beside_kernels():
-            heads = {kind: self._heads[kind] for kind in batch.kinds}
-            planned = self._planner.plan(batch, needs_all_rows=any(head.needs_all_rows for head in heads.values()))
+        heads = {kind: self._heads[kind] for kind in batch.kinds}
+        needs_all_rows = any(head.needs_all_rows for head in heads.values())
+        leading = nullcontext() if self._group is None else self._group.leading(batch, needs_all_rows=needs_all_rows)
+        with leading, self._naming_out_of_memory(), self._beside_kernels():
+            planned = self._planner.plan(batch, needs_all_rows=needs_all_rows)
             hidden = planned.own_rows(self._pass(planned.plan))
             self._planner.keep(planned)
             given = {
@@ -183,6 +195,12 @@ class Runner:
                 for kind, head in heads.items()
             }
             return Launch(planned.layout, batch.ids, given)
+
+    @torch.inference_mode()
+    def follow(self, batch: Batch, *, needs_all_rows: bool) -> None:
+        """Run a batch of which another rank gives the answers."""
+        with self._beside_kernels():
+            self._pass(self._planner.plan(batch, needs_all_rows=needs_all_rows).plan)
 
     def is_done(self, launched: Launch) -> bool:
         """Would `collect` return at once?"""
@@ -219,12 +237,14 @@ class Runner:
                         return Launch(layout, batch.ids, given)
                     yield
         finally:
-            _give_back_memory()
+            give_back_memory()
 
     def collect(self, launched: Launch) -> dict[str, list[bytes | None]]:
         """Wait for a batch: by kind, the payload of each of its places; None for one that is not finite."""
         with self._naming_out_of_memory():
             arrays = {kind: arrived(given) for kind, given in launched.given.items()}
+        if self._group is not None:
+            self._group.check()
         self._check_files()  # what was read in the meantime was what was loaded
         return {
             kind: self._heads[kind].payloads(array, launched.layout, launched.ids) for kind, array in arrays.items()
@@ -266,24 +286,8 @@ class Runner:
             ) from None
 
 
-def make_driver(spec: ModelSpec, model: ForwardPass, choice: Choice) -> PieceDriver | RangeDriver | None:
-    """What runs long inputs in pieces; None where rows cannot run apart from those before them."""
-    if isinstance(model, Decoder) and can_look_back(spec, model, choice.device):
-        return PieceDriver(model)
-    if isinstance(model, Decoder) and can_keep_in_arena(spec, model, choice.dtype, choice.device):
-        return RangeDriver(model, choice.dtype, LONGEST_ON_GPU)
-    return None
-
-
 def _vector(payload: bytes | None, width: int) -> Tensor:
     """What int8 is measured on."""
     if payload is None:
         return torch.full((width,), torch.nan)
     return torch.from_numpy(np.frombuffer(payload, dtype=np.float32).copy())
-
-
-def _give_back_memory() -> None:
-    """What only a long input needs: its length is in what the threads keep."""
-    if (kernels := load_kernels()) is not None:
-        kernels.release_memory()
-    give_back_freed_memory()

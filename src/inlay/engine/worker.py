@@ -59,6 +59,11 @@ class DeviceWorker:
     def device_bytes(self) -> int:
         return 0 if self._engine is None else self._engine.runner.device_bytes
 
+    @property
+    def max_batch_tokens(self) -> int:
+        """As asked for, or as chosen when the model was loaded; 0 until then."""
+        return 0 if self._engine is None else self._engine.queue.max_batch_tokens
+
     def wait_loaded(self) -> None:
         """Block until the model is served; raises what went wrong while it was loaded."""
         self._loaded.wait()
@@ -144,6 +149,8 @@ class DeviceWorker:
             self._failure = dead
             engine.queue.close(dead)
             engine.unanswered.fail_all(dead)
+        finally:
+            engine.close()
 
 
 def _admit(engine: Engine, ready: list[Sequence], failures: Failures) -> None:

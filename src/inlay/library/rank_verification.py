@@ -17,7 +17,7 @@ from inlay.engine.pair_tokenizer import make_pair_tokenizer
 from inlay.library.reranker import Reranker
 from inlay.library.verification import DOCUMENTS, QWEN3_VOCABULARY, TEXTS, WITHOUT_PORT, Finding
 from inlay.models.ranking import first_part
-from inlay.models.source import INT8_REPORT
+from inlay.models.source import stored_scheme
 from inlay.types import ModelSpec, Pair, Truncate
 
 QUERY = "What is the capital of China?"
@@ -115,7 +115,7 @@ def _check_reference(reranker: Reranker, documents: list[str], logits: Logits) -
     ranking = reranker.spec.ranking
     if find_spec("sentence_transformers") is None:
         return Finding(check, None, "pip install sentence-transformers to compare")
-    if (reranker.spec.path / INT8_REPORT).exists():
+    if stored_scheme(reranker.spec.path) is not None:
         return Finding(check, None, "an int8 checkpoint, which it cannot read: verify the model that it was made of")
     if reranker.spec.family in WITHOUT_PORT:
         return Finding(check, None, "it runs this family by code of the checkpoint's own, which is not done here")

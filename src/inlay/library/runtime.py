@@ -67,14 +67,15 @@ class EngineArguments(TypedDict, total=False):
     max_batch_tokens: int | None
     max_batch_sequences: int
     tokenizer_threads: int | None
+    tensor_parallel_size: int  # GPUs that share the weights
+    data_parallel_size: int  # GPUs, or groups of them, that each hold the model whole
 
 
 class Runtime:
     """A service for one model, on an event loop in a thread."""
 
     def __init__(self, model: str, arguments: EngineArguments, task: Task = Task.EMBED) -> None:
-        from inlay.engine.loading import load_engine  # torch comes in here
-        from inlay.engine.worker import DeviceWorker
+        from inlay.engine.starting import start_worker  # torch comes in here
 
         unknown = arguments.keys() - EngineArguments.__annotations__.keys()
         if unknown:
@@ -90,7 +91,7 @@ class Runtime:
             raise ModelError(f"{spec.name} is {_KINDS[spec.task]}: use {_FACES[spec.task]}")
         secret = read_secret(settings.cache_secret, settings.cache_secret_file)
         tiers = make_cache(settings.cache, secret=secret)  # after the model: what was opened would have to be closed
-        self.worker = DeviceWorker(spec, lambda spec, stats: load_engine(spec, settings, stats), settings.stall_timeout)
+        self.worker = start_worker(spec, settings)
         self._service = Service({spec.name: self.worker}, tiers)
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="inlay-embedder", daemon=True)

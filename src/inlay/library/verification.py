@@ -18,7 +18,7 @@ from inlay.engine.tokenizer import Tokenizer, make_tokenizer
 from inlay.library.embedder import Embedder
 from inlay.models.adapter_config import adapter_file
 from inlay.models.registry import JINA_BERT
-from inlay.models.source import INT8_REPORT
+from inlay.models.source import stored_scheme
 from inlay.types import FloatArray
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _check_reference(embedder: Embedder, vectors: FloatArray) -> Finding:
     check = "cosine to sentence-transformers in float32"
     if find_spec("sentence_transformers") is None:
         return Finding(check, None, "pip install sentence-transformers to compare")
-    if (embedder.spec.path / INT8_REPORT).exists():
+    if stored_scheme(embedder.spec.path) is not None:
         return Finding(check, None, "an int8 checkpoint, which it cannot read: verify the model that it was made of")
     from sentence_transformers import SentenceTransformer
 

@@ -7,6 +7,7 @@ is a `ModelError` that names it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,7 +17,8 @@ from inlay.models.forward import ForwardPass
 from inlay.models.heads.head import Head
 from inlay.models.lora import LowRank, merging, read_lora
 from inlay.models.registry import forward_class
-from inlay.models.stored_int8 import StoredReport, expect_int8
+from inlay.models.sharding import Shard
+from inlay.models.stored import StoredReport, expect_stored
 from inlay.models.weights import load_weights
 from inlay.types import ModelSpec
 
@@ -28,15 +30,22 @@ def build_model(
     device: torch.device,
     stored: StoredReport | None = None,
     heads: Collection[Head] = (),
+    shard: Shard | None = None,
 ) -> ForwardPass:
-    """The model of weight files, but for what heads read; `stored` is the report of an int8 checkpoint."""
-    model = _without_weights(spec, dtype, stored)
+    """The model of weight files, but for what heads read; `stored` is the report of a quantised checkpoint.
+
+    With a `shard`, that part of it.
+    """
+    model = _without_weights(spec if shard is None else replace(spec, config=shard.config_of(spec)), dtype, stored)
     low_ranks: Mapping[str, LowRank] = {}
     if spec.adapter is not None:
         if stored is not None:
-            raise ModelError(f"{spec.path} is an int8 checkpoint, into which no adapter can be put: give the original")
+            raise ModelError(
+                f"{spec.path} is an {stored.scheme} checkpoint, into which no adapter can be put: give the original"
+            )
         low_ranks = read_lora(spec.adapter, model, heads)
-    load_weights(model, files, device, lambda name: any(head.reads(name) for head in heads), merging(low_ranks))
+    adapt = merging(low_ranks) if shard is None else shard.cut
+    load_weights(model, files, device, lambda name: any(head.reads(name) for head in heads), adapt)
     return model.eval()
 
 
@@ -51,7 +60,7 @@ def _without_weights(spec: ModelSpec, dtype: torch.dtype, stored: StoredReport |
         try:
             model = forward_class(spec.family)(spec.config, dtype)
             if stored is not None:
-                expect_int8(model, stored)
+                expect_stored(model, stored)
         except KeyError as error:
             raise ModelError(f"{config} has no {error.args[0]!r}") from error
         except (TypeError, ValueError, RuntimeError) as error:

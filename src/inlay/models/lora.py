@@ -91,8 +91,8 @@ def merging(low_ranks: Mapping[str, LowRank]) -> Callable[[str, Tensor], Tensor]
 
     def merge(name: str, weight: Tensor) -> Tensor:
         low_rank = low_ranks.get(name)
-        if low_rank is None:
-            return weight
+        if low_rank is None or weight.shape != (len(low_rank.b), low_rank.a.shape[1]):
+            return weight  # of another shape it is refused as such
         return low_rank.put_into(weight)
 
     return merge

@@ -12,7 +12,7 @@ from inlay.models.adapter_config import is_adapter, read_adapter_config
 from inlay.models.demo import locate_demo
 from inlay.models.packages import PACKAGED, locate_packaged
 
-INT8_REPORT = "inlay_int8.json"  # lies beside the weights of a checkpoint that `inlay quantize` wrote
+REPORTS = {"int8": "inlay_int8.json", "fp8": "inlay_fp8.json"}  # beside the weights that `inlay quantize` wrote
 DEMO = "demo"
 NEEDED_FILES = ["*.json", "*/config.json", "*.safetensors", "tokenizer.json", "*_linear.pt"]
 
@@ -78,3 +78,8 @@ def _download(model: str) -> Path:
         ) from error
     except ValueError as error:
         raise ModelError(f"{model!r} is not a hub id: {error}") from error
+
+
+def stored_scheme(path: Path) -> str | None:
+    """What `inlay quantize` wrote a checkpoint in; None for any other."""
+    return next((scheme for scheme, name in REPORTS.items() if (path / name).exists()), None)

@@ -67,7 +67,7 @@ def load_weights(
     """Fill a model that was built on the meta device; each tensor takes the dtype of its parameter.
 
     Tensors that it does not know are an error, unless `is_read_elsewhere` knows their stored names. `adapt` may change
-    what is stored, by its name in the model.
+    what is stored, by its name in the model, before its shape is looked at.
     """
     wanted = model.state_dict()
     found: dict[str, Tensor] = {}
@@ -102,7 +102,7 @@ def _wanted_tensors(
         name = model.attribute_name(stored_name)
         if name is None:
             continue
-        if name in wanted and tensor.shape == wanted[name].shape:
+        if name in wanted:
             tensor = adapt(name, tensor)
         if name in wanted and tensor.dtype != wanted[name].dtype:
             tensor = _convert(stored_name, tensor, wanted[name].dtype)

@@ -6,6 +6,8 @@ from sm89 on compute in FP8, and a processor gives the same to the rounding, slo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,25 +19,34 @@ MULTIPLE = 16  # of which both widths must be
 
 
 class Fp8Product:
-    """torch's, with the weight rounded once."""
+    """torch's, with the weight rounded once, or as it is stored."""
 
     def __init__(self, weights: Weights, out: torch.dtype) -> None:
         self.takes = Form(FP8)
-        rows = Rows.of(weights.joined().float(), self.takes)
         bias = weights.bias()
-        self._weight = rows.values
-        self._scales = rows.scales
+        is_stored = bool(weights.scales)
+        self._weight, self._scales = (
+            (weights.joined(), torch.cat(weights.scales)) if is_stored else fp8_of(weights.parts)
+        )
         self._bias = None if bias is None else bias.to(out)
         self._out = out
 
     def __call__(self, x: Rows) -> Rows:
-        if x.scales is None or self._scales is None:
+        if x.scales is None:
             raise ValueError("rows in FP8 need scales")
         scales = {"scale_a": x.scales[:, None], "scale_b": self._scales[None, :]}
         y = torch._scaled_mm(
             x.values, self._weight.t(), **scales, bias=self._bias, out_dtype=self._out, use_fast_accum=True
         )
         return Rows(y)
+
+
+def fp8_of(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Weights side by side [all outs, in] in FP8, and the scales of their channels [all outs]."""
+    rows = Rows.of(torch.cat(list(parts)).float(), Form(FP8))
+    if rows.scales is None:
+        raise ValueError("rows in FP8 need scales")
+    return rows.values, rows.scales
 
 
 def can_multiply_fp8(weight: Tensor) -> bool:

@@ -1,0 +1,152 @@
+"""A model that several processes share gives what one gives; one that ends is said, and none outlives its parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import text_of
+
+from inlay import ConfigError, DeviceLost, Embedder, InlayError
+from inlay.engine.shards import ShardGroup, meet
+from inlay.models.sharding import Shard
+from inlay.models.spec import read_spec
+
+TEXTS = [text_of(length, length) for length in (1, 4, 60, 300, 7, 7)]
+Checkpoint = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def shared(checkpoint: Checkpoint) -> Iterator[Embedder]:
+    with Embedder(str(checkpoint("qwen3")), dtype="float32", cache="none", tensor_parallel_size=2) as embedder:
+        yield embedder
+
+
+def ranks_of(process: int) -> list[int]:
+    """Those that it has started and that run."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            if int(parent) == process and b"shard_process" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except (OSError, IndexError, ValueError):
+            continue  # no process, or none any more
+    return found
+
+
+def is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen2"])
+def test_two_processes_give_what_one_gives(checkpoint: Checkpoint, name: str) -> None:
+    with Embedder(str(checkpoint(name)), dtype="float32", cache="none") as alone:
+        expected = alone.embed(TEXTS)
+        fingerprint = alone.spec.fingerprint
+    with Embedder(str(checkpoint(name)), dtype="float32", cache="none", tensor_parallel_size=2) as both:
+        found = both.embed(TEXTS)
+        assert both.spec.fingerprint != fingerprint  # the last bits are not the same
+    assert np.linalg.norm(found - expected, axis=1).max() <= 1.3e-6  # of unit vectors
+
+
+def test_each_process_holds_its_part(checkpoint: Checkpoint) -> None:
+    spec = read_spec(checkpoint("qwen3"), "m")
+    whole, parts = spec.config, [Shard(rank, 2) for rank in (0, 1)]
+    assert [part.config_of(spec)["intermediate_size"] for part in parts] == [whole["intermediate_size"] // 2] * 2
+    weight = torch.arange(24.0).view(4, 6)
+    for name, dimension in (("layers.0.self_attn.q_proj.weight", 0), ("layers.0.mlp.down_proj.weight", 1)):
+        assert torch.equal(torch.cat([part.cut(name, weight) for part in parts], dimension), weight)
+    assert parts[1].cut("embed_tokens.weight", weight) is weight
+
+
+@pytest.mark.parametrize(
+    ("family", "arguments", "message"),
+    [
+        ("qwen3", {"tensor_parallel_size": 3}, "3 does not divide num_attention_heads=8"),
+        ("bert", {"tensor_parallel_size": 2}, "models of type 'bert' are not divided"),
+        ("qwen3", {"tensor_parallel_size": 2, "dtype": "int8"}, "is not for int8: use --dtype bfloat16"),
+        ("qwen3", {"data_parallel_size": 2}, "is for GPUs, and the device is cpu"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused_with_the_remedy(
+    checkpoint: Checkpoint, family: str, arguments: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Embedder(str(checkpoint(family)), device="cpu", **arguments)  # type: ignore[arg-type]
+    assert not ranks_of(os.getpid())
+
+
+def test_a_process_that_fails_to_start_ends_the_others(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INLAY_THREADS", "none")  # which only a process that is new reads
+    from inlay.ops import threads
+
+    monkeypatch.setattr(threads, "THREADS_VARIABLE", "UNSET_HERE")
+    with pytest.raises(InlayError, match="did not start"):
+        Embedder(str(checkpoint("qwen3")), dtype="float32", tensor_parallel_size=2)
+    assert not ranks_of(os.getpid())
+
+
+def test_closing_ends_the_processes(checkpoint: Checkpoint) -> None:
+    with Embedder(str(checkpoint("qwen3")), dtype="float32", cache="none", tensor_parallel_size=2) as embedder:
+        ranks = ranks_of(os.getpid())
+        embedder.embed(TEXTS)
+    assert len(ranks) >= 1
+    assert not any(is_running(rank) for rank in ranks if rank not in ranks_of(os.getpid()))
+
+
+def test_a_process_that_ends_is_told_to_whoever_waits(checkpoint: Checkpoint) -> None:
+    others = set(ranks_of(os.getpid()))
+    with Embedder(str(checkpoint("qwen3")), dtype="float32", cache="none", tensor_parallel_size=2) as embedder:
+        (rank,) = set(ranks_of(os.getpid())) - others
+        os.kill(rank, signal.SIGKILL)
+        with pytest.raises(DeviceLost, match="restart the server"):
+            embedder.embed(TEXTS)
+        with pytest.raises(DeviceLost, match="restart the server"):
+            embedder.embed(TEXTS[:1])
+
+
+def test_no_process_outlives_its_parent(checkpoint: Checkpoint) -> None:
+    code = (
+        "import sys, time\nfrom inlay import Embedder\n"
+        f"embedder = Embedder({str(checkpoint('qwen3'))!r}, dtype='float32', tensor_parallel_size=2)\n"
+        "print('loaded', flush=True)\ntime.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline().strip() == "loaded"
+        (rank,) = ranks_of(parent.pid)
+        parent.kill()
+    end = time.monotonic() + 30
+    while is_running(rank) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not is_running(rank)
+
+
+def test_many_batches_stay_in_step(shared: Embedder) -> None:
+    first = shared.embed(TEXTS)
+    for size in (1, 2, 5):
+        assert np.abs(shared.embed(TEXTS[:size]) - first[:size]).max() <= 1e-6
+
+
+@pytest.mark.gpu
+def test_nccl_sums_on_a_gpu() -> None:
+    group = ShardGroup(Shard(0, 1), meet(0, 1), torch.device("cuda:0"))
+    with torch.inference_mode():
+        values = torch.ones(3, 4, device="cuda", dtype=torch.bfloat16)
+        group.sum(values)
+        assert values.sum().item() == 12
+    group.lose()
+    with pytest.raises(DeviceLost):
+        group.check()

@@ -22,11 +22,11 @@ from inlay.bench.ask import Asker
 from inlay.config import make_settings
 from inlay.engine.loading import load_engine
 from inlay.engine.worker import DeviceWorker
-from inlay.types import ModelSpec
+from inlay.types import ModelSpec, WorkerStats
 
 INSTRUCTION = [641, 1235, 25, 16246, 264, 3482, 2711, 3239, 11, 17179, 9760, 46769, 429, 4226, 279, 3239, 198, 2859, 25]
 BARS = {"qwen3-embedding-0.6b": 480_000, "qwen3-embedding-4b": 75_000, "qwen3-embedding-8b": 42_000}
-BULK_TOKENS = {"qwen3-embedding-0.6b": 1_000_000, "qwen3-embedding-4b": 200_000, "qwen3-embedding-8b": 120_000}
+BULK_TOKENS = {"qwen3-embedding-0.6b": 1_000_000, "qwen3-embedding-4b": 400_000, "qwen3-embedding-8b": 200_000}
 CLIENTS, REQUEST_TOKENS = 8, 8192
 
 
@@ -112,10 +112,22 @@ def rates(worker: DeviceWorker, name: str, label: str, rows: int, generator: np.
         lists = ids_of(generator, lengths_of(BULK_TOKENS[name], length), rows)
         requests = requests_of(lists, REQUEST_TOKENS)
         rate_of_clients(worker, requests[: len(requests) // 4])
+        before = WorkerStats(*(getattr(worker.stats, name) for name in WorkerStats.__struct_fields__))
+        began = time.perf_counter()
         texts = rate_of_clients(worker, requests)
+        busy = (worker.stats.busy_seconds - before.busy_seconds) / (time.perf_counter() - began)
+        batches = worker.stats.batches - before.batches
         more = {"bar": BARS[name]} if length == 512 and "bfloat16" in label else {}
         tokens = texts * sum(map(len, lists)) / len(lists)
-        report(f"{label}: {CLIENTS} clients, texts of {length}", tokens, "tokens/s", texts_per_s=round(texts), **more)
+        report(
+            f"{label}: {CLIENTS} clients, texts of {length}",
+            tokens,
+            "tokens/s",
+            texts_per_s=round(texts),
+            busy=round(busy, 3),
+            batches=batches,
+            **more,
+        )
 
 
 def shared_instruction(worker: DeviceWorker, label: str, rows: int, generator: np.random.Generator) -> None:

@@ -14,7 +14,7 @@ def main() -> None:
     done = subprocess.run(
         [*command, "tests/ops", "tests/models", "tests/engine"], cwd=ROOT, capture_output=True, text=True
     )
-    print(done.stdout[-6000:], done.stderr[-1500:], flush=True)
+    print(done.stdout[-20_000:], done.stderr[-1500:], flush=True)
     counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|error)", done.stdout)}
     report("tests marked gpu: passed", counts.get("passed", 0))
     report("tests marked gpu: failed", counts.get("failed", 0) + counts.get("error", 0), bar=0)

@@ -2,8 +2,8 @@
 
 In: the sizes of a model's products and a number of rows. Out: tokens a second that they alone would allow.
 On a CPU these are oneDNN's products with prepacked weights, in int8 with unsigned activations; on a GPU
-torch's. Each size has one weight, so it may stay in the processor's cache: a ceiling is never too low. What a
-processor only emulates has the ceiling of float32, in which it is computed.
+torch's, without the host's part. Each size has one weight, so it may stay in the processor's cache: a ceiling is
+never too low. What a processor only emulates has the ceiling of float32, in which it is computed.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ import torch
 
 from inlay.models.parts import Linear
 from inlay.models.registry import forward_class
+from inlay.ops.fp8 import Fp8Product, has_fp8
 from inlay.ops.int8 import PackedInt8Product, QuantisedWeight, can_multiply_bytes
-from inlay.ops.linear import PackedProduct, PlainProduct, Product, can_pack
+from inlay.ops.linear import PackedProduct, PlainProduct, Product, Weights, can_pack
 from inlay.ops.processor import has_amx, has_avx512_bf16, has_vnni
-from inlay.ops.rows import Rows
+from inlay.ops.rows import Form, Rows
 from inlay.types import ModelSpec
 
 Sizes = Mapping[tuple[int, int], int]  # (width in, width out) → how many products of a pass have it
 REPEATS = 5
-INT8, HALF, FULL = "int8", "bfloat16", "float32"
+CAPTURED = 16  # products of a GPU in one graph
+INT8, FP8, HALF, FULL = "int8", "fp8", "bfloat16", "float32"
 
 
 def product_sizes(spec: ModelSpec) -> Sizes:
@@ -109,36 +111,56 @@ class Products:
         x = self._activations(rows, size[0])
         product = self._products[size]
         product(x)  # the kernel is made here
+        if self._device.type == "cuda":
+            return _captured_seconds(product, x)
         taken = []
         for _ in range(REPEATS):
-            self._wait()
             began = time.perf_counter()
             product(x)
-            self._wait()
             taken.append(time.perf_counter() - began)
         return statistics.median(taken)
 
     def _activations(self, rows: int, width: int) -> Rows:
         if self._dtype == INT8:
             return Rows(torch.randint(0, 255, (rows, width), dtype=torch.uint8))
-        return Rows(torch.randn(rows, width, device=self._device).to(getattr(torch, self._dtype)))
+        x = torch.randn(rows, width, device=self._device)
+        if self._dtype == FP8:
+            return Rows.of(x, Form(torch.float8_e4m3fn))
+        return Rows(x.to(getattr(torch, self._dtype)))
 
     def _make(self, width_in: int, width_out: int) -> Product:
         if self._dtype == INT8:
             values = torch.randint(-127, 127, (width_out, width_in), dtype=torch.int8)
             return PackedInt8Product(QuantisedWeight(values, torch.rand(width_out)), None, torch.bfloat16)
-        weight = torch.randn(width_out, width_in, device=self._device).to(getattr(torch, self._dtype))
+        weight = torch.randn(width_out, width_in, device=self._device)
+        if self._dtype == FP8:
+            return Fp8Product(Weights((weight,)), torch.bfloat16)
+        weight = weight.to(getattr(torch, self._dtype))
         return (PackedProduct if can_pack(weight) else PlainProduct)(weight, None)
 
-    def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+
+def _captured_seconds(product: Product, x: Rows) -> float:
+    """Of one product of a GPU, launched by a graph: launching small ones takes longer than they do."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(CAPTURED):
+            product(x)
+    graph.replay()
+    taken = []
+    for _ in range(REPEATS):
+        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        began.record()
+        graph.replay()
+        ended.record()
+        ended.synchronize()
+        taken.append(float(began.elapsed_time(ended)) / 1000 / CAPTURED)
+    return statistics.median(taken)
 
 
 def computed_dtypes(device: str) -> tuple[str, ...]:
     """The dtypes that a device computes in, and so has a ceiling of its own for."""
     if device != "cpu":
-        return (HALF, FULL)
+        return (*((FP8,) if has_fp8(torch.device(device)) else ()), HALF, FULL)
     has_int8, has_half = has_vnni() and can_multiply_bytes(), has_avx512_bf16() or has_amx()
     return ((INT8,) if has_int8 else ()) + ((HALF,) if has_half else ()) + (FULL,)
 

@@ -113,7 +113,8 @@ class Rows:
     def of(cls, x: Tensor, to: Form) -> Rows:
         """Plain rows in a dtype; to bytes and FP8 with a scale for each row."""
         if to.dtype == FP8:
-            scales = x.float().abs().amax(dim=1).clamp_min(SMALLEST_PEAK) / LARGEST_FP8
+            peaks = x.float().abs().amax(dim=1).clamp_min(SMALLEST_PEAK)
+            scales = peaks / torch.full_like(peaks, LARGEST_FP8)  # by a number a GPU multiplies with the inverse
             return cls((x.float() / scales[:, None]).to(FP8), scales)
         if not to.is_bytes:
             return cls(x.to(to.dtype))

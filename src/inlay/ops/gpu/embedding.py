@@ -7,16 +7,19 @@ import triton.language as tl
 @triton.jit(do_not_specialize_on_alignment=["ids", "second_ids", "third_ids"])
 def look_up(
     first, ids, second, second_ids, third, third_ids, out,
-    WIDTH: tl.constexpr, TABLES: tl.constexpr, HAS_THIRD_IDS: tl.constexpr, BLOCK: tl.constexpr,
+    WIDTH: tl.constexpr, TABLES: tl.constexpr, HAS_SECOND_IDS: tl.constexpr, HAS_THIRD_IDS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The sum of a row of each of one to three tables; without ids the third gives its first row."""
+    """The sum of a row of each of one to three tables; without ids a table behind the first gives its first row."""
     token = tl.program_id(0)
     columns = tl.arange(0, BLOCK)
     inside = columns < WIDTH
     row = tl.load(ids + token).to(tl.int64)
     total = tl.load(first + row * WIDTH + columns, mask=inside, other=0.0).to(tl.float32)
     if TABLES > 1:
-        row = tl.load(second_ids + token).to(tl.int64)
+        row = row * 0
+        if HAS_SECOND_IDS:
+            row = tl.load(second_ids + token).to(tl.int64)
         total += tl.load(second + row * WIDTH + columns, mask=inside, other=0.0).to(tl.float32)
     if TABLES > 2:
         row = row * 0

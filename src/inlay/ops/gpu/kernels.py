@@ -123,7 +123,8 @@ class GpuKernels:
         embedding.look_up[(rows,)](
             *(tensor if tensor is not None else ids for table in given for tensor in table),
             out,
-            **dict(WIDTH=first.shape[1], TABLES=len(tables), HAS_THIRD_IDS=given[2][1] is not None, BLOCK=block),
+            **dict(WIDTH=first.shape[1], TABLES=len(tables), BLOCK=block),
+            **dict(HAS_SECOND_IDS=given[1][1] is not None, HAS_THIRD_IDS=given[2][1] is not None),
             num_warps=_warps(block),
         )
         return out

@@ -183,6 +183,8 @@ def test_a_gpu_gives_what_peft_gives_too(base: Path, adapters: Path, dtype: str)
         for number, kind in enumerate(KINDS, 1):
             own = found[number * len(lists) : (number + 1) * len(lists)]
             assert worst(own, expected_of(base, adapters / kind, lists)) >= COSINE[dtype], kind
+    if dtype == "float32":
+        return  # runs no input in pieces
     (long,) = ids_of(base, [600])
     runner.size_pieces(256)
     pieces = runner.launch_in_pieces(pack([sequence_of(long, 0, "plain")]))

@@ -151,6 +151,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     allow_token_ids: Annotated[
         bool, _option("Take token ids as input (they must be of this model's tokenizer).", SERVE)
     ] = False
+    dialects: Annotated[
+        list[str],
+        _option("APIs to speak: openai, tei, cohere, jina, voyage, ollama, vllm (repeat for several).", SERVE),
+    ] = msgspec.field(default_factory=lambda: ["openai", "tei", "cohere", "jina", "voyage", "ollama", "vllm"])
+    alias: Annotated[
+        list[str], _option("NAME=MODEL: another name for a served model (repeat for several).", SERVE)
+    ] = []
     cache: Annotated[
         list[str],
         _option(

@@ -92,6 +92,7 @@ class Result(Struct, frozen=True):
     queue_seconds: float
     model_seconds: float
     kinds: tuple[str, ...]  # of output, that every input has
+    warnings: list[str]  # for whoever asked
 
     @property
     def num_inputs(self) -> int:

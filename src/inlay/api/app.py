@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from inlay.api.auth import Keyring
 from inlay.api.common_shapes import ErrorResponse, render_error
-from inlay.api.dialect_route import DialectRoute
+from inlay.api.dialect_route import DialectRoute, Operations
 from inlay.api.dialects.dialect import Dialect
-from inlay.api.dialects.registry import EMBED_DIALECTS, RANK_DIALECTS
+from inlay.api.dialects.registry import by_path
 from inlay.api.envelope import Envelope
 from inlay.api.input_checks import embed_check, rank_check
-from inlay.api.json_route import Gate, JSONRoute
+from inlay.api.json_route import Form, Gate, JSONRoute
 from inlay.api.models import ModelRoutes
 from inlay.api.openapi import Description
 from inlay.api.ops import Ops
-from inlay.api.routes import GET, POST, Route, RouteTable
+from inlay.api.routes import GET, POST, Bodies, Route, RouteTable
 from inlay.api.search import SearchRoute
 from inlay.api.search_schema import SearchRequest, SearchResponse
 from inlay.cache.tiers import Cache
 from inlay.config import Settings
 from inlay.corpus.search.batcher import SearchBatcher
+from inlay.requests import EmbedRequest, RankRequest
 from inlay.serving.admission import Admission, ByteBudget
+from inlay.serving.router import parse_aliases
 from inlay.serving.service import Service
 from inlay.telemetry.metrics import Metrics
 from inlay.types import Worker
@@ -49,9 +51,10 @@ def make_app(
     settings: Settings,
 ) -> tuple[Envelope, Service, Ops]:
     """The ASGI app, its service, and the operators' view of it (which is told when the server drains)."""
-    service = Service(workers, cache)
+    aliases = parse_aliases(settings.alias, workers)
+    service = Service(workers, cache, aliases)
     metrics = Metrics(workers, cache)
-    models = ModelRoutes(workers)
+    models = ModelRoutes(workers, aliases)
     limits = {name: msgspec.to_builtins(getattr(settings, name)) for name in LIMITS}
     ops = Ops(workers, cache, corpora, metrics, models, limits)
     description = Description()
@@ -75,38 +78,38 @@ def make_app(
 
 def _dialect_routes(service: Service, metrics: Metrics, gate: Gate, settings: Settings) -> Iterator[Route]:
     max_inputs = settings.max_inputs_per_request
-    check_embed = embed_check(max_inputs, allow_token_ids=settings.allow_token_ids)
-    for embedding in EMBED_DIALECTS:
-        yield _dialect_route(embedding, DialectRoute(embedding, check_embed, service.embed, metrics), gate)
-    for ranking in RANK_DIALECTS:
-        yield _dialect_route(ranking, DialectRoute(ranking, rank_check(max_inputs), service.rank, metrics), gate)
+    operations: Operations = {
+        EmbedRequest: (embed_check(max_inputs, allow_token_ids=settings.allow_token_ids), service.embed),
+        RankRequest: (rank_check(max_inputs), service.rank),
+    }
+    for path, dialects in by_path(settings.dialects).items():
+        yield _dialect_route(path, dialects, gate, operations, metrics)
 
 
-def _dialect_route(dialect: Dialect[Any, Any, Any], route: DialectRoute[Any, Any, Any], gate: Gate) -> Route:
+def _dialect_route(
+    path: str, dialects: Sequence[Dialect[Any, Any, Any]], gate: Gate, operations: Operations, metrics: Metrics
+) -> Route:
+    """A path, whose first dialect takes the bodies that no other claims."""
+    forms = []
+    for dialect in dialects:
+        own = DialectRoute(dialect, operations, metrics)
+        forms.append(Form(dialect.request, own.handle, own.recall, dialect.render_error, dialect.claims))
+    route = JSONRoute(gate, forms[0], forms[1:])
     return Route(
         POST,
-        dialect.path,
-        dialect.summary,
-        JSONRoute(gate, dialect.request, route.handle, route.recall).answer,
-        dialect.render_error,
-        request=dialect.request,
-        response=dialect.response,
-        error=dialect.error,
+        path,
+        " / ".join(dict.fromkeys(dialect.summary for dialect in dialects)),
+        route.answer,
+        dialects[0].render_error,
+        bodies=tuple(Bodies(dialect.request, dialect.response, dialect.error) for dialect in dialects),
+        tell=route.tell if len(forms) > 1 else None,
     )
 
 
 def _search_route(search: SearchRoute, gate: Gate) -> Route:
-    answer = JSONRoute(gate, SearchRequest, search.handle).answer
-    return Route(
-        POST,
-        "/v1/search",
-        "Search a precomputed corpus",
-        answer,
-        render_error,
-        request=SearchRequest,
-        response=SearchResponse,
-        error=ErrorResponse,
-    )
+    answer = JSONRoute(gate, Form(SearchRequest, search.handle)).answer
+    bodies = (Bodies(SearchRequest, SearchResponse, ErrorResponse),)
+    return Route(POST, "/v1/search", "Search a precomputed corpus", answer, render_error, bodies=bodies)
 
 
 def _plain_routes(models: ModelRoutes, ops: Ops, description: Description) -> list[Route]:

@@ -42,6 +42,12 @@ class ErrorResponse(Struct):
     error: ErrorBody
 
 
+class SharedErrorResponse(ErrorResponse):
+    """On paths that Jina's clients ask, too, who read `detail`."""
+
+    detail: str
+
+
 def usage_of(num_tokens: int, cached_tokens: int) -> dict[str, Any]:
     """`Usage` as JSON takes it."""
     return {
@@ -53,6 +59,14 @@ def usage_of(num_tokens: int, cached_tokens: int) -> dict[str, Any]:
 
 def render_error(error: InlayError) -> Reply:
     """`{"error": {message, type, param, code}}`."""
+    return Reply.of_json({"error": _body_of(error)}, error.status)
+
+
+def render_shared_error(error: InlayError) -> Reply:
+    """The same with `detail` beside it."""
+    return Reply.of_json({"error": _body_of(error), "detail": error.message}, error.status)
+
+
+def _body_of(error: InlayError) -> dict[str, Any]:
     kind = _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
-    body = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
-    return Reply.of_json({"error": body}, error.status)
+    return {"message": error.message, "type": kind, "param": error.param, "code": error.code}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -14,12 +15,15 @@ from inlay.api.json_route import Body
 from inlay.api.repeated import LARGEST, RepeatedReplies
 from inlay.api.replies import Headers, Reply
 from inlay.errors import InlayError
-from inlay.requests import EmbedOptions, EmbedRequest, RankOptions, RankRequest, RankResult, Result
+from inlay.requests import EmbedOptions, RankOptions, RankResult, Request, Result
 from inlay.telemetry.metrics import Metrics
 
 C = TypeVar("C", bound=msgspec.Struct)
-Q = TypeVar("Q", bound=EmbedRequest | RankRequest)
+Q = TypeVar("Q", bound=Request)
 R = TypeVar("R", bound=Result)
+
+# By the type of request: what refuses it before anything is done, and what answers it.
+Operations = Mapping[type[Any], tuple[Callable[[Any], None], Callable[[Any], Awaitable[Any]]]]
 
 CACHE_CONTROL = b"cache-control"
 EXPECTED = b"x-inlay-expect-fingerprint"
@@ -27,18 +31,16 @@ NAMED_INDICES = 64  # indices listed in the header
 
 
 class DialectRoute(Generic[C, Q, R]):
-    """Answers the calls of one route of a dialect: `check` refuses requests, `perform` answers them."""
+    """Answers the calls of one kind of a dialect's bodies: what it asks for is one of the service's operations."""
 
     def __init__(
         self,
         dialect: Dialect[C, Q, R],
-        check: Callable[[Q], None],
-        perform: Callable[[Q], Awaitable[R]],
+        operations: Operations,
         metrics: Metrics,
     ) -> None:
         self._dialect = dialect
-        self._check = check
-        self._perform = perform
+        self._operations = operations
         self._metrics = metrics
         self._repeated = RepeatedReplies()
 
@@ -54,16 +56,21 @@ class DialectRoute(Generic[C, Q, R]):
         return reply
 
     async def handle(self, call: C, body: Body | None, exchange: Exchange, deadline: float) -> Reply:
+        began = time.monotonic()
         try:
+            if (reply := self._dialect.answer_at_once(call)) is not None:
+                return reply
             request = self._dialect.parse(call)
-            self._check(request)
+            check, perform = self._operations[type(request)]
+            check(request)
             request = _completed(request, exchange, deadline)
-            result = await self._perform(request)
+            result: R = await perform(request)
         except InlayError as error:
             raise error.renamed(self._dialect.names) from error
         self._metrics.count_result(result)
         reply = self._dialect.render(result, call)
         reply.headers.extend(result_headers(result))
+        reply.headers.extend(self._dialect.timing_headers(result, time.monotonic() - began))
         if body is not None and request.options.write_cache:
             self._repeated.keep(bytes(body), reply, result)
         return reply
@@ -88,6 +95,7 @@ def result_headers(result: Result) -> Headers:
         (b"x-inlay-cache", result.cache_status.encode()),
         (b"x-inlay-fingerprint", result.fingerprint.encode()),
     ]
+    headers += [(b"x-inlay-warning", warning.encode("ascii", "backslashreplace")) for warning in result.warnings]
     if result.truncated:
         headers.append((b"x-inlay-truncated", _listed(result.truncated)))
     if isinstance(result, RankResult) and result.in_parts:

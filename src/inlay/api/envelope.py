@@ -18,9 +18,9 @@ from starlette.types import Receive, Scope, Send
 from inlay.api.auth import Keyring
 from inlay.api.common_shapes import render_error
 from inlay.api.exchange import Exchange, header
-from inlay.api.replies import RenderError, Reply, refuse
+from inlay.api.replies import RENDER_ERROR, RenderError, Reply, refuse
 from inlay.api.routes import ANSWERED_AS, Route, RouteTable
-from inlay.errors import InlayError, MethodNotAllowed, OutOfMemory, ShuttingDown, shorten
+from inlay.errors import InlayError, MethodNotAllowed, OutOfMemory, ShuttingDown, Unauthorized, shorten
 from inlay.telemetry.logs import get_logger
 from inlay.telemetry.metrics import Metrics
 
@@ -53,7 +53,7 @@ class Envelope:
             try:
                 reply = await self._answer(route, name, scope, receive)
             except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001 - whatever it is, it is answered
-                reply = self._refusal_reply(error, request_id, scope["path"])
+                reply = self._refusal_reply(error, request_id, scope)
             reply.headers.append((b"x-request-id", request_id.encode()))
             status = reply.status
             await reply.send(scope, send)  # a slow reader takes nobody's place
@@ -63,14 +63,23 @@ class Envelope:
 
     async def _answer(self, route: Route | None, name: str, scope: Scope, receive: Receive) -> Reply:
         if route is None or not route.is_open:
-            self._keyring.check(scope)
+            await self._check_key(route, scope, receive)
         if route is None or route.method not in (scope["method"], ANSWERED_AS.get(scope["method"])):
             raise self._routes.missing(scope["path"], scope["method"])
         return await route.answer(Exchange(scope, receive, name))
 
-    def _refusal_reply(self, error: BaseException, request_id: str, path: str) -> Reply:
+    async def _check_key(self, route: Route | None, scope: Scope, receive: Receive) -> None:
+        try:
+            self._keyring.check(scope)
+        except Unauthorized:
+            if route is not None and route.tell is not None and route.method == scope["method"]:
+                await route.tell(Exchange(scope, receive))
+            raise
+
+    def _refusal_reply(self, error: BaseException, request_id: str, scope: Scope) -> Reply:
+        path = scope["path"]
         refusal = _refusal_of(error, request_id, path)
-        reply = refuse(refusal, self.renderer_of(path))
+        reply = refuse(refusal, scope.get(RENDER_ERROR) or self.renderer_of(path))
         if isinstance(refusal, MethodNotAllowed):
             reply.headers.append((b"allow", ", ".join(self._routes.methods_of(path)).encode()))
         return reply

@@ -1,23 +1,26 @@
 """What every route with a body does: read it within bounds, decode it, and answer it when there is room.
 
-In: an exchange. Out: a reply. What the body means is the handler's to say. Bodies are read before a request takes its
-place among those in flight, so that a slow sender takes nobody's.
+In: an exchange. Out: a reply. What the body means is the handler's to say. Where a path takes several forms of bodies,
+the first is tried, and only a body that is not all of that form is looked at again: its fields tell which form it has.
+Bodies are read before a request takes its place among those in flight, so that a slow sender takes nobody's.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
+from starlette.types import Scope
 
 from inlay.api.body import BodyReader
 from inlay.api.decoding import BodyDecoder
 from inlay.api.exchange import Exchange
 from inlay.api.repeated import LARGEST
-from inlay.api.replies import Reply
+from inlay.api.replies import RENDER_ERROR, RenderError, Reply
+from inlay.errors import InlayError, RequestError
 from inlay.serving.admission import Admission, ByteBudget
 from inlay.telemetry.metrics import Metrics
 
@@ -26,6 +29,8 @@ Body = bytes | bytearray
 # The body is what a reply may be kept by; None where the next one would have to be told of ignored fields.
 Handle = Callable[[C, Body | None, Exchange, float], Awaitable[Reply]]
 Recall = Callable[[Body, Exchange], Reply | None]
+MOST_UNKNOWN_BYTES = 1 << 16  # of a body from somebody without a key, that is read to tell him so in his words
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,25 +44,82 @@ class Gate:
     request_timeout: float  # seconds
 
 
-class JSONRoute(Generic[C]):
-    """Bodies of one struct, each answered by `handle(call, body, exchange, deadline)`, or by what recalls its reply."""
+class Form(Generic[C]):
+    """Bodies of one struct, each answered by `handle(call, body, exchange, deadline)`, or by what recalls its reply.
 
-    def __init__(self, gate: Gate, schema: type[C], handle: Handle[C], recall: Recall | None = None) -> None:
+    `claims` says of a body's fields whether it has this form; None for a form that takes what no other does.
+    """
+
+    def __init__(
+        self,
+        schema: type[C],
+        handle: Handle[C],
+        recall: Recall = lambda body, exchange: None,
+        render_error: RenderError | None = None,
+        claims: Callable[[Mapping[str, msgspec.Raw]], bool] | None = None,
+    ) -> None:
+        self.decoder = BodyDecoder(schema)
+        self.handle = handle
+        self.recall = recall
+        self.render_error = render_error
+        self.claims = claims
+
+
+class JSONRoute:
+    """Answers bodies of one form, or of several."""
+
+    def __init__(self, gate: Gate, first: Form[Any], others: Sequence[Form[Any]] = ()) -> None:
         self._gate = gate
-        self._recall = recall
-        self._decoder = BodyDecoder(schema)
-        self._handle = handle
+        self._first = first
+        self._others = others
 
     async def answer(self, exchange: Exchange) -> Reply:
         gate = self._gate
         with BodyReader(gate.budget, gate.max_body_bytes) as reader:
             body = await reader.read(exchange.scope, exchange.receive)
-            if self._recall is not None and (known := self._recall(body, exchange)) is not None:
+            if (known := self._first.recall(body, exchange)) is not None:
                 return known
-            call, has_unknown = self._decoder.decode(body)
+            form, call, has_unknown = self._decode(body, exchange.scope)
+            if form is not self._first and (known := form.recall(body, exchange)) is not None:
+                return known
             known_by = None if has_unknown or len(body) > LARGEST else body
             del body  # a large one is not held while it is answered
             if has_unknown:
                 gate.metrics.count_ignored_fields()
             with gate.admission:
-                return await self._handle(call, known_by, exchange, time.monotonic() + gate.request_timeout)
+                return await form.handle(call, known_by, exchange, time.monotonic() + gate.request_timeout)
+
+    async def tell(self, exchange: Exchange) -> None:
+        """Of somebody who is refused without a look at his body: in which words to tell him."""
+        with BodyReader(self._gate.budget, MOST_UNKNOWN_BYTES) as reader:
+            try:
+                self._tell(self._claimant(await reader.read(exchange.scope, exchange.receive)), exchange.scope)
+            except InlayError:
+                return  # then in those of the first form
+
+    def _decode(self, body: Body, scope: Scope) -> tuple[Form[Any], Any, bool]:
+        first = self._first
+        try:
+            call, has_unknown = first.decoder.decode(body)
+        except RequestError:
+            if (form := self._claimant(body)) is None:
+                raise
+        else:
+            if not has_unknown or (form := self._claimant(body)) is None:
+                return first, call, has_unknown
+        self._tell(form, scope)
+        return form, *form.decoder.decode(body)
+
+    def _claimant(self, body: Body) -> Form[Any] | None:
+        """The form of a body, where it is not the first."""
+        if not self._others:
+            return None
+        try:
+            fields = _FIELDS.decode(body)
+        except (ValueError, RecursionError):
+            return None
+        return next((form for form in self._others if form.claims is not None and form.claims(fields)), None)
+
+    def _tell(self, form: Form[Any] | None, scope: Scope) -> None:
+        if form is not None and form.render_error is not None:
+            scope[RENDER_ERROR] = form.render_error

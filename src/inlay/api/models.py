@@ -17,15 +17,16 @@ from inlay.types import ModelSpec, Task, Worker
 class ModelRoutes:
     """The models of a server."""
 
-    def __init__(self, workers: Mapping[str, Worker]) -> None:
+    def __init__(self, workers: Mapping[str, Worker], aliases: Mapping[str, str]) -> None:
         self._workers = workers
+        self._aliases = aliases
         self._created = int(time.time())
 
     async def list_models(self, exchange: Exchange) -> Reply:
         return Reply.of_json({"object": "list", "data": self.describe_all()})
 
     async def model(self, exchange: Exchange) -> Reply:
-        worker = self._workers.get(exchange.name)
+        worker = self._workers.get(self._aliases.get(exchange.name, exchange.name))
         if worker is None:
             served = ", ".join(self._workers)
             raise UnknownModel(f"model {shorten(exchange.name)!r} is not served here; these are: {served}")
@@ -35,7 +36,8 @@ class ModelRoutes:
         return [self._describe(worker.spec) for worker in self._workers.values()]
 
     def _describe(self, spec: ModelSpec) -> dict[str, Any]:
-        return describe_model(spec, self._created, self._parent_of(spec))
+        aliases = [alias for alias, name in self._aliases.items() if name == spec.name]
+        return {**describe_model(spec, self._created, self._parent_of(spec)), "aliases": aliases}
 
     def _parent_of(self, spec: ModelSpec) -> str | None:
         """By the name that it is served by, where it is."""

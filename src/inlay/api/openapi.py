@@ -49,8 +49,8 @@ class Description:
 
 def describe_api(routes: Sequence[Route]) -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
-    given = [struct for route in routes for struct in (route.request, route.response, route.error)]
-    structs = list(dict.fromkeys(struct for struct in given if struct is not None))
+    forms = [bodies for route in routes for bodies in route.bodies]
+    structs = list(dict.fromkeys(struct for form in forms for struct in (form.request, form.response, form.error)))
     schemas, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
     schema_of = dict(zip(structs, schemas, strict=True))
     paths: dict[str, Any] = {}
@@ -74,13 +74,22 @@ def _operation(route: Route, schema_of: Mapping[Any, Any]) -> dict[str, Any]:
     if PLACEHOLDER in route.path:
         operation["responses"]["404"] = {"description": ERRORS[404]}
         operation["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
-    if route.request is not None:
-        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": schema_of[route.request]}}}
-        shown = {} if route.error is None else {"content": {JSON: {"schema": schema_of[route.error]}}}
-        operation["responses"] |= {str(status): {"description": text, **shown} for status, text in ERRORS.items()}
-    if route.response is not None:
-        operation["responses"]["200"]["content"] = {JSON: {"schema": schema_of[route.response]}}
+    if route.bodies:
+        requests, responses, errors = (
+            {JSON: {"schema": _any_of([schema_of[getattr(form, what)] for form in route.bodies])}}
+            for what in ("request", "response", "error")
+        )
+        operation["requestBody"] = {"required": True, "content": requests}
+        operation["responses"] |= {
+            str(status): {"description": text, "content": errors} for status, text in ERRORS.items()
+        }
+        operation["responses"]["200"]["content"] = responses
     return operation
+
+
+def _any_of(schemas: list[Any]) -> Any:  # noqa: ANN401 - a schema is any JSON
+    different = [schema for place, schema in enumerate(schemas) if schema not in schemas[:place]]
+    return different[0] if len(different) == 1 else {"anyOf": different}
 
 
 def render_docs(api: Mapping[str, Any]) -> str:

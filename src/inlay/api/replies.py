@@ -15,6 +15,7 @@ from inlay.errors import InlayError
 LONGEST_MESSAGE = 2000  # characters of what a client sent may be in it
 MOST_JITTER = 0.5  # of a time to come back: whoever is refused together comes back one after the other
 JSON = b"application/json"
+RENDER_ERROR = "inlay.render_error"  # of a scope: how errors are told to whoever asks, where the body tells it
 WHOLE_REPLY = "inlay.whole_reply"  # of a scope's extensions: see `whole_reply`
 
 Headers = list[tuple[bytes, bytes]]

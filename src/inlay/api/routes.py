@@ -16,6 +16,15 @@ PLACEHOLDER = "{name}"  # at the end of a path: the rest of what was asked for, 
 
 
 @dataclass(frozen=True, slots=True)
+class Bodies:
+    """The types of what one form of a route takes and gives."""
+
+    request: type[Any]
+    response: type[Any]
+    error: type[Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """One method of one path."""
 
@@ -26,9 +35,8 @@ class Route:
     render_error: RenderError
     is_open: bool = False  # may be asked without a key
     is_probe: bool = False  # asked all the time, so that a refusal is no news
-    request: type[Any] | None = None  # the structs of its bodies, for the description
-    response: type[Any] | None = None
-    error: type[Any] | None = None
+    bodies: tuple[Bodies, ...] = ()  # of its forms, for the description
+    tell: Callable[[Exchange], Awaitable[None]] | None = None  # finds the words for whoever has no key
 
 
 class RouteTable:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from inlay.errors import InvalidInput
+from inlay.errors import InvalidInput, shorten
 from inlay.requests import EmbedOptions
 from inlay.types import ModelSpec
 
@@ -45,5 +45,7 @@ def prompt_of(spec: ModelSpec, options: EmbedOptions) -> str:
         return ""
     if name not in spec.prompts and name not in ROLES:
         known = ", ".join(sorted({*spec.prompts, *ROLES}))
-        raise InvalidInput(f"model {spec.name!r} has no prompt {name!r}; it has: {known}.", param="prompt_name")
+        raise InvalidInput(
+            f"model {spec.name!r} has no prompt {shorten(name)!r}; it has: {known}.", param="prompt_name"
+        )
     return spec.prompts.get(name, "")

@@ -6,7 +6,7 @@ later, from inputs with all their outputs, an `EmbedResult`. Pure functions, no 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,8 +69,12 @@ def check_options(spec: ModelSpec, options: EmbedOptions) -> None:
     dimensions = options.dimensions
     if dimensions is None or dimensions == spec.width:
         return
-    if options.allow_untrained_cut and 0 < dimensions < spec.width:
-        return
+    if options.allow_untrained_cut:
+        if 0 < dimensions < spec.width:
+            return
+        raise InvalidInput(
+            f"dimensions must be from 1 to {spec.width} for model {spec.name!r}, not {dimensions}", param="dimensions"
+        )
     if spec.matryoshka is None:
         raise InvalidInput(
             f"model {spec.name!r} was not trained to be cut (no Matryoshka): "
@@ -203,7 +207,7 @@ def make_result(spec: ModelSpec, options: EmbedOptions, inputs: list[Input]) -> 
     """The outputs of inputs that all have them, shaped as the options ask, with usage and times."""
     others = [kind for kind in options.outputs if kind != DENSE]
     return EmbedResult(
-        **_told_of(spec, inputs, options.outputs),
+        **_told_of(spec, inputs, options.outputs, _warnings_of(spec, options)),
         vectors=_vectors_of(spec, options, inputs),
         others={kind: [_shaped(kind, given.payloads[kind], spec, options) for given in inputs] for kind in others},
     )
@@ -217,6 +221,16 @@ def _shaped(kind: str, payload: bytes, spec: ModelSpec, options: EmbedOptions) -
     return shape_token_vectors(array, spec.width, options.dimensions, normalize=options.normalize is not False)
 
 
+def _warnings_of(spec: ModelSpec, options: EmbedOptions) -> list[str]:
+    if options.dimensions is None or options.dimensions == spec.width:
+        return []
+    smallest, largest = spec.matryoshka or (spec.width, spec.width)
+    if smallest <= options.dimensions <= largest:
+        return []
+    trained = "to be cut" if spec.matryoshka is None else f"to be cut to fewer than {smallest} dimensions"
+    return [f"model {spec.name!r} was not trained {trained}: its vectors lose more than those of one that was"]
+
+
 def make_rank_result(spec: ModelSpec, inputs: list[Input]) -> RankResult:
     """The scores of inputs that all have them, with usage and times."""
     payloads = b"".join([given.payloads[SCORES] for given in inputs])
@@ -226,7 +240,9 @@ def make_rank_result(spec: ModelSpec, inputs: list[Input]) -> RankResult:
     )
 
 
-def _told_of(spec: ModelSpec, inputs: list[Input], kinds: tuple[str, ...]) -> dict[str, Any]:
+def _told_of(
+    spec: ModelSpec, inputs: list[Input], kinds: tuple[str, ...], warnings: Sequence[str] = ()
+) -> dict[str, Any]:
     """What every result tells."""
     return {
         "model": spec.name,
@@ -238,6 +254,7 @@ def _told_of(spec: ModelSpec, inputs: list[Input], kinds: tuple[str, ...]) -> di
         "queue_seconds": max((given.queue_seconds for given in inputs), default=0.0),
         "model_seconds": max((given.model_seconds for given in inputs), default=0.0),
         "kinds": kinds,
+        "warnings": list(warnings),
     }
 
 

@@ -1,15 +1,16 @@
 """From the model that a request names to the worker that serves it.
 
-In: a request. Out: its worker, and the request with the prompt that the name may have carried (`name:prompt`).
+In: a request. Out: its worker, and the request with the prompt that the name may have carried (`name:prompt`). A name
+may be another one's alias.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from inlay.errors import InvalidInput, NotReady, UnknownModel, WorkerDead, shorten
+from inlay.errors import ConfigError, InvalidInput, NotReady, UnknownModel, WorkerDead, shorten
 from inlay.requests import EmbedRequest
 from inlay.types import Task, Worker
 
@@ -19,11 +20,27 @@ _OTHERWISE = {
 }
 
 
+def parse_aliases(given: Sequence[str], served: Collection[str]) -> dict[str, str]:
+    """Names by which models are served, too, from NAME=MODEL."""
+    aliases: dict[str, str] = {}
+    for text in given:
+        name, equals, model = text.partition("=")
+        if not (name and equals and model):
+            raise ConfigError(f"--alias {text}: write NAME=MODEL, such as text-embedding-3-small=demo")
+        if model not in served:
+            raise ConfigError(f"--alias {text}: {model!r} is not served; these are: {', '.join(served)}")
+        if name in served or name in aliases:
+            raise ConfigError(f"--alias {text}: {name!r} is a name already")
+        aliases[name] = model
+    return aliases
+
+
 class Router:
     """The models that are served, each with its worker."""
 
-    def __init__(self, workers: Mapping[str, Worker]) -> None:
+    def __init__(self, workers: Mapping[str, Worker], aliases: Mapping[str, str] | None = None) -> None:
         self.workers = workers
+        self._aliases = aliases or {}
 
     def route(self, request: EmbedRequest) -> tuple[Worker, EmbedRequest]:
         """The worker of a model's name; None means the first that embeds. It is loaded, or this raises."""
@@ -32,7 +49,7 @@ class Router:
 
     def ranker(self, name: str | None) -> Worker:
         """The worker of a reranker's name; None means the first."""
-        name = self._first(Task.RANK) if name is None else name
+        name = self._first(Task.RANK) if name is None else self._aliases.get(name, name)
         if name not in self.workers:
             raise self._unknown(name)
         return self._checked(self.workers[name], Task.RANK)
@@ -53,10 +70,11 @@ class Router:
         return worker
 
     def _resolve(self, request: EmbedRequest) -> tuple[Worker, EmbedRequest]:
-        name = self._first(Task.EMBED) if request.model is None else request.model
+        name = self._first(Task.EMBED) if request.model is None else self._aliases.get(request.model, request.model)
         if name in self.workers:
             return self.workers[name], request
         base, _, prompt = name.rpartition(":")
+        base = self._aliases.get(base, base)
         if base in self.workers:
             if request.options.prompt_name not in (None, prompt):
                 raise InvalidInput(
@@ -68,5 +86,5 @@ class Router:
         raise self._unknown(name)
 
     def _unknown(self, name: str) -> UnknownModel:
-        served = ", ".join(self.workers)
+        served = ", ".join([*self.workers, *self._aliases])
         return UnknownModel(f"model {shorten(name)!r} is not served here; these are: {served}", param="model")

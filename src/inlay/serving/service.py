@@ -35,11 +35,11 @@ from inlay.types import Worker
 class Service:
     """Answers requests for the models it is given, each with its worker."""
 
-    def __init__(self, workers: Mapping[str, Worker], cache: Cache) -> None:
+    def __init__(self, workers: Mapping[str, Worker], cache: Cache, aliases: Mapping[str, str] | None = None) -> None:
         self.workers = workers
         self.cache = cache
         self.flights = Flights(cache)
-        self._router = Router(workers)
+        self._router = Router(workers, aliases)
         self._is_closed = False
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:

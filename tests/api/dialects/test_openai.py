@@ -31,7 +31,8 @@ def error_of(reply: httpx.Response) -> dict[str, Any]:
     assert reply.headers["content-type"] == "application/json"
     assert reply.headers["x-request-id"]
     body = reply.json()
-    assert body.keys() == {"error"}
+    assert body.keys() == {"error", "detail"}
+    assert body["detail"] == body["error"]["message"]
     assert body["error"].keys() == {"message", "type", "param", "code"}
     return body["error"]
 

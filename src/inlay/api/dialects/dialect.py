@@ -1,7 +1,8 @@
 """What a dialect is: how one route's requests are read, and how its results and its errors are written.
 
-A new dialect is a file in this folder with one `Dialect` for each of its routes, listed in `registry`; none knows
-another. All else (bounds, keys, admission, cache, headers, metrics, the API's description) is common to all.
+A new dialect is a file in this folder with one `Dialect` for each kind of its bodies, listed in `registry`; none knows
+another. All else (bounds, keys, admission, cache, headers, metrics, the API's description) is common to all. Where
+several speak on one path, the body's fields tell which one it is.
 """
 
 from __future__ import annotations
@@ -12,24 +13,30 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from inlay.api.replies import RenderError, Reply
-from inlay.requests import EmbedRequest, RankRequest, Result
+from inlay.api.replies import Headers, RenderError, Reply
+from inlay.requests import Request, Result
 
 C = TypeVar("C", bound=msgspec.Struct)
-Q = TypeVar("Q", bound=EmbedRequest | RankRequest)
+Q = TypeVar("Q", bound=Request)
 R = TypeVar("R", bound=Result)
+
+Fields = Mapping[str, msgspec.Raw]  # of a body: its names, with what they hold still to be decoded
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect(Generic[C, Q, R]):
-    """One `POST` route of an API that clients speak."""
+    """One kind of body, of `POST` on one or more paths of an API that clients speak."""
 
-    path: str
+    speakers: frozenset[str]  # the names of the APIs that have it: `--dialects` chooses by these
+    paths: tuple[str, ...]
     summary: str
     request: type[C]  # the struct of a body; with `forbid_unknown_fields`, fields it does not know are refused
-    response: type[Any]  # the struct of a reply, for the API's description
+    response: type[Any]  # what a reply holds, for the API's description
     error: type[Any]  # the same of an error
     parse: Callable[[C], Q]  # all that is asked for is in the body: replies are kept by it
     render: Callable[[R, C], Reply]
     render_error: RenderError
     names: Mapping[str, str] = field(default_factory=dict)  # what it calls `input`, `dimensions`, …, where otherwise
+    claims: Callable[[Fields], bool] | None = None  # is a body on a shared path this one's; None: what none claims
+    answer_at_once: Callable[[C], Reply | None] = lambda call: None  # what needs no model
+    timing_headers: Callable[[R, float], Headers] = lambda result, seconds: []

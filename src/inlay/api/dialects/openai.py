@@ -7,8 +7,9 @@ from typing import Any
 import numpy.typing as npt
 import orjson
 
-from inlay.api.common_shapes import ErrorResponse, render_error, usage_of
+from inlay.api.common_shapes import SharedErrorResponse, render_shared_error, usage_of
 from inlay.api.dialects.dialect import Dialect
+from inlay.api.dialects.inputs import inputs_of
 from inlay.api.dialects.openai_schema import EmbeddingRequest, EmbeddingResponse
 from inlay.api.replies import Reply
 from inlay.errors import InvalidInput, shorten
@@ -31,7 +32,7 @@ INPUT_TYPES = {
 
 def parse(call: EmbeddingRequest) -> EmbedRequest:
     """The request of a body."""
-    return EmbedRequest(call.model, _inputs_of(call.input), _options_of(call))
+    return EmbedRequest(call.model, inputs_of(call.input), _options_of(call))
 
 
 def render(result: EmbedResult, call: EmbeddingRequest) -> Reply:
@@ -77,29 +78,16 @@ def _token_rows_of(array: npt.NDArray[Any], *, is_base64: bool) -> object:
 
 
 EMBEDDINGS = Dialect(
-    path="/v1/embeddings",
+    speakers=frozenset({"openai", "jina"}),
+    paths=("/v1/embeddings", "/embeddings"),
     summary="Embed texts",
     request=EmbeddingRequest,
     response=EmbeddingResponse,
-    error=ErrorResponse,
+    error=SharedErrorResponse,
     parse=parse,
     render=render,
-    render_error=render_error,
+    render_error=render_shared_error,
 )
-
-
-def _inputs_of(given: str | list[str | int | list[int]]) -> list[str | list[int]]:
-    """The inputs as a list of texts, or of lists of token ids."""
-    if isinstance(given, str):
-        return [given]
-    ids = [value for value in given if isinstance(value, int)]
-    inputs: list[str | list[int]] = [value for value in given if not isinstance(value, int)]
-    if not ids:
-        return inputs
-    if inputs:
-        place = next(i for i, value in enumerate(given) if isinstance(value, int))
-        raise InvalidInput(f"input[{place}] must be a text, not a number", param=f"input[{place}]")
-    return [ids]
 
 
 def _options_of(call: EmbeddingRequest) -> EmbedOptions:

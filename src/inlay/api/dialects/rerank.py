@@ -1,10 +1,14 @@
-"""`POST /v1/rerank`, in the shape that Jina's and Cohere's clients share, with Inlay's extensions."""
+"""`POST /v1/rerank` and `/rerank`, in the shape that clients of Jina, Cohere and vLLM share, with Inlay's extensions.
+
+Where a body does not tell that it is not Voyage's, the reply has Voyage's list, too.
+"""
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
-from inlay.api.common_shapes import ErrorResponse, render_error, usage_of
+from inlay.api.common_shapes import SharedErrorResponse, render_shared_error, usage_of
 from inlay.api.dialects.dialect import Dialect
 from inlay.api.dialects.rerank_schema import Document, RerankRequest, RerankResponse
 from inlay.api.replies import Reply
@@ -14,6 +18,7 @@ from inlay.serving.shaping import best_first, sigmoid
 from inlay.types import Priority
 
 NAMES = {"input": "documents"}
+UNIT_DOCUMENTS = 100  # that Cohere bills as one search
 
 
 def parse(call: RerankRequest) -> RankRequest:
@@ -38,8 +43,22 @@ def render(result: RankResult, call: RerankRequest) -> Reply:
     """The documents by their scores, the best first, with usage; equal scores in the order of the documents."""
     logits = result.logits.tolist()
     rows = [_row_of(index, logits[index], call) for index in best_first(logits)[: call.top_n]]
-    usage = usage_of(result.num_tokens, result.cached_tokens)
-    return Reply.of_json({"object": "list", "results": rows, "model": result.model, "usage": usage})
+    units = {"search_units": -(-len(logits) // UNIT_DOCUMENTS)}
+    body = {
+        "id": str(uuid.uuid4()),
+        "object": "list",
+        "results": rows,
+        "model": result.model,
+        "usage": usage_of(result.num_tokens, result.cached_tokens),
+        "meta": {"api_version": {"version": "1"}, "billed_units": units},
+    }
+    if call.top_n is None:  # it may be a client of Voyage, whose list has this name
+        body["data"] = [_flat(row) for row in rows]
+    return Reply.of_json(body)
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "document": row["document"]["text"]} if "document" in row else row
 
 
 def _row_of(index: int, logit: float, call: RerankRequest) -> dict[str, Any]:
@@ -52,13 +71,14 @@ def _text_of(document: str | Document) -> str:
 
 
 RERANK = Dialect(
-    path="/v1/rerank",
+    speakers=frozenset({"cohere", "jina", "vllm", "openai"}),
+    paths=("/v1/rerank", "/rerank"),
     summary="Score documents against a query",
     request=RerankRequest,
     response=RerankResponse,
-    error=ErrorResponse,
+    error=SharedErrorResponse,
     parse=parse,
     render=render,
-    render_error=render_error,
+    render_error=render_shared_error,
     names=NAMES,
 )

@@ -43,8 +43,32 @@ class RankedDocument(Struct):
     document: Document | UnsetType = UNSET
 
 
+class FlatDocument(Struct):
+    index: int
+    relevance_score: float
+    document: str | UnsetType = UNSET
+
+
+class SearchUnits(Struct):
+    search_units: int
+
+
+class ApiVersion(Struct):
+    version: str
+
+
+class RerankMeta(Struct):
+    api_version: ApiVersion
+    billed_units: SearchUnits
+
+
 class RerankResponse(Struct):
+    """`data` is the same as `results`, for clients of Voyage; without it where `top_n` tells that it is none."""
+
+    id: str
     object: Literal["list"]
     results: list[RankedDocument]
     model: str
     usage: Usage
+    meta: RerankMeta
+    data: list[FlatDocument] | UnsetType = UNSET

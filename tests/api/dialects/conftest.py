@@ -1,0 +1,3 @@
+from asking_dialects import ask, dialect_workers
+
+__all__ = ["ask", "dialect_workers"]

@@ -5,6 +5,8 @@
     ├── ModelError              a checkpoint that cannot be served
     ├── RequestError            the caller's mistake; repeating it will not help
     │   ├── InvalidInput                400
+    │   │   ├── EmptyInput              400
+    │   │   └── WrongTask               400
     │   ├── ContextLengthExceeded       400
     │   ├── QueryTooLong                400
     │   ├── Unauthorized                401
@@ -51,6 +53,7 @@ __all__ = [
     "DatabaseError",
     "DeadlineExceeded",
     "DeviceLost",
+    "EmptyInput",
     "EngineError",
     "FingerprintMismatch",
     "HeadTimeout",
@@ -74,6 +77,7 @@ __all__ = [
     "UnknownCorpus",
     "UnknownModel",
     "WorkerDead",
+    "WrongTask",
 ]
 
 LONGEST_NAME = 200
@@ -145,6 +149,16 @@ class RequestError(InlayError):
 class InvalidInput(RequestError):
     code = "invalid_input"
     is_of_input = True
+
+
+class EmptyInput(InvalidInput):
+    """Nothing was sent. With the code of its parent, as clients of one dialect alone tell it apart."""
+
+
+class WrongTask(InvalidInput):
+    """What the model cannot do."""
+
+    is_of_input = False
 
 
 class ContextLengthExceeded(RequestError):

@@ -77,7 +77,53 @@ class RankRequest(Struct, frozen=True):
     departed: Callable[[], Awaitable[object]] | None = None  # returns when the client has gone
 
 
-Request = EmbedRequest | RankRequest
+class PairsRequest(Struct, frozen=True):
+    """One call for the scores of pairs after its dialect is gone. Filled by a dialect."""
+
+    model: str | None
+    pairs: abc.Sequence[tuple[str, str]]  # a query and a text
+    options: RankOptions = RankOptions()
+    deadline: float | None = None  # on the clock of time.monotonic()
+    departed: Callable[[], Awaitable[object]] | None = None  # returns when the client has gone
+
+
+Request = EmbedRequest | RankRequest | PairsRequest
+
+
+class TokenizeRequest(Struct, frozen=True):
+    """One call for the tokens of texts. Filled by a dialect."""
+
+    model: str | None
+    texts: list[str]
+    prompt_name: str | None = None  # of a prompt that goes before each text
+    adds_special_tokens: bool = True
+
+
+class DecodeRequest(Struct, frozen=True):
+    """One call for the texts of token ids. Filled by a dialect."""
+
+    model: str | None
+    lists: list[list[int]]
+    skips_special_tokens: bool = True
+
+
+class Token(Struct, frozen=True):
+    """One token of a text. Filled by the service."""
+
+    id: int
+    text: str  # the part of the text that it is; of a special one its name
+    is_special: bool
+    start: int | None  # bytes of the text before it
+    stop: int | None
+
+
+class TokensResult(Struct, frozen=True):
+    """The answer to a `TokenizeRequest`, or to a `DecodeRequest`, which has no tokens."""
+
+    model: str
+    max_tokens: int
+    tokens: list[list[Token]]
+    texts: list[str]  # prompts included
 
 
 class Result(Struct, frozen=True):
@@ -123,3 +169,10 @@ class RankResult(Result, frozen=True):
 
     logits: FloatArray  # [n], in the order of the documents, before any activation
     in_parts: list[int]  # indices of the documents that count as the best of their parts
+
+
+class PairsResult(Result, frozen=True):
+    """The answer to a `PairsRequest`."""
+
+    scores: FloatArray  # [n], in the order of the pairs: a reranker's logits, or cosines of vectors
+    are_logits: bool

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,7 +13,7 @@ from inlay.api.dialect_route import DialectRoute, Operations
 from inlay.api.dialects.dialect import Dialect
 from inlay.api.dialects.registry import by_path
 from inlay.api.envelope import Envelope
-from inlay.api.input_checks import embed_check, rank_check
+from inlay.api.input_checks import decode_check, embed_check, pairs_check, rank_check, tokenize_check
 from inlay.api.json_route import Form, Gate, JSONRoute
 from inlay.api.models import ModelRoutes
 from inlay.api.openapi import Description
@@ -21,13 +21,15 @@ from inlay.api.ops import Ops
 from inlay.api.routes import GET, POST, Bodies, Route, RouteTable
 from inlay.api.search import SearchRoute
 from inlay.api.search_schema import SearchRequest, SearchResponse
+from inlay.api.tei_info import tei_info
 from inlay.cache.tiers import Cache
 from inlay.config import Settings
 from inlay.corpus.search.batcher import SearchBatcher
-from inlay.requests import EmbedRequest, RankRequest
+from inlay.requests import DecodeRequest, EmbedRequest, PairsRequest, RankRequest, TokenizeRequest
 from inlay.serving.admission import Admission, ByteBudget
 from inlay.serving.router import parse_aliases
 from inlay.serving.service import Service
+from inlay.serving.token_texts import TokenTexts
 from inlay.telemetry.metrics import Metrics
 from inlay.types import Worker
 
@@ -56,7 +58,9 @@ def make_app(
     metrics = Metrics(workers, cache)
     models = ModelRoutes(workers, aliases)
     limits = {name: msgspec.to_builtins(getattr(settings, name)) for name in LIMITS}
-    ops = Ops(workers, cache, corpora, metrics, models, limits)
+    speaks_tei = "tei" in settings.dialects
+    more_info: Callable[[], dict[str, Any]] = (lambda: tei_info(workers, settings)) if speaks_tei else dict
+    ops = Ops(workers, cache, corpora, metrics, models, limits, more_info)
     description = Description()
     gate = Gate(
         Admission(settings.max_concurrent_requests),
@@ -78,9 +82,13 @@ def make_app(
 
 def _dialect_routes(service: Service, metrics: Metrics, gate: Gate, settings: Settings) -> Iterator[Route]:
     max_inputs = settings.max_inputs_per_request
+    tokens = TokenTexts(service.router)
     operations: Operations = {
         EmbedRequest: (embed_check(max_inputs, allow_token_ids=settings.allow_token_ids), service.embed),
         RankRequest: (rank_check(max_inputs), service.rank),
+        PairsRequest: (pairs_check(max_inputs), service.score_pairs),
+        TokenizeRequest: (tokenize_check(max_inputs), tokens.tokenize),
+        DecodeRequest: (decode_check(max_inputs), tokens.decode),
     }
     for path, dialects in by_path(settings.dialects).items():
         yield _dialect_route(path, dialects, gate, operations, metrics)
@@ -119,6 +127,8 @@ def _plain_routes(models: ModelRoutes, ops: Ops, description: Description) -> li
     return [
         Route(GET, "/v1/models", told, models.list_models, render_error),
         Route(GET, "/v1/models/{name}", "One model", models.model, render_error),
+        Route(GET, "/", is_alive, ops.health, render_error, is_open=True, is_probe=True),
+        Route(GET, "/ping", is_alive, ops.health, render_error, is_open=True, is_probe=True),
         Route(GET, "/health", is_alive, ops.health, render_error, is_open=True, is_probe=True),
         Route(GET, "/ready", is_ready, ops.ready, render_error, is_open=True, is_probe=True),
         Route(GET, "/metrics", "Prometheus metrics", ops.prometheus, render_error, is_open=True),

@@ -15,12 +15,21 @@ from inlay.api.json_route import Body
 from inlay.api.repeated import LARGEST, RepeatedReplies
 from inlay.api.replies import Headers, Reply
 from inlay.errors import InlayError
-from inlay.requests import EmbedOptions, RankOptions, RankResult, Request, Result
+from inlay.requests import (
+    DecodeRequest,
+    EmbedOptions,
+    RankOptions,
+    RankResult,
+    Request,
+    Result,
+    TokenizeRequest,
+    TokensResult,
+)
 from inlay.telemetry.metrics import Metrics
 
 C = TypeVar("C", bound=msgspec.Struct)
-Q = TypeVar("Q", bound=Request)
-R = TypeVar("R", bound=Result)
+Q = TypeVar("Q", bound=Request | TokenizeRequest | DecodeRequest)
+R = TypeVar("R", bound=Result | TokensResult)
 
 # By the type of request: what refuses it before anything is done, and what answers it.
 Operations = Mapping[type[Any], tuple[Callable[[Any], None], Callable[[Any], Awaitable[Any]]]]
@@ -67,17 +76,21 @@ class DialectRoute(Generic[C, Q, R]):
             result: R = await perform(request)
         except InlayError as error:
             raise error.renamed(self._dialect.names) from error
-        self._metrics.count_result(result)
         reply = self._dialect.render(result, call)
+        if not isinstance(result, Result):
+            return reply  # no model has run
+        self._metrics.count_result(result)
         reply.headers.extend(result_headers(result))
         reply.headers.extend(self._dialect.timing_headers(result, time.monotonic() - began))
-        if body is not None and request.options.write_cache:
+        if body is not None and isinstance(request, Request) and request.options.write_cache:
             self._repeated.keep(bytes(body), reply, result)
         return reply
 
 
 def _completed(request: Q, exchange: Exchange, deadline: float) -> Q:
     """The request with what no dialect has to say: its time, its client, and `Cache-Control`."""
+    if isinstance(request, TokenizeRequest | DecodeRequest):
+        return request
     options: EmbedOptions | RankOptions = request.options
     if asked := exchange.directives(CACHE_CONTROL):
         no_store = "no-store" in asked

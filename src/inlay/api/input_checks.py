@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from inlay.errors import InvalidInput
-from inlay.requests import EmbedRequest, RankRequest
+from inlay.errors import EmptyInput, InvalidInput
+from inlay.requests import DecodeRequest, EmbedRequest, PairsRequest, RankRequest, TokenizeRequest
 
 
 def embed_check(max_inputs: int, *, allow_token_ids: bool) -> Callable[[EmbedRequest], None]:
@@ -38,9 +38,24 @@ def rank_check(max_inputs: int) -> Callable[[RankRequest], None]:
     return lambda request: _check_number(request.documents, max_inputs, "documents")
 
 
+def pairs_check(max_inputs: int) -> Callable[[PairsRequest], None]:
+    """`InvalidInput` for no pairs, or too many."""
+    return lambda request: _check_number(request.pairs, max_inputs, "pairs")
+
+
+def tokenize_check(max_inputs: int) -> Callable[[TokenizeRequest], None]:
+    """`InvalidInput` for no texts, or too many."""
+    return lambda request: _check_number(request.texts, max_inputs, "input")
+
+
+def decode_check(max_inputs: int) -> Callable[[DecodeRequest], None]:
+    """`InvalidInput` for no lists, or too many."""
+    return lambda request: _check_number(request.lists, max_inputs, "ids")
+
+
 def _check_number(inputs: Sequence[object], max_inputs: int, field: str) -> None:
     if not inputs:
-        raise InvalidInput(f"{field} is an empty list: send at least one text", param=field)
+        raise EmptyInput(f"{field} is an empty list: send at least one text", param=field)
     if len(inputs) > max_inputs:
         raise InvalidInput(
             f"{len(inputs)} inputs are more than the {max_inputs} that one request may have: "

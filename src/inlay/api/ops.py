@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ class Ops:
     metrics: Metrics
     models: ModelRoutes
     limits: Mapping[str, Any]
+    more_info: Callable[[], Mapping[str, Any]] = dict  # for clients of another server
     is_draining: bool = False
     started: float = field(default_factory=time.time)
 
@@ -61,6 +62,7 @@ class Ops:
     async def info(self, exchange: Exchange) -> Reply:
         return Reply.of_json(
             {
+                **self.more_info(),
                 "name": "inlay",
                 "version": inlay.__version__,
                 "uptime_seconds": round(time.time() - self.started, 1),

@@ -14,11 +14,19 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from inlay.cache.key import CacheKeys, KeyMaker
-from inlay.errors import FingerprintMismatch, InlayError, InvalidInput, shorten
+from inlay.errors import EmptyInput, FingerprintMismatch, InlayError, InvalidInput, WrongTask, shorten
 from inlay.models.prompts import prompt_of
 from inlay.models.ranking import first_part
 from inlay.models.registry import OUTPUTS
-from inlay.requests import EmbedOptions, EmbedRequest, EmbedResult, RankRequest, RankResult
+from inlay.requests import (
+    EmbedOptions,
+    EmbedRequest,
+    EmbedResult,
+    PairsRequest,
+    PairsResult,
+    RankRequest,
+    RankResult,
+)
 from inlay.serving.shaping import shape_token_vectors, shape_vectors
 from inlay.types import COLBERT, DENSE, SCORES, Answer, Content, Entry, FloatArray, ModelSpec, Pair
 
@@ -63,7 +71,7 @@ def check_options(spec: ModelSpec, options: EmbedOptions) -> None:
     """Refuse outputs that the model does not give, and a cut that its vectors were not made for."""
     for kind in options.outputs:
         if kind not in spec.outputs:
-            raise InvalidInput(
+            raise WrongTask(
                 f"model {spec.name!r} gives no {kind!r} output: it gives {', '.join(spec.outputs)}", param="outputs"
             )
     dimensions = options.dimensions
@@ -92,7 +100,7 @@ def check_options(spec: ModelSpec, options: EmbedOptions) -> None:
 def check_query(request: RankRequest) -> None:
     """Refuse a query, or a task, that no document can be scored against."""
     if not request.query:
-        raise InvalidInput("query is empty: send a text", param="query")
+        raise EmptyInput("query is empty: send a text", param="query")
     for field, text in (("query", request.query), ("instruction", request.options.instruction or "")):
         try:
             text.encode()
@@ -110,12 +118,25 @@ def make_pairs(spec: ModelSpec, request: RankRequest) -> list[Input]:
     for index, document in enumerate(request.documents):
         given = make_pair(index, Pair(first, document), maker)
         if not document:
-            given.error = InvalidInput("is empty: send a text, or leave it out")
+            given.error = EmptyInput("is empty: send a text, or leave it out")
         inputs.append(given)
     return inputs
 
 
-def pair_key_maker(spec: ModelSpec, request: RankRequest) -> KeyMaker:
+def make_many_pairs(spec: ModelSpec, request: PairsRequest) -> list[Input]:
+    """The same of pairs that each have a query of their own."""
+    maker = pair_key_maker(spec, request)
+    inputs = []
+    for index, (query, text) in enumerate(request.pairs):
+        first = first_part(spec, query, request.options.instruction)
+        given = make_pair(index, Pair(first, text), maker)
+        if not query or not text:
+            given.error = EmptyInput("has an empty text: send two texts, or leave the pair out")
+        inputs.append(given)
+    return inputs
+
+
+def pair_key_maker(spec: ModelSpec, request: RankRequest | PairsRequest) -> KeyMaker:
     """Of the scores that a request asks for."""
     return KeyMaker(spec.fingerprint, f"{SCORES}.{OUTPUTS[SCORES].version}", request.options.truncate, spec.max_tokens)
 
@@ -143,7 +164,7 @@ def make_inputs(spec: ModelSpec, request: EmbedRequest) -> list[Input]:
         given = Input(index, content, prompt)
         try:
             if not content:
-                raise InvalidInput("is empty: send a text (or token ids), or leave it out")
+                raise EmptyInput("is empty: send a text (or token ids), or leave it out")
             if prompt and not isinstance(content, str):
                 raise InvalidInput("has token ids, before which no prompt can be put: send texts, or no prompt")
             final = given.content = prompt + content if isinstance(content, str) else content
@@ -238,6 +259,13 @@ def make_rank_result(spec: ModelSpec, inputs: list[Input]) -> RankResult:
     return RankResult(
         **_told_of(spec, inputs, (SCORES,)), logits=np.frombuffer(payloads, dtype="<f4"), in_parts=in_parts
     )
+
+
+def make_pairs_result(spec: ModelSpec, inputs: list[Input]) -> PairsResult:
+    """The same of pairs."""
+    payloads = b"".join([given.payloads[SCORES] for given in inputs])
+    scores = np.frombuffer(payloads, dtype="<f4")
+    return PairsResult(**_told_of(spec, inputs, (SCORES,)), scores=scores, are_logits=True)
 
 
 def _told_of(

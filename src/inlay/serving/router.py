@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from inlay.errors import ConfigError, InvalidInput, NotReady, UnknownModel, WorkerDead, shorten
+from inlay.errors import ConfigError, InvalidInput, NotReady, UnknownModel, WorkerDead, WrongTask, shorten
 from inlay.requests import EmbedRequest
 from inlay.types import Task, Worker
 
@@ -54,14 +54,23 @@ class Router:
             raise self._unknown(name)
         return self._checked(self.workers[name], Task.RANK)
 
-    def _first(self, task: Task) -> str:
-        names = (name for name, worker in self.workers.items() if worker.spec.task is task)
-        return next(names, next(iter(self.workers)))
+    def any(self, name: str | None, preferred: Task = Task.EMBED) -> Worker:
+        """The worker of a model's name, whatever it does; None means the first that does what is preferred."""
+        name = self._first(preferred) if name is None else self._aliases.get(name, name)
+        if name not in self.workers:
+            raise self._unknown(name)
+        return self._checked(self.workers[name], self.workers[name].spec.task)
+
+    def _first(self, task: Task, outputs: Collection[str] = ()) -> str:
+        """The first model that does something; of several one that gives all that is asked for."""
+        names = [name for name, worker in self.workers.items() if worker.spec.task is task]
+        able = (name for name in names if set(outputs) <= set(self.workers[name].spec.outputs))
+        return next(able, next(iter([*names, *self.workers])))
 
     def _checked(self, worker: Worker, task: Task) -> Worker:
         spec = worker.spec
         if spec.task is not task:
-            raise InvalidInput(f"model {spec.name!r} {_OTHERWISE[spec.task]}", param="model")
+            raise WrongTask(f"model {spec.name!r} {_OTHERWISE[spec.task]}", param="model")
         if not worker.spec.fingerprint:  # without it there is no key, and without a key no answer
             failure = worker.health()
             if failure is not None:
@@ -70,7 +79,8 @@ class Router:
         return worker
 
     def _resolve(self, request: EmbedRequest) -> tuple[Worker, EmbedRequest]:
-        name = self._first(Task.EMBED) if request.model is None else self._aliases.get(request.model, request.model)
+        name = request.model
+        name = self._first(Task.EMBED, request.options.outputs) if name is None else self._aliases.get(name, name)
         if name in self.workers:
             return self.workers[name], request
         base, _, prompt = name.rpartition(":")

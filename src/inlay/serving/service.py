@@ -9,9 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from inlay.cache.tiers import Cache
 from inlay.errors import QueryTooLong, ShuttingDown
-from inlay.requests import EmbedRequest, EmbedResult, LongDocuments, RankRequest, RankResult, Request
+from inlay.requests import (
+    EmbedOptions,
+    EmbedRequest,
+    EmbedResult,
+    LongDocuments,
+    PairsRequest,
+    PairsResult,
+    RankRequest,
+    RankResult,
+    Request,
+    Result,
+)
 from inlay.serving.chunks import halves_of, is_too_long, take_best
 from inlay.serving.flights import Flights
 from inlay.serving.items import (
@@ -22,14 +35,16 @@ from inlay.serving.items import (
     is_entry_of,
     keys_of,
     make_inputs,
+    make_many_pairs,
     make_pairs,
+    make_pairs_result,
     make_rank_result,
     make_result,
     pair_key_maker,
     take_entries,
 )
 from inlay.serving.router import Router
-from inlay.types import Worker
+from inlay.types import Task, Worker
 
 
 class Service:
@@ -39,7 +54,7 @@ class Service:
         self.workers = workers
         self.cache = cache
         self.flights = Flights(cache)
-        self._router = Router(workers, aliases)
+        self.router = Router(workers, aliases)
         self._is_closed = False
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
@@ -53,7 +68,7 @@ class Service:
     async def embed_each(self, request: EmbedRequest, *, is_patient: bool = True) -> tuple[EmbedResult, list[Input]]:
         """Outputs of the good inputs, and the inputs that failed; the impatient stop waiting at the first."""
         self._refuse_closed()
-        worker, request = self._router.route(request)
+        worker, request = self.router.route(request)
         check_fingerprint(worker.spec, request.options.expect_fingerprint)
         check_options(worker.spec, request.options)
         inputs = make_inputs(worker.spec, request)
@@ -66,7 +81,7 @@ class Service:
         """Scores for all documents, or the error of the first that has none."""
         self._refuse_closed()
         check_query(request)
-        worker = self._router.ranker(request.model)
+        worker = self.router.ranker(request.model)
         check_fingerprint(worker.spec, request.options.expect_fingerprint)
         inputs = make_pairs(worker.spec, request)
         is_chunked = request.options.long_documents is LongDocuments.BEST_CHUNK
@@ -79,6 +94,36 @@ class Service:
             if given.error is not None:
                 raise given.error.for_input(given.index)
         return make_rank_result(worker.spec, inputs)
+
+    async def score_pairs(self, request: PairsRequest) -> PairsResult:
+        """A score for each pair: a reranker's, or of a model that embeds the cosine of their vectors."""
+        self._refuse_closed()
+        worker = self.router.any(request.model, Task.RANK)
+        if worker.spec.task is Task.EMBED:
+            return await self._compare_pairs(request)
+        check_fingerprint(worker.spec, request.options.expect_fingerprint)
+        inputs = make_many_pairs(worker.spec, request)
+        await self._answer(worker, inputs, request, is_patient=False)
+        for given in inputs:
+            if given.error is not None:
+                raise given.error.for_input(given.index)
+        return make_pairs_result(worker.spec, inputs)
+
+    async def _compare_pairs(self, request: PairsRequest) -> PairsResult:
+        asked = request.options
+        options = EmbedOptions(
+            normalize=True,
+            truncate=asked.truncate,
+            priority=asked.priority,
+            read_cache=asked.read_cache,
+            write_cache=asked.write_cache,
+            expect_fingerprint=asked.expect_fingerprint,
+        )
+        texts = [text for pair in request.pairs for text in pair]
+        result = await self.embed(EmbedRequest(request.model, texts, options, request.deadline, request.departed))
+        told = {name: getattr(result, name) for name in Result.__struct_fields__}
+        scores = np.vecdot(result.vectors[::2], result.vectors[1::2])
+        return PairsResult(**told, scores=scores, are_logits=False)
 
     async def _rank_parts(self, worker: Worker, documents: list[Input], request: RankRequest) -> None:
         """Score documents that were too long, part by part."""

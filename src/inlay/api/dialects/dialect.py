@@ -14,11 +14,11 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from inlay.api.replies import Headers, RenderError, Reply
-from inlay.requests import Request, Result
+from inlay.requests import DecodeRequest, Request, Result, TokenizeRequest, TokensResult
 
 C = TypeVar("C", bound=msgspec.Struct)
-Q = TypeVar("Q", bound=Request)
-R = TypeVar("R", bound=Result)
+Q = TypeVar("Q", bound=Request | TokenizeRequest | DecodeRequest)
+R = TypeVar("R", bound=Result | TokensResult)
 
 Fields = Mapping[str, msgspec.Raw]  # of a body: its names, with what they hold still to be decoded
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from inlay.api.dialects import cohere, jina, openai, rerank, voyage
+from inlay.api.dialects import cohere, jina, openai, rerank, tei, voyage
 from inlay.api.dialects.dialect import Dialect
 from inlay.errors import ConfigError
 
@@ -19,6 +19,13 @@ DIALECTS: tuple[Dialect[Any, Any, Any], ...] = (
     cohere.EMBED_V2,
     cohere.EMBED_V1,
     cohere.RERANK,
+    tei.EMBED,
+    tei.RERANK,
+    tei.SIMILARITY,
+    tei.SPARSE_EMBED,
+    tei.PREDICT,
+    tei.TOKENIZE,
+    tei.DECODE,
 )
 NAMES = ("openai", "tei", "cohere", "jina", "voyage", "ollama", "vllm")
 

@@ -1,0 +1,297 @@
+"""Text Embeddings Inference's dialect, and `/`, whose bodies may be any of its kinds.
+
+Bodies have no model, but may name one. Too long texts are cut unless `truncate` is false, as its servers do by default.
+Errors have a text, never an object: its clients print it. What a model cannot do is 424.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inlay.api.dialects.dialect import Dialect, Fields
+from inlay.api.dialects.inputs import inputs_of
+from inlay.api.dialects.tei_schema import (
+    TEIAllRequest,
+    TEIDecodeRequest,
+    TEIEmbedRequest,
+    TEIError,
+    TEIPrediction,
+    TEIPredictRequest,
+    TEIRanked,
+    TEIRerankRequest,
+    TEISimilarityRequest,
+    TEISparseValue,
+    TEIToken,
+    TEITokenizeRequest,
+)
+from inlay.api.replies import Headers, Reply
+from inlay.errors import EmptyInput, InlayError, InvalidInput, WrongTask
+from inlay.requests import (
+    DecodeRequest,
+    EmbedOptions,
+    EmbedRequest,
+    EmbedResult,
+    LongDocuments,
+    PairsRequest,
+    PairsResult,
+    RankOptions,
+    RankRequest,
+    RankResult,
+    Result,
+    TokenizeRequest,
+    TokensResult,
+)
+from inlay.serving.shaping import best_first, sigmoid
+from inlay.types import SPARSE, Truncate
+
+TEI = frozenset({"tei"})
+KINDS = {429: "Overloaded", 503: "Unhealthy", 401: "Unauthorized"}
+NAMES = {"input": "inputs"}
+LABEL = "LABEL_0"  # of the one class that a reranker has
+
+
+def render_error(error: InlayError) -> Reply:
+    """`{"error", "error_type"}`, with the statuses of its servers."""
+    status, kind = error.status, KINDS.get(error.status, "Validation" if error.status < 500 else "Backend")
+    if isinstance(error, EmptyInput):
+        kind = "Empty"
+    elif isinstance(error, WrongTask):
+        status, kind = 424, "Backend"
+    elif status == 400:
+        status = 422
+    return Reply.of_json({"error": error.message, "error_type": kind}, status)
+
+
+def _timing_headers(result: Result, seconds: float) -> Headers:
+    milliseconds = {
+        b"x-compute-time": seconds,
+        b"x-total-time": seconds,
+        b"x-tokenization-time": 0.0,  # it is in the time of the queue
+        b"x-queue-time": result.queue_seconds,
+        b"x-inference-time": result.model_seconds,
+    }
+    times = [(name, b"%d" % round(value * 1000)) for name, value in milliseconds.items()]
+    return [*times, (b"x-compute-type", b"inlay"), (b"x-compute-tokens", b"%d" % result.num_tokens)]
+
+
+def _truncate_of(truncate: bool | None, direction: str | None) -> Truncate:
+    if truncate is False:
+        return Truncate.NONE
+    return Truncate.START if (direction or "").lower() == "left" else Truncate.END
+
+
+def _parse_embed(call: TEIEmbedRequest) -> EmbedRequest:
+    options = EmbedOptions(
+        prompt_name=call.prompt_name,
+        dimensions=call.dimensions,
+        normalize=call.normalize is not False,
+        truncate=_truncate_of(call.truncate, call.truncation_direction),
+        allow_untrained_cut=True,
+    )
+    return EmbedRequest(call.model, inputs_of(call.inputs, "inputs"), options)
+
+
+def _render_embed(result: EmbedResult, call: TEIEmbedRequest) -> Reply:
+    return Reply.of_json(np.ascontiguousarray(result.vectors))
+
+
+def _parse_sparse(call: TEIAllRequest) -> EmbedRequest:
+    truncate = _truncate_of(call.truncate, call.truncation_direction)
+    options = EmbedOptions(prompt_name=call.prompt_name, truncate=truncate, outputs=(SPARSE,))
+    return EmbedRequest(call.model, inputs_of(call.inputs, "inputs"), options)
+
+
+def _render_sparse(result: EmbedResult, call: TEIAllRequest) -> Reply:
+    rows = [zip(one["id"].tolist(), one["weight"].tolist(), strict=True) for one in result.others[SPARSE]]
+    return Reply.of_json([[{"index": index, "value": value} for index, value in row] for row in rows])
+
+
+def _parse_rerank(call: TEIRerankRequest) -> RankRequest:
+    long_documents = LongDocuments.REFUSE if call.truncate is False else LongDocuments.TRUNCATE
+    return RankRequest(call.model, call.query, call.texts, RankOptions(long_documents=long_documents))
+
+
+def _render_rerank(result: RankResult, call: TEIRerankRequest) -> Reply:
+    logits = result.logits.tolist()
+    rows = []
+    for index in best_first(logits)[: call.top_n]:
+        row = {"index": index, "score": logits[index] if call.raw_scores else sigmoid(logits[index])}
+        rows.append({**row, "text": call.texts[index]} if call.return_text else row)
+    return Reply.of_json(rows)
+
+
+def _parse_similarity(call: TEISimilarityRequest) -> EmbedRequest:
+    asked, parameters = call.inputs, call.parameters
+    truncate = (
+        Truncate.END if parameters is None else _truncate_of(parameters.truncate, parameters.truncation_direction)
+    )
+    if not asked.sentences:
+        raise EmptyInput("inputs.sentences is empty: send at least one text", param="inputs")
+    name = None if parameters is None else parameters.prompt_name
+    options = EmbedOptions(prompt_name=name, normalize=True, truncate=truncate)
+    return EmbedRequest(call.model, [asked.source_sentence, *asked.sentences], options)
+
+
+def _render_similarity(result: EmbedResult, call: TEISimilarityRequest) -> Reply:
+    return Reply.of_json(np.ascontiguousarray(result.vectors[1:] @ result.vectors[0]))
+
+
+def _parse_predict(call: TEIPredictRequest) -> PairsRequest:
+    long_documents = LongDocuments.REFUSE if call.truncate is False else LongDocuments.TRUNCATE
+    return PairsRequest(call.model, _pairs_of(call.inputs), RankOptions(long_documents=long_documents))
+
+
+def _pairs_of(given: str | list[str | list[str]]) -> list[tuple[str, str]]:
+    """`["a", "b"]` is one pair; lists of two are a pair each."""
+    if isinstance(given, str) or not given:
+        raise WrongTask("one text is no pair, and no model that classifies texts is served: send [query, text]")
+    texts = [one for one in given if isinstance(one, str)]
+    lists = [given] if texts else given
+    found = []
+    for place, one in enumerate(lists):
+        if len(one) != 2 or not all(isinstance(part, str) for part in one):
+            raise InvalidInput(f"inputs[{place}] is no pair of texts: send [query, text]", param=f"inputs[{place}]")
+        found.append((str(one[0]), str(one[1])))
+    return found
+
+
+def _render_predict(result: PairsResult, call: TEIPredictRequest) -> Reply:
+    scores = result.scores.tolist()
+    rows = [[{"score": one if call.raw_scores else sigmoid(one), "label": LABEL}] for one in scores]
+    return Reply.of_json(rows[0] if isinstance(call.inputs, list) and isinstance(call.inputs[0], str) else rows)
+
+
+def _parse_tokenize(call: TEITokenizeRequest) -> TokenizeRequest:
+    texts = [call.inputs] if isinstance(call.inputs, str) else call.inputs
+    adds = call.add_special_tokens is not False
+    return TokenizeRequest(call.model, texts, call.prompt_name, adds_special_tokens=adds)
+
+
+def _render_tokens(result: TokensResult, call: TEITokenizeRequest) -> Reply:
+    return Reply.of_json(
+        [
+            [
+                {"id": one.id, "text": one.text, "special": one.is_special, "start": one.start, "stop": one.stop}
+                for one in tokens
+            ]
+            for tokens in result.tokens
+        ]
+    )
+
+
+def _parse_decode(call: TEIDecodeRequest) -> DecodeRequest:
+    lists = [one for one in call.ids if isinstance(one, list)]
+    if lists and len(lists) < len(call.ids):
+        raise InvalidInput("ids has numbers among lists: send one kind", param="ids")
+    ids = [one for one in call.ids if isinstance(one, int)]
+    return DecodeRequest(call.model, lists or [ids], skips_special_tokens=call.skip_special_tokens is not False)
+
+
+def _render_decoded(result: TokensResult, call: TEIDecodeRequest) -> Reply:
+    return Reply.of_json(result.texts)
+
+
+def _claims_rerank(fields: Fields) -> bool:
+    return "texts" in fields
+
+
+def _claims_similarity(fields: Fields) -> bool:
+    return "inputs" in fields and bytes(fields["inputs"]).lstrip()[:1] == b"{"
+
+
+def _claims_tokenize(fields: Fields) -> bool:
+    return "inputs" in fields
+
+
+ROOTS = ("/", "/invocations")
+EMBED = Dialect(
+    speakers=TEI,
+    paths=("/embed", *ROOTS),
+    summary="Embed texts (TEI)",
+    request=TEIEmbedRequest,
+    response=list[list[float]],
+    error=TEIError,
+    parse=_parse_embed,
+    render=_render_embed,
+    render_error=render_error,
+    names=NAMES,
+    timing_headers=_timing_headers,
+)
+SPARSE_EMBED = Dialect(
+    speakers=TEI,
+    paths=("/embed_sparse",),
+    summary="Sparse weights of texts (TEI)",
+    request=TEIAllRequest,
+    response=list[list[TEISparseValue]],
+    error=TEIError,
+    parse=_parse_sparse,
+    render=_render_sparse,
+    render_error=render_error,
+    names=NAMES,
+    timing_headers=_timing_headers,
+)
+RERANK = Dialect(
+    speakers=TEI,
+    paths=("/rerank", *ROOTS),
+    summary="Score texts against a query (TEI)",
+    request=TEIRerankRequest,
+    response=list[TEIRanked],
+    error=TEIError,
+    parse=_parse_rerank,
+    render=_render_rerank,
+    render_error=render_error,
+    names={"input": "texts", "documents": "texts"},
+    claims=_claims_rerank,
+    timing_headers=_timing_headers,
+)
+SIMILARITY = Dialect(
+    speakers=TEI,
+    paths=("/similarity", *ROOTS),
+    summary="Cosines of a sentence and others (TEI)",
+    request=TEISimilarityRequest,
+    response=list[float],
+    error=TEIError,
+    parse=_parse_similarity,
+    render=_render_similarity,
+    render_error=render_error,
+    names=NAMES,
+    claims=_claims_similarity,
+    timing_headers=_timing_headers,
+)
+PREDICT = Dialect(
+    speakers=TEI,
+    paths=("/predict",),
+    summary="Scores of pairs (TEI)",
+    request=TEIPredictRequest,
+    response=list[TEIPrediction | list[TEIPrediction]],
+    error=TEIError,
+    parse=_parse_predict,
+    render=_render_predict,
+    render_error=render_error,
+    names=NAMES,
+    timing_headers=_timing_headers,
+)
+TOKENIZE = Dialect(
+    speakers=TEI,
+    paths=("/tokenize",),
+    summary="Tokens of texts (TEI)",
+    request=TEITokenizeRequest,
+    response=list[list[TEIToken]],
+    error=TEIError,
+    parse=_parse_tokenize,
+    render=_render_tokens,
+    render_error=render_error,
+    names=NAMES,
+    claims=_claims_tokenize,
+)
+DECODE = Dialect(
+    speakers=TEI,
+    paths=("/decode",),
+    summary="Texts of token ids (TEI)",
+    request=TEIDecodeRequest,
+    response=list[str],
+    error=TEIError,
+    parse=_parse_decode,
+    render=_render_decoded,
+    render_error=render_error,
+)

@@ -152,12 +152,13 @@ class InvalidInput(RequestError):
 
 
 class EmptyInput(InvalidInput):
-    """Nothing was sent. With the code of its parent, as clients of one dialect alone tell it apart."""
+    code = "empty_input"
 
 
 class WrongTask(InvalidInput):
     """What the model cannot do."""
 
+    code = "wrong_task"
     is_of_input = False
 
 

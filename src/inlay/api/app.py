@@ -16,6 +16,7 @@ from inlay.api.envelope import Envelope
 from inlay.api.input_checks import decode_check, embed_check, pairs_check, rank_check, tokenize_check
 from inlay.api.json_route import Form, Gate, JSONRoute
 from inlay.api.models import ModelRoutes
+from inlay.api.ollama_models import OllamaModels
 from inlay.api.openapi import Description
 from inlay.api.ops import Ops
 from inlay.api.routes import GET, POST, Bodies, Route, RouteTable
@@ -73,6 +74,7 @@ def make_app(
         [
             *_dialect_routes(service, metrics, gate, settings),
             _search_route(SearchRoute(service, corpora), gate),
+            *(OllamaModels(workers, service.router).routes(gate) if "ollama" in settings.dialects else ()),
             *_plain_routes(models, ops, description),
         ]
     )

@@ -19,7 +19,7 @@ from inlay.api.auth import Keyring
 from inlay.api.common_shapes import render_error
 from inlay.api.exchange import Exchange, header
 from inlay.api.replies import RENDER_ERROR, RenderError, Reply, refuse
-from inlay.api.routes import ANSWERED_AS, Route, RouteTable
+from inlay.api.routes import ANSWERED_AS, GET, Route, RouteTable
 from inlay.errors import InlayError, MethodNotAllowed, OutOfMemory, ShuttingDown, Unauthorized, shorten
 from inlay.telemetry.logs import get_logger
 from inlay.telemetry.metrics import Metrics
@@ -53,7 +53,7 @@ class Envelope:
             try:
                 reply = await self._answer(route, name, scope, receive)
             except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001 - whatever it is, it is answered
-                reply = self._refusal_reply(error, request_id, scope)
+                reply = self._refusal_reply(error, request_id, scope, route)
             reply.headers.append((b"x-request-id", request_id.encode()))
             status = reply.status
             await reply.send(scope, send)  # a slow reader takes nobody's place
@@ -76,17 +76,19 @@ class Envelope:
                 await route.tell(Exchange(scope, receive))
             raise
 
-    def _refusal_reply(self, error: BaseException, request_id: str, scope: Scope) -> Reply:
+    def _refusal_reply(self, error: BaseException, request_id: str, scope: Scope, route: Route | None) -> Reply:
         path = scope["path"]
         refusal = _refusal_of(error, request_id, path)
-        reply = refuse(refusal, scope.get(RENDER_ERROR) or self.renderer_of(path))
+        reply = refuse(refusal, scope.get(RENDER_ERROR) or self._renderer(route))
         if isinstance(refusal, MethodNotAllowed):
             reply.headers.append((b"allow", ", ".join(self._routes.methods_of(path)).encode()))
         return reply
 
     def renderer_of(self, path: str) -> RenderError:
-        """How errors are told to who asks for a path."""
-        route = self._routes.route_of(path)
+        """How errors are told to who asks for a path, before more is known of him."""
+        return self._renderer(self._routes.match(path, GET)[0])
+
+    def _renderer(self, route: Route | None) -> RenderError:
         return render_error if route is None else route.render_error
 
     def _id_of(self, scope: Scope) -> str:

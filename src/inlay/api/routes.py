@@ -52,11 +52,6 @@ class RouteTable:
             methods[route.method] = route
         self._prefixes = [path for path in self._by_path if path.endswith(PLACEHOLDER)]
 
-    def route_of(self, path: str) -> Route | None:
-        """A route of the path, whatever the method."""
-        pattern, _ = self._match(path)
-        return next(iter(self._by_path.get(pattern, {}).values()), None)
-
     def methods_of(self, path: str) -> list[str]:
         """The methods that a path has; none where it is not there."""
         pattern, _ = self._match(path)

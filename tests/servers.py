@@ -25,6 +25,7 @@ class RunningServer:
         env: dict[str, str] | None = None,
         wait: bool = True,
         prefix: Sequence[str] = (),
+        python: str = sys.executable,
     ) -> None:
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the server
         clean = {
@@ -32,7 +33,7 @@ class RunningServer:
             for key, value in os.environ.items()
             if not key.startswith("INLAY_") or key == "INLAY_MAX_CPU_ISA"
         }
-        command = [*prefix, sys.executable, "-m", "inlay", "serve", "--port", "0", *arguments]
+        command = [*prefix, python, "-m", "inlay", "serve", "--port", "0", *arguments]
         self.process = subprocess.Popen(
             command, stderr=self.log, env={**clean, **(env or {})}, cwd=tempfile.gettempdir()
         )

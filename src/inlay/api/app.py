@@ -111,7 +111,7 @@ def _dialect_route(
         " / ".join(dict.fromkeys(dialect.summary for dialect in dialects)),
         route.answer,
         dialects[0].render_error,
-        bodies=tuple(Bodies(dialect.request, dialect.response, dialect.error) for dialect in dialects),
+        bodies=tuple(Bodies(one.request, one.response, one.error, one.statuses) for one in dialects),
         tell=route.tell if len(forms) > 1 else None,
     )
 

@@ -81,7 +81,9 @@ def _operation(route: Route, schema_of: Mapping[Any, Any]) -> dict[str, Any]:
         )
         operation["requestBody"] = {"required": True, "content": requests}
         operation["responses"] |= {
-            str(status): {"description": text, "content": errors} for status, text in ERRORS.items()
+            str(status): {"description": text, "content": errors}
+            for statuses in (ERRORS, *(form.statuses for form in route.bodies))
+            for status, text in statuses.items()
         }
         operation["responses"]["200"]["content"] = responses
     return operation

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from inlay.api.exchange import Exchange
@@ -22,6 +22,7 @@ class Bodies:
     request: type[Any]
     response: type[Any]
     error: type[Any]
+    statuses: Mapping[int, str] = field(default_factory=dict)  # of errors, beside those of all routes
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,5 +120,6 @@ EMBEDDINGS = Dialect(
     parse=_parse,
     render=_render,
     render_error=render_error,
+    statuses={422: "A wrong field or input"},
     claims=_claims,
 )

@@ -47,6 +47,7 @@ from inlay.types import SPARSE, Truncate
 TEI = frozenset({"tei"})
 KINDS = {429: "Overloaded", 503: "Unhealthy", 401: "Unauthorized"}
 NAMES = {"input": "inputs"}
+STATUSES = {422: "A wrong field or input", 424: "The model cannot do that"}
 LABEL = "LABEL_0"  # of the one class that a reranker has
 
 
@@ -191,16 +192,8 @@ def _render_decoded(result: TokensResult, call: TEIDecodeRequest) -> Reply:
     return Reply.of_json(result.texts)
 
 
-def _claims_rerank(fields: Fields) -> bool:
-    return "texts" in fields
-
-
 def _claims_similarity(fields: Fields) -> bool:
     return "inputs" in fields and bytes(fields["inputs"]).lstrip()[:1] == b"{"
-
-
-def _claims_tokenize(fields: Fields) -> bool:
-    return "inputs" in fields
 
 
 ROOTS = ("/", "/invocations")
@@ -214,6 +207,7 @@ EMBED = Dialect(
     parse=_parse_embed,
     render=_render_embed,
     render_error=render_error,
+    statuses=STATUSES,
     names=NAMES,
     timing_headers=_timing_headers,
 )
@@ -227,6 +221,7 @@ SPARSE_EMBED = Dialect(
     parse=_parse_sparse,
     render=_render_sparse,
     render_error=render_error,
+    statuses=STATUSES,
     names=NAMES,
     timing_headers=_timing_headers,
 )
@@ -240,8 +235,9 @@ RERANK = Dialect(
     parse=_parse_rerank,
     render=_render_rerank,
     render_error=render_error,
+    statuses=STATUSES,
     names={"input": "texts", "documents": "texts"},
-    claims=_claims_rerank,
+    claims=lambda fields: "texts" in fields,
     timing_headers=_timing_headers,
 )
 SIMILARITY = Dialect(
@@ -254,6 +250,7 @@ SIMILARITY = Dialect(
     parse=_parse_similarity,
     render=_render_similarity,
     render_error=render_error,
+    statuses=STATUSES,
     names=NAMES,
     claims=_claims_similarity,
     timing_headers=_timing_headers,
@@ -268,6 +265,7 @@ PREDICT = Dialect(
     parse=_parse_predict,
     render=_render_predict,
     render_error=render_error,
+    statuses=STATUSES,
     names=NAMES,
     timing_headers=_timing_headers,
 )
@@ -281,8 +279,9 @@ TOKENIZE = Dialect(
     parse=_parse_tokenize,
     render=_render_tokens,
     render_error=render_error,
+    statuses=STATUSES,
     names=NAMES,
-    claims=_claims_tokenize,
+    claims=lambda fields: "inputs" in fields,
 )
 DECODE = Dialect(
     speakers=TEI,
@@ -294,4 +293,5 @@ DECODE = Dialect(
     parse=_parse_decode,
     render=_render_decoded,
     render_error=render_error,
+    statuses=STATUSES,
 )

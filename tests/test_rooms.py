@@ -60,7 +60,7 @@ ALLOWED = {
 }
 BELOW_COMMON = {
     "telemetry": {"types", "requests", "errors", "inlay"},
-    "requests": {"types"},
+    "requests": {"types", "errors"},
     "types": {"errors"},
     "config": {"errors", "types", "quantities"},
     "quantities": set(),

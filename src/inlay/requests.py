@@ -14,6 +14,7 @@ from typing import Any
 import numpy.typing as npt
 from msgspec import Struct
 
+from inlay.errors import InlayError
 from inlay.types import DENSE, FloatArray, Priority, Truncate
 
 
@@ -39,6 +40,7 @@ class EmbedOptions(Struct, frozen=True):
     expect_fingerprint: str | None = None  # of the model; None: whatever it has
     allow_untrained_cut: bool = False  # cut vectors of a model that was not trained for it
     outputs: tuple[str, ...] = (DENSE,)  # the kinds asked for
+    skips_failed: bool = False  # an input at fault costs only itself
 
 
 class EmbedRequest(Struct, frozen=True):
@@ -60,6 +62,7 @@ class RankOptions(Struct, frozen=True):
     read_cache: bool = True
     write_cache: bool = True
     expect_fingerprint: str | None = None
+    skips_failed: bool = False  # a document at fault costs only itself
 
     @property
     def truncate(self) -> Truncate:
@@ -139,6 +142,7 @@ class Result(Struct, frozen=True):
     model_seconds: float
     kinds: tuple[str, ...]  # of output, that every input has
     warnings: list[str]  # for whoever asked
+    failed: Mapping[int, InlayError]  # by the indices of inputs that were skipped; nothing else here counts them
 
     @property
     def num_inputs(self) -> int:
@@ -154,7 +158,12 @@ class Result(Struct, frozen=True):
         """`hit`: all from a cache; `miss`: none; else `partial`."""
         if self.num_hits == 0:
             return "miss"
-        return "hit" if self.num_hits == self.num_inputs else "partial"
+        return "hit" if self.num_hits == self.num_inputs and not self.failed else "partial"
+
+    @property
+    def answered(self) -> list[int]:
+        """The indices of the inputs that have outputs, in their order."""
+        return [index for index in range(self.num_inputs + len(self.failed)) if index not in self.failed]
 
 
 class EmbedResult(Result, frozen=True):

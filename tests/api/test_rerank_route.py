@@ -172,3 +172,15 @@ def test_metrics_and_models_tell_of_it(ask: Ask) -> None:
     assert 'route="/v1/rerank",status="200"' in metrics
     tasks = {model["id"]: model["task"] for model in ask("/v1/models", "GET").json()["data"]}
     assert tasks == {"embedder": "embed", "ranker": "rank"}
+
+
+def test_a_document_at_fault_costs_only_itself_where_that_is_asked(ask: Ask) -> None:
+    documents = [DOCUMENTS[0], "", DOCUMENTS[1]]
+    reply = ask(query=QUERY, documents=documents, model="ranker", on_error="skip", return_documents=True)
+    rows = reply.json()["results"]
+    assert (reply.status_code, reply.headers["x-inlay-failed"], rows[-1]["index"]) == (200, "1", 1)
+    assert rows[-1]["error"]["code"] == "empty_input"
+    alone = ask(query=QUERY, documents=[DOCUMENTS[0], DOCUMENTS[1]], model="ranker").json()["results"]
+    assert [row["relevance_score"] for row in rows[:2]] == [row["relevance_score"] for row in alone]
+    assert all(row["document"]["text"] == documents[row["index"]] for row in rows[:2])
+    assert ask(query=QUERY, documents=documents, model="ranker").status_code == 400

@@ -15,7 +15,7 @@ import pytest
 from checkpoints import text_of
 
 from inlay import AsyncEmbedder, Embedder, InlayError
-from inlay.errors import ConfigError, ContextLengthExceeded, InvalidInput, ModelError, ShuttingDown
+from inlay.errors import ConfigError, ContextLengthExceeded, EmptyInput, InvalidInput, ModelError, ShuttingDown
 from inlay.serving.output_dtypes import OutputDtype, convert_rows
 
 
@@ -127,7 +127,7 @@ def test_a_bad_row_costs_only_itself(embedder: Embedder) -> None:
     results = embedder.embed_rows(["a", "", "b", "x " * 300])
     assert results.rows == [0, 2]
     assert results.vectors.shape == (2, 384)
-    assert {row: type(error) for row, error in results.errors.items()} == {1: InvalidInput, 3: ContextLengthExceeded}
+    assert {row: type(error) for row, error in results.errors.items()} == {1: EmptyInput, 3: ContextLengthExceeded}
 
 
 def test_it_works_inside_a_running_event_loop(embedder: Embedder) -> None:

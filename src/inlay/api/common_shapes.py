@@ -16,6 +16,7 @@ EXPECT_FINGERPRINT = (
     "The model's fingerprint that earlier vectors or scores have: another is refused with 409. Also a header, "
     "x-inlay-expect-fingerprint."
 )
+ON_ERROR = "fail, the default, refuses the request for an input at fault; skip gives its error in its place."
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -59,14 +60,15 @@ def usage_of(num_tokens: int, cached_tokens: int) -> dict[str, Any]:
 
 def render_error(error: InlayError) -> Reply:
     """`{"error": {message, type, param, code}}`."""
-    return Reply.of_json({"error": _body_of(error)}, error.status)
+    return Reply.of_json({"error": body_of(error)}, error.status)
 
 
 def render_shared_error(error: InlayError) -> Reply:
     """The same with `detail` beside it."""
-    return Reply.of_json({"error": _body_of(error), "detail": error.message}, error.status)
+    return Reply.of_json({"error": body_of(error), "detail": error.message}, error.status)
 
 
-def _body_of(error: InlayError) -> dict[str, Any]:
+def body_of(error: InlayError) -> dict[str, Any]:
+    """`ErrorBody` as JSON takes it."""
     kind = _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
     return {"message": error.message, "type": kind, "param": error.param, "code": error.code}

@@ -109,6 +109,8 @@ def result_headers(result: Result) -> Headers:
         (b"x-inlay-fingerprint", result.fingerprint.encode()),
     ]
     headers += [(b"x-inlay-warning", warning.encode("ascii", "backslashreplace")) for warning in result.warnings]
+    if result.failed:
+        headers.append((b"x-inlay-failed", _listed(list(result.failed))))
     if result.truncated:
         headers.append((b"x-inlay-truncated", _listed(result.truncated)))
     if isinstance(result, RankResult) and result.in_parts:

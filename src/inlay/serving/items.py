@@ -1,34 +1,34 @@
-"""Inputs of a request, and the result of inputs: the two ends of the service's story.
+"""Inputs of a request: the beginning of the service's story.
 
-In: an `EmbedRequest` and the spec of its model. Out: inputs with their final text and keys, or their error;
-later, from inputs with all their outputs, an `EmbedResult`. Pure functions, no torch.
+In: a request and the spec of its model. Out: inputs with their final text and keys, or their error; later they take
+what caches and workers have for them. Pure functions, no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
 
-import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 
 from inlay.cache.key import CacheKeys, KeyMaker
-from inlay.errors import EmptyInput, FingerprintMismatch, InlayError, InvalidInput, WrongTask, shorten
+from inlay.errors import (
+    EmptyInput,
+    FingerprintMismatch,
+    InlayError,
+    InvalidInput,
+    WrongTask,
+    shorten,
+)
 from inlay.models.prompts import prompt_of
 from inlay.models.ranking import first_part
 from inlay.models.registry import OUTPUTS
 from inlay.requests import (
     EmbedOptions,
     EmbedRequest,
-    EmbedResult,
     PairsRequest,
-    PairsResult,
     RankRequest,
-    RankResult,
 )
-from inlay.serving.shaping import shape_token_vectors, shape_vectors
-from inlay.types import COLBERT, DENSE, SCORES, Answer, Content, Entry, FloatArray, ModelSpec, Pair
+from inlay.types import SCORES, Answer, Content, Entry, ModelSpec, Pair
 
 
 class Input(Struct, eq=False):
@@ -222,76 +222,3 @@ def take_answer(given: Input, answer: Answer, error: InlayError | None) -> None:
     given.payloads |= {kind: payload for kind, payload in answer.outputs.items() if kind in given.keys}
     given.num_tokens, given.is_truncated = answer.num_tokens, answer.is_truncated
     given.queue_seconds, given.model_seconds = answer.queue_seconds, answer.model_seconds
-
-
-def make_result(spec: ModelSpec, options: EmbedOptions, inputs: list[Input]) -> EmbedResult:
-    """The outputs of inputs that all have them, shaped as the options ask, with usage and times."""
-    others = [kind for kind in options.outputs if kind != DENSE]
-    return EmbedResult(
-        **_told_of(spec, inputs, options.outputs, _warnings_of(spec, options)),
-        vectors=_vectors_of(spec, options, inputs),
-        others={kind: [_shaped(kind, given.payloads[kind], spec, options) for given in inputs] for kind in others},
-    )
-
-
-def _shaped(kind: str, payload: bytes, spec: ModelSpec, options: EmbedOptions) -> npt.NDArray[Any]:
-    """One output of a kind other than dense: as it is, or of a row a token in the form that was asked for."""
-    array = OUTPUTS[kind].decode(payload)
-    if kind != COLBERT:
-        return array
-    return shape_token_vectors(array, spec.width, options.dimensions, normalize=options.normalize is not False)
-
-
-def _warnings_of(spec: ModelSpec, options: EmbedOptions) -> list[str]:
-    if options.dimensions is None or options.dimensions == spec.width:
-        return []
-    smallest, largest = spec.matryoshka or (spec.width, spec.width)
-    if smallest <= options.dimensions <= largest:
-        return []
-    trained = "to be cut" if spec.matryoshka is None else f"to be cut to fewer than {smallest} dimensions"
-    return [f"model {spec.name!r} was not trained {trained}: its vectors lose more than those of one that was"]
-
-
-def make_rank_result(spec: ModelSpec, inputs: list[Input]) -> RankResult:
-    """The scores of inputs that all have them, with usage and times."""
-    payloads = b"".join([given.payloads[SCORES] for given in inputs])
-    in_parts = [given.index for given in inputs if given.is_in_parts]
-    return RankResult(
-        **_told_of(spec, inputs, (SCORES,)), logits=np.frombuffer(payloads, dtype="<f4"), in_parts=in_parts
-    )
-
-
-def make_pairs_result(spec: ModelSpec, inputs: list[Input]) -> PairsResult:
-    """The same of pairs."""
-    payloads = b"".join([given.payloads[SCORES] for given in inputs])
-    scores = np.frombuffer(payloads, dtype="<f4")
-    return PairsResult(**_told_of(spec, inputs, (SCORES,)), scores=scores, are_logits=True)
-
-
-def _told_of(
-    spec: ModelSpec, inputs: list[Input], kinds: tuple[str, ...], warnings: Sequence[str] = ()
-) -> dict[str, Any]:
-    """What every result tells."""
-    return {
-        "model": spec.name,
-        "fingerprint": spec.fingerprint,
-        "item_tokens": [given.num_tokens for given in inputs],
-        "cached_tokens": sum(given.num_tokens for given in inputs if given.is_cached),
-        "num_hits": sum(given.is_cached for given in inputs),
-        "truncated": [given.index for given in inputs if given.is_truncated],
-        "queue_seconds": max((given.queue_seconds for given in inputs), default=0.0),
-        "model_seconds": max((given.model_seconds for given in inputs), default=0.0),
-        "kinds": kinds,
-        "warnings": list(warnings),
-    }
-
-
-def _vectors_of(spec: ModelSpec, options: EmbedOptions, inputs: list[Input]) -> FloatArray:
-    if DENSE not in options.outputs:
-        return np.empty((len(inputs), 0), dtype=np.float32)
-    normalize = spec.normalize if options.normalize is None else options.normalize
-    is_cut = options.dimensions is not None and options.dimensions < spec.width
-    canonical = np.frombuffer(b"".join([given.payloads[DENSE] for given in inputs]), dtype="<f4")
-    canonical = canonical.reshape(len(inputs), spec.width)
-    unit = normalize or is_cut
-    return shape_vectors(canonical, options.dimensions, normalize=unit, has_norm_before_cut=spec.has_norm_before_cut)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from msgspec.structs import replace
 
 from inlay.cache.tiers import Cache
 from inlay.errors import QueryTooLong, ShuttingDown
@@ -37,12 +38,10 @@ from inlay.serving.items import (
     make_inputs,
     make_many_pairs,
     make_pairs,
-    make_pairs_result,
-    make_rank_result,
-    make_result,
     pair_key_maker,
     take_entries,
 )
+from inlay.serving.results import errors_of, make_pairs_result, make_rank_result, make_result
 from inlay.serving.router import Router
 from inlay.types import Task, Worker
 
@@ -58,8 +57,10 @@ class Service:
         self._is_closed = False
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
-        """Outputs for all inputs, or the error of the first that has none."""
-        result, failed = await self.embed_each(request, is_patient=False)
+        """Outputs for all inputs, or the error of the first that has none; if asked, for those that have some."""
+        result, failed = await self.embed_each(request, is_patient=request.options.skips_failed)
+        if request.options.skips_failed:
+            return replace(result, failed=errors_of(failed))
         for given in failed:
             if given.error is not None:
                 raise given.error.for_input(given.index)
@@ -78,22 +79,24 @@ class Service:
         return make_result(worker.spec, request.options, answered), failed
 
     async def rank(self, request: RankRequest) -> RankResult:
-        """Scores for all documents, or the error of the first that has none."""
+        """Scores for all documents, or the error of the first that has none; if asked, for those that have one."""
         self._refuse_closed()
         check_query(request)
         worker = self.router.ranker(request.model)
         check_fingerprint(worker.spec, request.options.expect_fingerprint)
         inputs = make_pairs(worker.spec, request)
         is_chunked = request.options.long_documents is LongDocuments.BEST_CHUNK
-        await self._answer(worker, inputs, request, is_patient=is_chunked)
+        skips_failed = request.options.skips_failed
+        await self._answer(worker, inputs, request, is_patient=is_chunked or skips_failed)
         if is_chunked:
             await self._rank_parts(worker, [given for given in inputs if is_too_long(given)], request)
         for given in inputs:
             if isinstance(given.error, QueryTooLong):
                 raise QueryTooLong(given.error.message, param="query")
-            if given.error is not None:
+            if given.error is not None and not skips_failed:
                 raise given.error.for_input(given.index)
-        return make_rank_result(worker.spec, inputs)
+        answered = [given for given in inputs if given.error is None]
+        return make_rank_result(worker.spec, answered, errors_of(inputs))
 
     async def score_pairs(self, request: PairsRequest) -> PairsResult:
         """A score for each pair: a reranker's, or of a model that embeds the cosine of their vectors."""

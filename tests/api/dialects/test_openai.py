@@ -351,3 +351,27 @@ def test_who_expects_another_fingerprint_gets_both_and_no_vectors(server: Runnin
         assert own in error["message"]
         assert "f" * 32 in error["message"]
     assert server.post(body, headers={"x-inlay-expect-fingerprint": own}).status_code == 200
+
+
+def test_an_input_at_fault_costs_only_itself_where_that_is_asked(server: RunningServer) -> None:
+    inputs = ["good one", "", "stone " * 600, "good two"]
+    body = {"model": "demo", "input": inputs, "on_error": "skip"}
+    for encoding in ("float", "base64"):
+        for _ in range(2):  # from the model, then from the cache
+            reply = server.post({**body, "encoding_format": encoding, "include_tokens": encoding == "float"})
+            assert (reply.status_code, reply.headers["x-inlay-failed"]) == (200, "1,2")
+            rows = reply.json()["data"]
+            assert [row["index"] for row in rows] == [0, 1, 2, 3]
+            assert [row.get("error", {}).get("code") for row in rows] == [
+                None,
+                "empty_input",
+                "context_length_exceeded",
+                None,
+            ]
+    alone = server.post({"model": "demo", "input": ["good one", "good two"], "encoding_format": "base64"}).json()
+    assert [rows[index]["embedding"] for index in (0, 3)] == [row["embedding"] for row in alone["data"]]
+    assert reply.json()["usage"]["prompt_tokens"] == alone["usage"]["prompt_tokens"]
+    assert server.post({**body, "on_error": "fail"}).status_code == 400
+    assert server.post({**body, "model": "nobody"}).status_code == 404
+    nothing = server.post({**body, "input": ["", ""]})
+    assert (nothing.status_code, nothing.json()["usage"]["total_tokens"]) == (200, 0)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy.typing as npt
 import orjson
 
-from inlay.api.common_shapes import SharedErrorResponse, render_shared_error, usage_of
+from inlay.api.common_shapes import SharedErrorResponse, body_of, render_shared_error, usage_of
 from inlay.api.dialects.dialect import Dialect
 from inlay.api.dialects.inputs import inputs_of
 from inlay.api.dialects.openai_schema import EmbeddingRequest, EmbeddingResponse
@@ -19,7 +19,7 @@ from inlay.serving.output_dtypes import convert_rows
 from inlay.serving.shaping import to_base64_many
 from inlay.types import DENSE, SPARSE, Priority, Truncate
 
-BASE64, FLOAT = "base64", "float"
+BASE64, FLOAT, SKIP = "base64", "float", "skip"
 BASE64_ROW = b'{"object":"embedding","index":%d,"embedding":"%b"}'
 INPUT_TYPES = {
     "query": QUERY,
@@ -53,12 +53,13 @@ def _rows_of(result: EmbedResult, call: EmbeddingRequest, *, includes_tokens: bo
     is_base64 = call.encoding_format == BASE64
     vectors = result.vectors if call.output_dtype is None else convert_rows(result.vectors, call.output_dtype)
     embeddings = to_base64_many(vectors) if is_base64 else vectors
-    if is_base64 and not includes_tokens and not result.others:  # by far the most: put together here, at half the cost
+    has_more = includes_tokens or result.others or result.failed
+    if is_base64 and not has_more:  # by far the most: put together here, at half the cost
         rows = [BASE64_ROW % pair for pair in enumerate(embeddings)]
         return orjson.Fragment(b"[%b]" % b",".join(rows))
     data: list[dict[str, Any]] = [
         {"object": "embedding", "index": index, "embedding": embedding.decode() if is_base64 else embedding}
-        for index, embedding in enumerate(embeddings)
+        for index, embedding in zip(result.answered, embeddings, strict=True)
     ]
     for kind, arrays in result.others.items():
         for row, array in zip(data, arrays, strict=True):
@@ -66,7 +67,8 @@ def _rows_of(result: EmbedResult, call: EmbeddingRequest, *, includes_tokens: bo
     if includes_tokens:
         for row, num_tokens in zip(data, result.item_tokens, strict=True):
             row["num_tokens"], row["is_truncated"] = num_tokens, row["index"] in result.truncated
-    return data
+    skipped = [{"object": "embedding", "index": i, "error": body_of(error)} for i, error in result.failed.items()]
+    return sorted([*data, *skipped], key=lambda row: row["index"]) if skipped else data
 
 
 def _sparse_of(array: npt.NDArray[Any]) -> dict[str, Any]:
@@ -104,6 +106,7 @@ def _options_of(call: EmbeddingRequest) -> EmbedOptions:
         priority=Priority(call.priority or Priority.NORMAL),
         outputs=_outputs_of(call),
         expect_fingerprint=call.expect_fingerprint,
+        skips_failed=call.on_error == SKIP,
     )
 
 

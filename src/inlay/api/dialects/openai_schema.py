@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from inlay.api.common_shapes import EXPECT_FINGERPRINT, Usage
+from inlay.api.common_shapes import EXPECT_FINGERPRINT, ON_ERROR, ErrorBody, Usage
 from inlay.serving.output_dtypes import OutputDtype
 
 
@@ -50,6 +50,7 @@ class EmbeddingRequest(Struct):
     ] = None
     embedding_types: Annotated[list[str] | None, Meta(description="The same as outputs; float is dense.")] = None
     expect_fingerprint: Annotated[str | None, Meta(description=EXPECT_FINGERPRINT)] = None
+    on_error: Annotated[Literal["fail", "skip"] | None, Meta(description=ON_ERROR)] = None
     include_tokens: Annotated[
         bool | None,
         Meta(description="Tell of each input its tokens and whether it was cut, and the model's fingerprint."),
@@ -66,12 +67,14 @@ class Sparse(Struct):
 class Embedding(Struct):
     """One vector; `embedding` is a list of numbers, or base64 of them, little-endian: float32 by default.
 
-    Empty where dense was not asked for. `colbert` has a row for each token, or base64 of float32 rows end to end.
+    Empty where dense was not asked for; with on_error skip an input at fault has `error` instead. `colbert` has a row
+    for each token, or base64 of float32 rows end to end.
     """
 
     object: Literal["embedding"]
     index: int
-    embedding: list[float | int] | str
+    embedding: list[float | int] | str | UnsetType = UNSET
+    error: ErrorBody | UnsetType = UNSET
     sparse: Sparse | UnsetType = UNSET
     colbert: list[list[float]] | str | UnsetType = UNSET
     num_tokens: int | UnsetType = UNSET

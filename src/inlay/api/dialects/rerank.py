@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from inlay.api.common_shapes import SharedErrorResponse, render_shared_error, usage_of
+from inlay.api.common_shapes import SharedErrorResponse, body_of, render_shared_error, usage_of
 from inlay.api.dialects.dialect import Dialect
 from inlay.api.dialects.rerank_schema import Document, RerankRequest, RerankResponse
 from inlay.api.replies import Reply
@@ -35,6 +35,7 @@ def parse(call: RerankRequest) -> RankRequest:
         long_documents=LongDocuments(long_documents or LongDocuments.REFUSE),
         priority=Priority(call.priority or Priority.NORMAL),
         expect_fingerprint=call.expect_fingerprint,
+        skips_failed=call.on_error == "skip",
     )
     return RankRequest(call.model, call.query, [_text_of(document) for document in call.documents], options)
 
@@ -42,7 +43,9 @@ def parse(call: RerankRequest) -> RankRequest:
 def render(result: RankResult, call: RerankRequest) -> Reply:
     """The documents by their scores, the best first, with usage; equal scores in the order of the documents."""
     logits = result.logits.tolist()
-    rows = [_row_of(index, logits[index], call) for index in best_first(logits)[: call.top_n]]
+    answered = result.answered
+    rows = [_row_of(answered[place], logits[place], call) for place in best_first(logits)[: call.top_n]]
+    rows += [{"index": index, "error": body_of(error)} for index, error in result.failed.items()]
     units = {"search_units": -(-len(logits) // UNIT_DOCUMENTS)}
     body = {
         "id": str(uuid.uuid4()),

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from inlay.api.common_shapes import EXPECT_FINGERPRINT, Usage
+from inlay.api.common_shapes import EXPECT_FINGERPRINT, ON_ERROR, ErrorBody, Usage
 
 
 class Document(Struct):
@@ -31,21 +31,24 @@ class RerankRequest(Struct):
     ] = None
     truncate: Annotated[bool | None, Meta(description="true: long_documents is truncate.")] = None
     priority: Literal["high", "normal", "low"] | None = None
+    on_error: Annotated[Literal["fail", "skip"] | None, Meta(description=ON_ERROR)] = None
     expect_fingerprint: Annotated[str | None, Meta(description=EXPECT_FINGERPRINT)] = None
     user: Annotated[Any, Meta(description="Taken and not used.")] = None
 
 
 class RankedDocument(Struct):
-    """`index` is the document's place in the request."""
+    """`index` is the document's place in the request; with on_error skip those at fault come last, with `error`."""
 
     index: int
-    relevance_score: float
+    relevance_score: float | UnsetType = UNSET
+    error: ErrorBody | UnsetType = UNSET
     document: Document | UnsetType = UNSET
 
 
 class FlatDocument(Struct):
     index: int
-    relevance_score: float
+    relevance_score: float | UnsetType = UNSET
+    error: ErrorBody | UnsetType = UNSET
     document: str | UnsetType = UNSET
 
 

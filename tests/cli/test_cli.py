@@ -128,7 +128,7 @@ def test_options_come_from_variables_and_from_the_file(tmp_path: Path) -> None:
         (["serve", "demo", "demo"], 2, "--served-model-name"),
         (["serve", "--dtype", "int3"], 2, "float32"),
         (["serve", "--cache", "tape://x"], 2, "memory://"),
-        (["serve", "--tp", "2"], 2, "one device"),
+        (["serve", "--tp", "2"], 2, "only qwen3 and qwen2"),
         (["serve", "--log-level", "loud"], 2, "debug"),
         (["serve", "--api-key-file", "/nowhere"], 2, "cannot be read"),
         (["serve", "--api-key", ""], 2, "is empty"),
@@ -217,7 +217,7 @@ def test_a_command_line_for_sglang_starts_inlay() -> None:
     with RunningServer(*arguments.split(), *more.split()) as server:
         assert server.get("/v1/models").json()["data"][0]["id"] == "mini"
         assert server.post({"input": "a", "model": "mini"}).status_code == 200
-        for flag in ("--is-embedding", "--enable-chunked-prefill", "--tensor-parallel-size", "--mem-fraction-static"):
+        for flag in ("--is-embedding", "--enable-chunked-prefill", "--mem-fraction-static"):
             assert server.output().count(f"{flag} ") == 1
 
 
@@ -232,8 +232,8 @@ def test_flags_of_sglang_are_translated_or_noted() -> None:
     kept, notes = translate(["--is-embedding", "--chunked-prefill-size", "-1", "--load-format=auto"])
     assert kept == []
     assert len(notes) == 3
-    with pytest.raises(ConfigError, match="one device"):
-        translate(["--tp-size", "4"])
+    assert translate(["--tp-size", "4", "--dp=2"])[0] == ["--tensor-parallel-size", "4", "--data-parallel-size", "2"]
+    assert translate(["--tensor-parallel-size", "4"])[0] == ["--tensor-parallel-size", "4"]
     with pytest.raises(ConfigError, match="needs a value"):
         translate(["--model-path"])
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import text_of
+from servers import RunningServer
 
 from inlay import ConfigError, DeviceLost, Embedder, InlayError
 from inlay.engine.shards import ShardGroup, meet
@@ -48,6 +49,13 @@ def is_running(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def wait_for_end(process: int) -> None:
+    end = time.monotonic() + 30
+    while is_running(process) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not is_running(process)
 
 
 @pytest.mark.parametrize("name", ["qwen3", "qwen2"])
@@ -110,7 +118,12 @@ def test_a_process_that_ends_is_told_to_whoever_waits(checkpoint: Checkpoint) ->
     others = set(ranks_of(os.getpid()))
     with Embedder(str(checkpoint("qwen3")), dtype="float32", cache="none", tensor_parallel_size=2) as embedder:
         (rank,) = set(ranks_of(os.getpid())) - others
+        assert embedder._runtime.worker.health() is None
         os.kill(rank, signal.SIGKILL)
+        end = time.monotonic() + 30
+        while embedder._runtime.worker.health() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        assert "has ended" in str(embedder._runtime.worker.health())  # before anybody asks for anything
         with pytest.raises(DeviceLost, match="restart the server"):
             embedder.embed(TEXTS)
         with pytest.raises(DeviceLost, match="restart the server"):
@@ -128,10 +141,7 @@ def test_no_process_outlives_its_parent(checkpoint: Checkpoint) -> None:
         assert parent.stdout.readline().strip() == "loaded"
         (rank,) = ranks_of(parent.pid)
         parent.kill()
-    end = time.monotonic() + 30
-    while is_running(rank) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not is_running(rank)
+    wait_for_end(rank)
 
 
 def test_many_batches_stay_in_step(shared: Embedder) -> None:
@@ -150,3 +160,10 @@ def test_nccl_sums_on_a_gpu() -> None:
     group.lose()
     with pytest.raises(DeviceLost):
         group.check()
+
+
+def test_a_server_takes_the_flag_and_ends_with_its_processes(checkpoint: Checkpoint) -> None:
+    with RunningServer(str(checkpoint("qwen3")), "--dtype=float32", "--tensor-parallel-size=2") as server:
+        (rank,) = ranks_of(server.process.pid)
+        assert server.post({"input": "hello world"}).status_code == 200
+    wait_for_end(rank)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -23,6 +23,7 @@ LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 # A string that is never closed goes to the end, so that nothing is looked at twice.
 _STRING_OR_COMMA = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|,', re.DOTALL)
 _PATH = re.compile(r" - at `\$\.?(.*)`$")
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _UNKNOWN = "Object contains unknown field"
 
 
@@ -67,7 +68,7 @@ class BodyDecoder(Generic[C]):
         """The standard library reads half a surrogate pair, and then the input with it can be named."""
         if LONE_SURROGATE.search(body) is None:
             raise error
-        values = json.loads(body)
+        values = _named(json.loads(body))
         call = msgspec.convert(values, self._schema)
         return call, bool(values.keys() - set(self._schema.__struct_fields__))
 
@@ -82,6 +83,28 @@ class BodyDecoder(Generic[C]):
         if place in self._choices and reason.startswith("Invalid enum value"):
             reason += f"; use {', '.join(self._choices[place])}"
         return InvalidInput(f"{place} is invalid: {reason}", param=place)
+
+
+def fields_of(body: bytes | bytearray) -> Mapping[str, msgspec.Raw]:
+    """The fields of a body, with what they hold still to be decoded; none where it is no object."""
+    try:
+        return _FIELDS.decode(body)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        values = json.loads(body) if LONE_SURROGATE.search(body) is not None else None
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(values, dict):
+        return {}
+    return {name: msgspec.Raw(json.dumps(value).encode()) for name, value in values.items()}
+
+
+def _named(values: Any) -> Any:  # noqa: ANN401 - any JSON
+    """The same without names that no struct can have."""
+    if not isinstance(values, dict):
+        return values
+    return {name.encode("utf-8", "backslashreplace").decode(): value for name, value in values.items()}
 
 
 def _choices_of(schema: type[msgspec.Struct]) -> Iterator[tuple[str, list[str]]]:

@@ -75,7 +75,7 @@ class DialectRoute(Generic[C, Q, R]):
             request = _completed(request, exchange, deadline)
             result: R = await perform(request)
         except InlayError as error:
-            raise error.renamed(self._dialect.names) from error
+            raise self._in_own_words(error) from error
         reply = self._dialect.render(result, call)
         if not isinstance(result, Result):
             return reply  # no model has run
@@ -85,6 +85,16 @@ class DialectRoute(Generic[C, Q, R]):
         if body is not None and isinstance(request, Request) and request.options.write_cache:
             self._repeated.keep(bytes(body), reply, result)
         return reply
+
+    def _in_own_words(self, error: InlayError) -> InlayError:
+        """With the names of the dialect's fields, and remedies that it has."""
+        error = error.renamed(self._dialect.names)
+        message = error.message
+        for phrase, own in self._dialect.phrases.items():
+            message = message.replace(phrase, own)
+        if message == error.message:
+            return error
+        return type(error)(message, param=error.param, retry_after=error.retry_after)
 
 
 def _completed(request: Q, exchange: Exchange, deadline: float) -> Q:

@@ -7,6 +7,7 @@ Bodies are read before a request takes its place among those in flight, so that 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import msgspec
 from starlette.types import Scope
 
 from inlay.api.body import BodyReader
-from inlay.api.decoding import BodyDecoder
+from inlay.api.decoding import BodyDecoder, fields_of
 from inlay.api.exchange import Exchange
 from inlay.api.repeated import LARGEST
 from inlay.api.replies import RENDER_ERROR, RenderError, Reply
@@ -29,8 +30,8 @@ Body = bytes | bytearray
 # The body is what a reply may be kept by; None where the next one would have to be told of ignored fields.
 Handle = Callable[[C, Body | None, Exchange, float], Awaitable[Reply]]
 Recall = Callable[[Body, Exchange], Reply | None]
+UNKNOWN_SECONDS = 1.0  # that are waited for the body of somebody without a key
 MOST_UNKNOWN_BYTES = 1 << 16  # of a body from somebody without a key, that is read to tell him so in his words
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +94,11 @@ class JSONRoute:
         """Of somebody who is refused without a look at his body: in which words to tell him."""
         with BodyReader(self._gate.budget, MOST_UNKNOWN_BYTES) as reader:
             try:
-                self._tell(self._claimant(await reader.read(exchange.scope, exchange.receive)), exchange.scope)
-            except InlayError:
+                async with asyncio.timeout(UNKNOWN_SECONDS):
+                    body = await reader.read(exchange.scope, exchange.receive)
+            except (InlayError, TimeoutError):
                 return  # then in those of the first form
+            self._tell(self._claimant(body), exchange.scope)
 
     def _decode(self, body: Body, scope: Scope) -> tuple[Form[Any], Any, bool]:
         first = self._first
@@ -114,10 +117,7 @@ class JSONRoute:
         """The form of a body, where it is not the first."""
         if not self._others:
             return None
-        try:
-            fields = _FIELDS.decode(body)
-        except (ValueError, RecursionError):
-            return None
+        fields = fields_of(body)
         return next((form for form in self._others if form.claims is not None and form.claims(fields)), None)
 
     def _tell(self, form: Form[Any] | None, scope: Scope) -> None:

@@ -28,7 +28,7 @@ class ModelRoutes:
     async def model(self, exchange: Exchange) -> Reply:
         worker = self._workers.get(self._aliases.get(exchange.name, exchange.name))
         if worker is None:
-            served = ", ".join(self._workers)
+            served = ", ".join([*self._workers, *self._aliases])
             raise UnknownModel(f"model {shorten(exchange.name)!r} is not served here; these are: {served}")
         return Reply.of_json(self._describe(worker.spec))
 

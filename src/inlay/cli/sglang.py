@@ -15,14 +15,17 @@ RENAMED = {
     "--max-total-tokens": "--max-queue-tokens",
     "--chunked-prefill-size": "--max-batch-tokens",
     "--max-prefill-tokens": "--max-batch-tokens",
+    "--tp-size": "--tensor-parallel-size",
+    "--tp": "--tensor-parallel-size",
+    "--dp-size": "--data-parallel-size",
+    "--dp": "--data-parallel-size",
 }
-ONLY_ONE = {"--tensor-parallel-size", "--tp-size", "--tp", "--data-parallel-size", "--dp-size", "--dp"}
 WITHOUT_VALUE = {
     "--is-embedding": "every model here is an embedding model",
     "--enable-chunked-prefill": "batches are packed by tokens anyway",
     "--disable-radix-cache": "there is no radix cache",
     "--trust-remote-code": "code from a checkpoint is never run",
-    "--disable-cuda-graph": "there are no CUDA graphs",
+    "--disable-cuda-graph": "what they replay has the bits of a launch",
     "--enable-torch-compile": "nothing is compiled",
     "--enable-metrics": "metrics are always at /metrics",
     "--skip-server-warmup": "the warm-up also checks the model",
@@ -47,10 +50,6 @@ def translate(arguments: list[str]) -> tuple[list[str], list[str]]:
             notes.append(f"{flag} has no meaning here: {WITHOUT_VALUE[flag]}")
         elif flag in WITH_VALUE:
             notes.append(f"{flag} {_value(flag, waiting)} has no meaning here: {WITH_VALUE[flag]}")
-        elif flag in ONLY_ONE:
-            if (value := _value(flag, waiting)) != "1":
-                raise ConfigError(f"{flag} {value}: one process serves from one device; start several behind a proxy")
-            notes.append(f"{flag} 1 has no meaning here: one process serves from one device")
         elif flag in RENAMED:
             value, name = _value(flag, waiting), RENAMED[flag]
             if value == "-1":
@@ -65,7 +64,7 @@ def translate(arguments: list[str]) -> tuple[list[str], list[str]]:
 def _split(argument: str) -> list[str]:
     """`--flag=value` as two parts, for the flags that are translated."""
     flag, equals, value = argument.partition("=")
-    known = flag in RENAMED or flag in ONLY_ONE or flag in WITH_VALUE
+    known = flag in RENAMED or flag in WITH_VALUE
     return [flag, value] if equals and known else [argument]
 
 

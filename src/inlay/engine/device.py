@@ -66,8 +66,8 @@ def _choose_int8(device: torch.device) -> Choice:
 def _choose_fp8(device: torch.device) -> Choice:
     if not has_fp8(device):
         raise ConfigError(
-            f"--dtype fp8 needs an NVIDIA GPU from sm89 on, and the device is {device}: use auto or int8, and of a "
-            "checkpoint in fp8 the original"
+            f"--dtype fp8 needs an NVIDIA GPU from sm89 on, and the device is {device}: use auto or int8, or "
+            "the original of a checkpoint that is stored in fp8"
         )
     return Choice(device, torch.bfloat16, FP8, "asked for; the rest in bfloat16")
 

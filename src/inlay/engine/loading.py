@@ -59,6 +59,7 @@ class Engine:
     queue: SequenceQueue
     loop: DeviceLoop
     close: Callable[[], None]  # once nothing runs any more
+    why_lost: Callable[[], str | None] = lambda: None  # what ended beside it, without which nothing runs
 
 
 def choose_for(spec: ModelSpec, settings: Settings) -> Choice:
@@ -93,7 +94,8 @@ def load_engine(spec: ModelSpec, settings: Settings, stats: EngineStats) -> Engi
             unless_loaded.callback(others.close)
             group = others.group
         engine = _load(spec, choice, settings, stats, group)
-        return replace(engine, close=unless_loaded.pop_all().close)
+        why_lost = engine.why_lost if group is None else group.why_lost
+        return replace(engine, close=unless_loaded.pop_all().close, why_lost=why_lost)
 
 
 def _check_together(spec: ModelSpec, choice: Choice, settings: Settings) -> None:

@@ -19,11 +19,15 @@ from torch import Tensor
 from inlay.engine.batch import Batch
 from inlay.errors import DeviceLost
 from inlay.models.sharding import Shard
+from inlay.telemetry.logs import get_logger
 from inlay.types import IntArray
+
+log = get_logger("engine")
 
 HOST = "127.0.0.1"
 FOREVER = timedelta(days=1000)  # between two batches any time may pass; a rank that ends breaks its connections
 MEETING = timedelta(minutes=5)
+LOST = "a process that holds a part of the model has ended: restart the server, or make a new Embedder"
 HEADER = 4
 
 dist: Any = torch.distributed  # whose types for this are not exported
@@ -56,9 +60,10 @@ class ShardGroup:
             yield
         except Exception as error:
             self.lose()
+            log.error("a batch failed on a model that several devices share", error=f"{type(error).__name__}: {error}")
             raise DeviceLost(
-                f"a batch failed on a model that several devices share ({type(error).__name__}: {error}): restart the "
-                "server; where memory ran out, with a smaller --max-batch-tokens"
+                f"a batch failed on a model that several devices share ({type(error).__name__}; the log has more): "
+                "restart the server, or make a new Embedder; where memory ran out, with a smaller --max-batch-tokens"
             ) from error
 
     def follow(self) -> tuple[Batch, bool] | None:
@@ -70,10 +75,14 @@ class ShardGroup:
         ids, positions, offsets, types = np.split(given, [num_tokens, 2 * num_tokens, 2 * num_tokens + num_offsets])
         return Batch([], [], ids, positions, offsets, types if has_types else None), bool(needs_all_rows)
 
+    def why_lost(self) -> str | None:
+        """What is told once a rank has ended."""
+        return LOST if self._is_lost else None
+
     def check(self) -> None:
         """`DeviceLost` once a rank has ended."""
         if self._is_lost:
-            raise DeviceLost("a process that holds a part of the model has ended: restart the server")
+            raise DeviceLost(LOST)
 
     def lose(self) -> None:
         """A rank has ended: what waits for it on a device is let go."""

@@ -103,6 +103,8 @@ class DeviceWorker:
             return None
         if self._engine.loop.loss is not None:
             return self._engine.loop.loss.message
+        if (reason := self._engine.why_lost()) is not None:
+            return reason
         if self._engine.loop.is_broken:
             return "the device fails batches that it ran before"
         silence = time.monotonic() - self._engine.loop.beat

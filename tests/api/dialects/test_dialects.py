@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from asking_dialects import asker
 from fakes import FakeWorker
 from test_rooms import imports_of, module_of
 
@@ -23,6 +24,7 @@ from inlay.cache.tiers import Cache
 from inlay.config import make_settings
 from inlay.errors import ConfigError, Overloaded, TooLarge
 from inlay.serving.admission import Admission
+from inlay.types import Worker
 
 FOLDER = Path(inlay.api.dialects.__file__).parent
 COMMON = {"api.dialects.dialect", "api.dialects.registry", "api.dialects.inputs"}
@@ -126,10 +128,59 @@ def test_a_body_on_a_shared_path_is_whoses_fields_it_has() -> None:
         assert len(usage) == keys[kind], body
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/embeddings", b'{"input": "a", "truncation": true, "x": "\\ud800"}'),
+        ("/v1/embeddings", b'{"input": "\\ud800", "truncation": true}'),
+        ("/v1/embeddings", b'{"\\ud800": 1, "input": "a", "truncation": true}'),
+    ],
+)
+def test_half_a_surrogate_pair_changes_nobodys_dialect(path: str, body: bytes) -> None:
+    reply = ask(app_of(), "POST", path, body)
+    assert reply.status_code in (200, 400)
+    assert "error" not in reply.json()
+    assert len(reply.json().get("usage", {"total_tokens": 1})) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "remedy"),
+    [
+        ("/embed", {"inputs": "long", "truncate": False}, {"truncate": True}),
+        ("/api/embed", {"model": "demo", "input": "long", "truncate": False}, {"truncate": True}),
+        ("/v2/embed", {"model": "demo", "texts": ["long"], "truncate": "NONE"}, {"truncate": "END"}),
+        ("/v1/embeddings", {"input": "long", "task": "separation"}, {"truncate": True}),
+        ("/v1/embeddings", {"input": "long", "truncation": False}, {"truncation": True}),
+        ("/pooling", {"input": "long"}, {"truncate_prompt_tokens": -1}),
+        ("/score", {"model": "ranker", "text_1": "a", "text_2": "long"}, {"truncate_prompt_tokens": -1}),
+        ("/rerank", {"query": "a", "texts": ["long"], "truncate": False}, {"truncate": True}),
+        (
+            "/v1/rerank",
+            {"model": "ranker", "query": "a", "documents": ["long"], "top_k": 1, "truncation": False},
+            {"truncation": True},
+        ),
+    ],
+)
+def test_the_remedy_for_too_long_texts_is_the_dialects_own(
+    dialect_workers: dict[str, Worker], path: str, body: dict[str, object], remedy: dict[str, object]
+) -> None:
+    send = asker(dialect_workers)
+    long = "stone " * 600
+    text = msgspec.json.encode(body).replace(b'"long"', b'"%b"' % long.encode())
+    refused = send(path, msgspec.json.decode(text))
+    assert refused.status_code in (400, 422)
+    ((name, value),) = remedy.items()
+    assert f"{name} to {'true' if value is True else value}" in refused.text
+    assert send(path, {**msgspec.json.decode(text), **remedy}).status_code == 200
+
+
 def test_dialects_that_are_not_chosen_are_not_spoken() -> None:
     app = app_of(dialects=["openai", "voyage"])
     assert ask(app, "POST", "/v2/embed", b'{"texts": ["a"]}').status_code == 404
-    assert ask(app, "POST", "/v1/embeddings", b'{"input": "a", "task": "x"}').json()["usage"]["prompt_tokens"] == 1
+    assert (
+        ask(app, "POST", "/v1/embeddings", b'{"input": "a", "task": "separation"}').json()["usage"]["prompt_tokens"]
+        == 1
+    )
     assert "detail" in ask(app, "POST", "/v1/embeddings", b'{"truncation": true}').json()
     with pytest.raises(ConfigError, match="there is no such dialect; use openai, tei"):
         app_of(dialects=["opena"])

@@ -37,6 +37,7 @@ FLOAT = "float"
 Kind = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 PROMPTS = {"search_query": QUERY, "search_document": DOCUMENT}
 Cut = Literal["NONE", "START", "END"]
+InputType = Literal["search_query", "search_document", "classification", "clustering", "image"]
 
 
 class CoherePart(Struct):
@@ -55,7 +56,7 @@ class CohereEmbedRequest(Struct):
     inputs: list[CohereInput] | None = None
     model: str | None = None
     input_type: Annotated[
-        str | None, Meta(description="search_query and search_document choose the prompt; others choose none.")
+        InputType | None, Meta(description="search_query and search_document choose the prompt; others choose none.")
     ] = None
     embedding_types: list[Kind] | None = None
     output_dimension: int | None = None
@@ -141,20 +142,21 @@ def _text_of(given: CohereInput, index: int) -> str:
     return "\n".join(parts)
 
 
-def _render_by_type(result: EmbedResult, call: CohereEmbedRequest) -> Reply:
+def _render_by_type(result: EmbedResult, call: CohereEmbedRequest, version: str = "2") -> Reply:
     kinds: Sequence[str] = call.embedding_types or [FLOAT]
     embeddings = {kind: _rows_of(result.vectors, kind) for kind in kinds}
-    return _embed_reply(result, call, embeddings, "embeddings_by_type")
+    return _embed_reply(result, call, embeddings, "embeddings_by_type", version)
 
 
 def _render_v1(result: EmbedResult, call: CohereEmbedRequest) -> Reply:
     if call.embedding_types:
-        return _render_by_type(result, call)
-    return _embed_reply(result, call, result.vectors, "embeddings_floats")
+        return _render_by_type(result, call, "1")
+    return _embed_reply(result, call, result.vectors, "embeddings_floats", "1")
 
 
-def _embed_reply(result: EmbedResult, call: CohereEmbedRequest, embeddings: object, response_type: str) -> Reply:
-    version = "2" if response_type == "embeddings_by_type" else "1"
+def _embed_reply(
+    result: EmbedResult, call: CohereEmbedRequest, embeddings: object, response_type: str, version: str
+) -> Reply:
     meta = {"api_version": {"version": version}, "billed_units": {"input_tokens": result.num_tokens}}
     texts = _texts_of(call)
     body = {"id": _new_id(), "embeddings": embeddings, "texts": texts, "meta": meta, "response_type": response_type}
@@ -209,6 +211,11 @@ def _render_tokens(result: TokensResult, call: CohereTokenizeRequest) -> Reply:
 
 
 NAMES = {"input": "texts", "dimensions": "output_dimension"}
+PHRASES = {
+    'truncate to "end"': "truncate to END",
+    "leave out dimensions": "leave out output_dimension",
+    " (or token ids)": "",
+}
 EMBED_V2 = Dialect(
     speakers=COHERE,
     paths=("/v2/embed",),
@@ -220,6 +227,7 @@ EMBED_V2 = Dialect(
     render=_render_by_type,
     render_error=render_error,
     names=NAMES,
+    phrases=PHRASES,
 )
 EMBED_V1 = Dialect(
     speakers=COHERE,
@@ -232,6 +240,7 @@ EMBED_V1 = Dialect(
     render=_render_v1,
     render_error=render_error,
     names=NAMES,
+    phrases=PHRASES,
 )
 RERANK = Dialect(
     speakers=COHERE,

@@ -38,6 +38,7 @@ class Dialect(Generic[C, Q, R]):
     render_error: RenderError
     names: Mapping[str, str] = field(default_factory=dict)  # what it calls `input`, `dimensions`, …, where otherwise
     statuses: Mapping[int, str] = field(default_factory=dict)  # of errors, that the other dialects do not have
+    phrases: Mapping[str, str] = field(default_factory=dict)  # of messages' remedies → in its own words
     claims: Callable[[Fields], bool] | None = None  # is a body on a shared path this one's; None: what none claims
     answer_at_once: Callable[[C], Reply | None] = lambda call: None  # what needs no model
     timing_headers: Callable[[R, float], Headers] = lambda result, seconds: []

@@ -22,6 +22,7 @@ from inlay.serving.shaping import to_base64_many
 from inlay.types import FloatArray, Truncate
 
 Kind = Literal["float", "base64", "binary", "ubinary"]
+Task = Literal["retrieval.query", "retrieval.passage", "text-matching", "classification", "separation", "code.query"]
 PROMPTS = {"retrieval.query": QUERY, "retrieval.passage": DOCUMENT}
 TOLD_BY = {"task", "embedding_type", "encoding_type", "late_chunking", "normalized"}
 
@@ -33,8 +34,11 @@ class JinaEmbeddingRequest(Struct):
     model: str | None = None
     embedding_type: Kind | list[Kind] | None = None
     encoding_type: Annotated[Kind | list[Kind] | None, Meta(description="The same as embedding_type.")] = None
+    encoding_format: Annotated[Literal["float", "base64"] | None, Meta(description="The same, as OpenAI has it.")] = (
+        None
+    )
     task: Annotated[
-        str | None, Meta(description="retrieval.query and retrieval.passage choose the prompt; others choose none.")
+        Task | None, Meta(description="retrieval.query and retrieval.passage choose the prompt; others choose none.")
     ] = None
     dimensions: int | None = None
     normalized: Annotated[bool | None, Meta(description="true by default.")] = None
@@ -96,7 +100,7 @@ def _render(result: EmbedResult, call: JinaEmbeddingRequest) -> Reply:
 
 
 def _kinds_of(call: JinaEmbeddingRequest) -> Sequence[str]:
-    given = call.embedding_type or call.encoding_type or "float"
+    given = call.embedding_type or call.encoding_type or call.encoding_format or "float"
     return [given] if isinstance(given, str) else given
 
 
@@ -121,5 +125,6 @@ EMBEDDINGS = Dialect(
     render=_render,
     render_error=render_error,
     statuses={422: "A wrong field or input"},
+    phrases={'truncate to "end"': "truncate to true", " (or token ids)": ""},
     claims=_claims,
 )

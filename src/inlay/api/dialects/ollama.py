@@ -118,6 +118,7 @@ EMBED = Dialect(
     parse=_parse,
     render=_render,
     render_error=render_error,
+    phrases={'truncate to "end"': "truncate to true", " (or token ids)": ""},
     answer_at_once=_answer_nothing,
 )
 EMBEDDINGS = Dialect(

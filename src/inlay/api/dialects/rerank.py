@@ -25,6 +25,8 @@ def parse(call: RerankRequest) -> RankRequest:
     """The request of a body."""
     if call.top_n is not None and call.top_n < 1:
         raise InvalidInput(f"top_n must be at least 1, not {call.top_n}", param="top_n")
+    if call.rank_fields not in (None, ["text"]):
+        raise InvalidInput("rank_fields is not supported: send texts, or objects with a text", param="rank_fields")
     long_documents = call.long_documents
     if call.truncate is not None:
         if long_documents is not None:

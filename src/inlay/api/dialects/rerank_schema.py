@@ -31,6 +31,7 @@ class RerankRequest(Struct):
     ] = None
     truncate: Annotated[bool | None, Meta(description="true: long_documents is truncate.")] = None
     priority: Literal["high", "normal", "low"] | None = None
+    rank_fields: Annotated[Any, Meta(description="Of Cohere; refused, as documents are texts.")] = None
     on_error: Annotated[Literal["fail", "skip"] | None, Meta(description=ON_ERROR)] = None
     expect_fingerprint: Annotated[str | None, Meta(description=EXPECT_FINGERPRINT)] = None
     user: Annotated[Any, Meta(description="Taken and not used.")] = None

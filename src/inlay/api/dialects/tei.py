@@ -6,6 +6,8 @@ Errors have a text, never an object: its clients print it. What a model cannot d
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from inlay.api.dialects.dialect import Dialect, Fields
@@ -47,7 +49,9 @@ from inlay.types import SPARSE, Truncate
 TEI = frozenset({"tei"})
 KINDS = {429: "Overloaded", 503: "Unhealthy", 401: "Unauthorized"}
 NAMES = {"input": "inputs"}
+CUT = "truncate to true"
 STATUSES = {422: "A wrong field or input", 424: "The model cannot do that"}
+PHRASES = {'truncate to "end"': CUT, 'long_documents to "truncate" or "best_chunk"': CUT, " (or token ids)": ""}
 LABEL = "LABEL_0"  # of the one class that a reranker has
 
 
@@ -197,101 +201,74 @@ def _claims_similarity(fields: Fields) -> bool:
 
 
 ROOTS = ("/", "/invocations")
-EMBED = Dialect(
-    speakers=TEI,
+_dialect = partial(Dialect, speakers=TEI, error=TEIError, render_error=render_error, statuses=STATUSES, phrases=PHRASES)
+EMBED = _dialect(
     paths=("/embed", *ROOTS),
     summary="Embed texts (TEI)",
     request=TEIEmbedRequest,
     response=list[list[float]],
-    error=TEIError,
     parse=_parse_embed,
     render=_render_embed,
-    render_error=render_error,
-    statuses=STATUSES,
     names=NAMES,
     timing_headers=_timing_headers,
 )
-SPARSE_EMBED = Dialect(
-    speakers=TEI,
+SPARSE_EMBED = _dialect(
     paths=("/embed_sparse",),
     summary="Sparse weights of texts (TEI)",
     request=TEIAllRequest,
     response=list[list[TEISparseValue]],
-    error=TEIError,
     parse=_parse_sparse,
     render=_render_sparse,
-    render_error=render_error,
-    statuses=STATUSES,
     names=NAMES,
     timing_headers=_timing_headers,
 )
-RERANK = Dialect(
-    speakers=TEI,
+RERANK = _dialect(
     paths=("/rerank", *ROOTS),
     summary="Score texts against a query (TEI)",
     request=TEIRerankRequest,
     response=list[TEIRanked],
-    error=TEIError,
     parse=_parse_rerank,
     render=_render_rerank,
-    render_error=render_error,
-    statuses=STATUSES,
     names={"input": "texts", "documents": "texts"},
     claims=lambda fields: "texts" in fields,
     timing_headers=_timing_headers,
 )
-SIMILARITY = Dialect(
-    speakers=TEI,
+SIMILARITY = _dialect(
     paths=("/similarity", *ROOTS),
     summary="Cosines of a sentence and others (TEI)",
     request=TEISimilarityRequest,
     response=list[float],
-    error=TEIError,
     parse=_parse_similarity,
     render=_render_similarity,
-    render_error=render_error,
-    statuses=STATUSES,
     names=NAMES,
     claims=_claims_similarity,
     timing_headers=_timing_headers,
 )
-PREDICT = Dialect(
-    speakers=TEI,
+PREDICT = _dialect(
     paths=("/predict",),
     summary="Scores of pairs (TEI)",
     request=TEIPredictRequest,
     response=list[TEIPrediction | list[TEIPrediction]],
-    error=TEIError,
     parse=_parse_predict,
     render=_render_predict,
-    render_error=render_error,
-    statuses=STATUSES,
     names=NAMES,
     timing_headers=_timing_headers,
 )
-TOKENIZE = Dialect(
-    speakers=TEI,
+TOKENIZE = _dialect(
     paths=("/tokenize",),
     summary="Tokens of texts (TEI)",
     request=TEITokenizeRequest,
     response=list[list[TEIToken]],
-    error=TEIError,
     parse=_parse_tokenize,
     render=_render_tokens,
-    render_error=render_error,
-    statuses=STATUSES,
     names=NAMES,
     claims=lambda fields: "inputs" in fields,
 )
-DECODE = Dialect(
-    speakers=TEI,
+DECODE = _dialect(
     paths=("/decode",),
     summary="Texts of token ids (TEI)",
     request=TEIDecodeRequest,
     response=list[str],
-    error=TEIError,
     parse=_parse_decode,
     render=_render_decoded,
-    render_error=render_error,
-    statuses=STATUSES,
 )

@@ -31,10 +31,12 @@ from inlay.requests import (
     TokensResult,
 )
 from inlay.serving.shaping import sigmoid, to_base64_many
+from inlay.types import Truncate
 
 VLLM = frozenset({"vllm"})
 Texts = str | list[str]
 EMBED = "embed"
+CUT = "truncate_prompt_tokens to -1"
 
 
 class VLLMScoreRequest(Struct):
@@ -49,9 +51,7 @@ class VLLMScoreRequest(Struct):
     data_1: Texts | None = None
     data_2: Texts | None = None
     use_activation: Annotated[bool | None, Meta(description="false gives a reranker's logits.")] = None
-    truncate_prompt_tokens: Annotated[int | None, Meta(description="−1 cuts too long texts; by default refused.")] = (
-        None
-    )
+    truncate_prompt_tokens: Annotated[int | None, Meta(description="-1 cuts too long texts.")] = None
     instruction: str | None = None
 
 
@@ -84,6 +84,7 @@ class VLLMPoolingRequest(Struct):
     task: str | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
+    truncate_prompt_tokens: Annotated[int | None, Meta(description="-1 cuts too long texts.")] = None
 
 
 class VLLMPooling(Struct):
@@ -147,9 +148,20 @@ def render_error(error: InlayError) -> Reply:
 
 
 def _parse_score(call: VLLMScoreRequest) -> PairsRequest:
-    long_documents = LongDocuments.REFUSE if call.truncate_prompt_tokens is None else LongDocuments.TRUNCATE
+    is_cut = _is_cut(call.truncate_prompt_tokens)
+    long_documents = LongDocuments.TRUNCATE if is_cut else LongDocuments.REFUSE
     options = RankOptions(instruction=call.instruction, long_documents=long_documents)
     return PairsRequest(call.model, _pairs_of(call), options)
+
+
+def _is_cut(truncate_prompt_tokens: int | None) -> bool:
+    """Of vLLM's numbers −1, the model's own limit, is the one that is known here."""
+    if truncate_prompt_tokens not in (None, -1):
+        raise InvalidInput(
+            f"truncate_prompt_tokens must be -1, which cuts at the model's limit, not {truncate_prompt_tokens}",
+            param="truncate_prompt_tokens",
+        )
+    return truncate_prompt_tokens == -1
 
 
 def _pairs_of(call: VLLMScoreRequest) -> list[tuple[str, str]]:
@@ -183,7 +195,9 @@ def _listed(result: Result, kind: str, data: list[dict[str, Any]]) -> Reply:
 def _parse_pooling(call: VLLMPoolingRequest) -> EmbedRequest:
     if call.task not in (None, EMBED):
         raise WrongTask(f"Unsupported task: {call.task!r}; supported: {EMBED!r}", param="task")
-    return EmbedRequest(call.model, inputs_of(call.input), EmbedOptions(dimensions=call.dimensions))
+    truncate = Truncate.END if _is_cut(call.truncate_prompt_tokens) else Truncate.NONE
+    options = EmbedOptions(dimensions=call.dimensions, truncate=truncate)
+    return EmbedRequest(call.model, inputs_of(call.input), options)
 
 
 def _render_pooling(result: EmbedResult, call: VLLMPoolingRequest) -> Reply:
@@ -223,6 +237,8 @@ SCORE = Dialect(
     parse=_parse_score,
     render=_render_score,
     render_error=render_error,
+    names={"pairs": "documents", "input": "documents"},
+    phrases={'long_documents to "truncate" or "best_chunk"': CUT},
 )
 POOLING = Dialect(
     speakers=VLLM,
@@ -234,6 +250,7 @@ POOLING = Dialect(
     parse=_parse_pooling,
     render=_render_pooling,
     render_error=render_error,
+    phrases={'truncate to "end"': CUT},
 )
 TOKENIZE = Dialect(
     speakers=VLLM,

@@ -32,7 +32,7 @@ class VoyageEmbeddingRequest(Struct):
     output_dtype: Literal["float", "int8", "uint8", "binary", "ubinary"] | None = None
     output_dimension: int | None = None
     encoding_format: Annotated[
-        Literal["base64"] | None, Meta(description="Base64 of the bytes of output_dtype, little-endian.")
+        Literal["base64", "float"] | None, Meta(description="Base64 of the bytes of output_dtype, little-endian.")
     ] = None
 
 
@@ -141,6 +141,11 @@ EMBEDDINGS = Dialect(
     render=_render,
     render_error=render_error,
     names={"dimensions": "output_dimension"},
+    phrases={
+        'truncate to "end"': "truncation to true",
+        "leave out dimensions": "leave out output_dimension",
+        " (or token ids)": "",
+    },
     claims=_claims_embedding,
 )
 RERANK = Dialect(
@@ -154,5 +159,6 @@ RERANK = Dialect(
     render=_render_rerank,
     render_error=render_error,
     names={"input": "documents"},
+    phrases={'long_documents to "truncate" or "best_chunk"': "truncation to true"},
     claims=_claims_rerank,
 )

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import text_of
+from command import run_inlay
 from servers import RunningServer
 
 from inlay import ConfigError, DeviceLost, Embedder, InlayError
@@ -167,3 +168,14 @@ def test_a_server_takes_the_flag_and_ends_with_its_processes(checkpoint: Checkpo
         (rank,) = ranks_of(server.process.pid)
         assert server.post({"input": "hello world"}).status_code == 200
     wait_for_end(rank)
+
+
+def test_the_verbs_pass_on_what_the_engine_is_asked_for(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("hello world\n")
+    for flags, why in (
+        (["--tensor-parallel-size", "3"], "does not divide"),
+        (["--data-parallel-size", "2"], "for GPUs"),
+    ):
+        model = ["--model", str(checkpoint("qwen3")), "--device", "cpu"]
+        done = run_inlay("embed", str(tmp_path / "texts.txt"), *model, *flags)
+        assert (done.returncode, why in done.stderr) == (2, True), done.stderr

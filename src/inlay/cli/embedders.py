@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import typer
 from msgspec.structs import replace
@@ -36,19 +36,11 @@ def open_reranker(model: str, settings: Settings, cache: str | Sequence[str] = "
 
 
 def _arguments_of(settings: Settings, cache: str | Sequence[str]) -> EngineArguments:
-    return {
-        "dtype": settings.dtype,
-        "int8_cosine": settings.int8_cosine,
-        "device": settings.device,
-        "cache": cache,
-        "cache_secret": settings.cache_secret,
-        "cache_secret_file": settings.cache_secret_file,
-        "adapter": _sole_adapter(settings),
-        "context_length": settings.context_length,
-        "max_batch_tokens": settings.max_batch_tokens,
-        "max_batch_sequences": settings.max_batch_sequences,
-        "tokenizer_threads": settings.tokenizer_threads,
-    }
+    """All of them, by the options of their names."""
+    from inlay.library.runtime import EngineArguments
+
+    given = {name: getattr(settings, name) for name in EngineArguments.__annotations__}
+    return cast(EngineArguments, {**given, "cache": cache, "adapter": _sole_adapter(settings)})
 
 
 def _sole_adapter(settings: Settings) -> str | None:

@@ -54,7 +54,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         list[str],
         _option(
             "Key that clients must send (repeat for several), or to send to --server; better a variable.",
-            *(SERVE, PRECOMPUTE, SEARCH),
+            *(SERVE, EMBED, RERANK, PRECOMPUTE, SEARCH),
         ),
     ] = []
     api_key_file: Annotated[str | None, _option("File with one key a line.", SERVE)] = None
@@ -210,7 +210,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = "f32"
     server: Annotated[
-        str | None, _option("URL of a running server to embed with, instead of loading the model.", PRECOMPUTE, SEARCH)
+        str | None,
+        _option("URL of a running server to ask, instead of loading the model.", EMBED, RERANK, PRECOMPUTE, SEARCH),
     ] = None
     output: Annotated[str, _option("File to write, .npy or .jsonl; - is jsonl to standard output.", EMBED)] = "-"
 

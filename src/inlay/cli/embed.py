@@ -21,6 +21,7 @@ from inlay.precompute.input_rows import STDIN, Row, read_rows
 
 if TYPE_CHECKING:
     from inlay.library.embedder import Embedder
+    from inlay.precompute.remote_model import RemoteModel
     from inlay.types import FloatArray
 
 BLOCK = 2048  # rows embedded at a time
@@ -43,7 +44,7 @@ def embed(
     try:
         with _open_output(settings.output) as output:
             with (
-                open_embedder(settings.model or DEMO, settings, settings.cache) as embedder,
+                _open_model(settings) as embedder,
                 _progress() as progress,
                 plain_warnings(),
             ):
@@ -62,9 +63,18 @@ def embed(
         raise typer.Exit(1)
 
 
+def _open_model(settings: Settings) -> Embedder | RemoteModel:
+    """A running server's where one is named, which may be any that speaks OpenAI's API or TEI's."""
+    if settings.server is None:
+        return open_embedder(settings.model or DEMO, settings, settings.cache)
+    from inlay.precompute.remote_model import RemoteModel
+
+    return RemoteModel(settings.server, settings.model, next(iter(settings.api_key), None))
+
+
 def _embed_blocks(
     rows: Iterator[Row],
-    embedder: Embedder,
+    embedder: Embedder | RemoteModel,
     settings: Settings,
     output: Output,
     progress: Any,  # noqa: ANN401

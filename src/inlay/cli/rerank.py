@@ -20,7 +20,10 @@ SHOWN_PROBLEMS = 20
 @with_settings(RERANK)
 def rerank(
     settings: Settings,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A hub id or a directory of a reranker.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A hub id or a directory of a reranker, or a name that --server serves."),
+    ],
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What the documents are scored against.")],
     source: Annotated[str, typer.Argument(metavar="INPUT", help="A txt, jsonl or csv file, or - for stdin.")] = "-",
     top_n: Annotated[
@@ -44,6 +47,13 @@ def rerank(
         raise ConfigError(f"{source}: " + "; ".join(problems[:SHOWN_PROBLEMS]) + more)
     if not rows:
         raise ConfigError(f"{source} has no documents")
+    if settings.server is not None:
+        if raw_scores or long_documents != "refuse":
+            raise ConfigError("--raw-scores and --long-documents are not for --server: leave them out")
+        scores = _ask_server(settings.server, model, query, rows, settings)
+        order = sorted(range(len(rows)), key=lambda place: -scores[place])[:top_n]
+        _show([(rows[place], scores[place]) for place in order], as_json=as_json)
+        return
     with open_reranker(model, settings, settings.cache) as reranker:
         try:
             ranked = reranker.rank(
@@ -56,12 +66,22 @@ def rerank(
             )
         except InlayError as error:
             raise _of_row(error, rows) from error
-    for one in ranked:
-        row = rows[one.index]
+    _show([(rows[one.index], one.score) for one in ranked], as_json=as_json)
+
+
+def _ask_server(server: str, model: str, query: str, rows: list[Row], settings: Settings) -> list[float]:
+    from inlay.precompute.remote_model import RemoteModel
+
+    with RemoteModel(server, model, next(iter(settings.api_key), None)) as remote:
+        return remote.score(query, [row.text for row in rows], settings.instruction)
+
+
+def _show(scored: list[tuple[Row, float]], *, as_json: bool) -> None:
+    for row, score in scored:
         if as_json:
-            typer.echo(json.dumps({"row": row.number, "score": one.score, "text": row.text}, ensure_ascii=False))
+            typer.echo(json.dumps({"row": row.number, "score": score, "text": row.text}, ensure_ascii=False))
         else:
-            typer.echo(f"{one.score:8.4f}  {row.number:6}  {' '.join(row.text.split())[:100]}")
+            typer.echo(f"{score:8.4f}  {row.number:6}  {' '.join(row.text.split())[:100]}")
 
 
 def _of_row(error: InlayError, rows: list[Row]) -> InlayError:

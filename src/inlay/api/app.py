@@ -103,7 +103,9 @@ def _dialect_route(
     forms = []
     for dialect in dialects:
         own = DialectRoute(dialect, operations, metrics)
-        forms.append(Form(dialect.request, own.handle, own.recall, dialect.render_error, dialect.claims))
+        forms.append(
+            Form(dialect.request, own.handle, own.recall, dialect.render_error, dialect.told_by, dialect.claims)
+        )
     route = JSONRoute(gate, forms[0], forms[1:])
     return Route(
         POST,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from enum import StrEnum
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -23,7 +23,6 @@ LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 # A string that is never closed goes to the end, so that nothing is looked at twice.
 _STRING_OR_COMMA = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|,', re.DOTALL)
 _PATH = re.compile(r" - at `\$\.?(.*)`$")
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _UNKNOWN = "Object contains unknown field"
 
 
@@ -85,19 +84,32 @@ class BodyDecoder(Generic[C]):
         return InvalidInput(f"{place} is invalid: {reason}", param=place)
 
 
-def fields_of(body: bytes | bytearray) -> Mapping[str, msgspec.Raw]:
-    """The fields of a body, with what they hold still to be decoded; none where it is no object."""
-    try:
-        return _FIELDS.decode(body)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        values = json.loads(body) if LONE_SURROGATE.search(body) is not None else None
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(values, dict):
-        return {}
-    return {name: msgspec.Raw(json.dumps(value).encode()) for name, value in values.items()}
+class FieldReader:
+    """Finds a few fields of a body, with what they hold still to be decoded; it keeps nothing of the others."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
+        fields = [(name, msgspec.Raw, msgspec.Raw()) for name in sorted(names)]
+        self._decoder = msgspec.json.Decoder(msgspec.defstruct("Fields", fields))
+
+    def read(self, body: bytes | bytearray) -> dict[str, msgspec.Raw]:
+        """Those that are there; none where the body is no object."""
+        try:
+            found = self._decoder.decode(body)
+        except (ValueError, RecursionError):
+            return self._read_surrogates(body)
+        given = {name: getattr(found, name) for name in self._names}
+        return {name: raw for name, raw in given.items() if bytes(raw)}
+
+    def _read_surrogates(self, body: bytes | bytearray) -> dict[str, msgspec.Raw]:
+        """As the decoder of a body does."""
+        try:
+            values = json.loads(body) if LONE_SURROGATE.search(body) is not None else None
+        except (ValueError, RecursionError):
+            return {}
+        if not isinstance(values, dict):
+            return {}
+        return {name: msgspec.Raw(json.dumps(values[name]).encode()) for name in self._names if name in values}
 
 
 def _named(values: Any) -> Any:  # noqa: ANN401 - any JSON

@@ -17,7 +17,7 @@ import msgspec
 from starlette.types import Scope
 
 from inlay.api.body import BodyReader
-from inlay.api.decoding import BodyDecoder, fields_of
+from inlay.api.decoding import BodyDecoder, FieldReader
 from inlay.api.exchange import Exchange
 from inlay.api.repeated import LARGEST
 from inlay.api.replies import RENDER_ERROR, RenderError, Reply
@@ -48,7 +48,8 @@ class Gate:
 class Form(Generic[C]):
     """Bodies of one struct, each answered by `handle(call, body, exchange, deadline)`, or by what recalls its reply.
 
-    `claims` says of a body's fields whether it has this form; None for a form that takes what no other does.
+    A body has this form where it has one of the fields in `told_by`, and `claims` agrees; a form without such fields
+    takes what no other does.
     """
 
     def __init__(
@@ -57,13 +58,19 @@ class Form(Generic[C]):
         handle: Handle[C],
         recall: Recall = lambda body, exchange: None,
         render_error: RenderError | None = None,
-        claims: Callable[[Mapping[str, msgspec.Raw]], bool] | None = None,
+        told_by: frozenset[str] = frozenset(),
+        claims: Callable[[Mapping[str, msgspec.Raw]], bool] = lambda fields: True,
     ) -> None:
         self.decoder = BodyDecoder(schema)
         self.handle = handle
         self.recall = recall
         self.render_error = render_error
-        self.claims = claims
+        self.told_by = told_by
+        self._claims = claims
+
+    def has(self, fields: Mapping[str, msgspec.Raw]) -> bool:
+        """Is a body with these fields of this form?"""
+        return not self.told_by.isdisjoint(fields) and self._claims(fields)
 
 
 class JSONRoute:
@@ -73,6 +80,7 @@ class JSONRoute:
         self._gate = gate
         self._first = first
         self._others = others
+        self._fields = FieldReader({name for form in others for name in form.told_by})
 
     async def answer(self, exchange: Exchange) -> Reply:
         gate = self._gate
@@ -117,8 +125,8 @@ class JSONRoute:
         """The form of a body, where it is not the first."""
         if not self._others:
             return None
-        fields = fields_of(body)
-        return next((form for form in self._others if form.claims is not None and form.claims(fields)), None)
+        fields = self._fields.read(body)
+        return next((form for form in self._others if form.has(fields)), None)
 
     def _tell(self, form: Form[Any] | None, scope: Scope) -> None:
         if form is not None and form.render_error is not None:

@@ -39,6 +39,9 @@ class Dialect(Generic[C, Q, R]):
     names: Mapping[str, str] = field(default_factory=dict)  # what it calls `input`, `dimensions`, …, where otherwise
     statuses: Mapping[int, str] = field(default_factory=dict)  # of errors, that the other dialects do not have
     phrases: Mapping[str, str] = field(default_factory=dict)  # of messages' remedies → in its own words
-    claims: Callable[[Fields], bool] | None = None  # is a body on a shared path this one's; None: what none claims
+    told_by: frozenset[str] = (
+        frozenset()
+    )  # fields by one of which a body on a shared path is this one's; none: the rest
+    claims: Callable[[Fields], bool] = lambda fields: True  # what else must hold of these fields
     answer_at_once: Callable[[C], Reply | None] = lambda call: None  # what needs no model
     timing_headers: Callable[[R, float], Headers] = lambda result, seconds: []

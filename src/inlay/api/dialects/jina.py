@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from inlay.api.dialects.dialect import Dialect, Fields
+from inlay.api.dialects.dialect import Dialect
 from inlay.api.dialects.inputs import TextObject, texts_of
 from inlay.api.replies import Reply
 from inlay.errors import InlayError, InvalidInput
@@ -24,7 +24,7 @@ from inlay.types import FloatArray, Truncate
 Kind = Literal["float", "base64", "binary", "ubinary"]
 Task = Literal["retrieval.query", "retrieval.passage", "text-matching", "classification", "separation", "code.query"]
 PROMPTS = {"retrieval.query": QUERY, "retrieval.passage": DOCUMENT}
-TOLD_BY = {"task", "embedding_type", "encoding_type", "late_chunking", "normalized"}
+TOLD_BY = frozenset({"task", "embedding_type", "encoding_type", "late_chunking", "normalized"})
 
 
 class JinaEmbeddingRequest(Struct):
@@ -110,10 +110,6 @@ def _rows_of(vectors: FloatArray, kind: str) -> Any:  # noqa: ANN401 - rows as o
     return convert_rows(vectors, OutputDtype(kind))
 
 
-def _claims(fields: Fields) -> bool:
-    return not fields.keys().isdisjoint(TOLD_BY)
-
-
 EMBEDDINGS = Dialect(
     speakers=frozenset({"jina"}),
     paths=("/v1/embeddings",),
@@ -126,5 +122,5 @@ EMBEDDINGS = Dialect(
     render_error=render_error,
     statuses={422: "A wrong field or input"},
     phrases={'truncate to "end"': "truncate to true", " (or token ids)": ""},
-    claims=_claims,
+    told_by=TOLD_BY,
 )

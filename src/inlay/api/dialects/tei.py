@@ -196,8 +196,8 @@ def _render_decoded(result: TokensResult, call: TEIDecodeRequest) -> Reply:
     return Reply.of_json(result.texts)
 
 
-def _claims_similarity(fields: Fields) -> bool:
-    return "inputs" in fields and bytes(fields["inputs"]).lstrip()[:1] == b"{"
+def _is_object(fields: Fields) -> bool:
+    return bytes(fields["inputs"])[:1] == b"{"
 
 
 ROOTS = ("/", "/invocations")
@@ -230,7 +230,7 @@ RERANK = _dialect(
     parse=_parse_rerank,
     render=_render_rerank,
     names={"input": "texts", "documents": "texts"},
-    claims=lambda fields: "texts" in fields,
+    told_by=frozenset({"texts"}),
     timing_headers=_timing_headers,
 )
 SIMILARITY = _dialect(
@@ -241,7 +241,8 @@ SIMILARITY = _dialect(
     parse=_parse_similarity,
     render=_render_similarity,
     names=NAMES,
-    claims=_claims_similarity,
+    told_by=frozenset({"inputs"}),
+    claims=_is_object,
     timing_headers=_timing_headers,
 )
 PREDICT = _dialect(
@@ -262,7 +263,7 @@ TOKENIZE = _dialect(
     parse=_parse_tokenize,
     render=_render_tokens,
     names=NAMES,
-    claims=lambda fields: "inputs" in fields,
+    told_by=frozenset({"inputs"}),
 )
 DECODE = _dialect(
     paths=("/decode",),

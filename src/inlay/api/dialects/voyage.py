@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from inlay.api.dialects.dialect import Dialect, Fields
+from inlay.api.dialects.dialect import Dialect
 from inlay.api.replies import Reply
 from inlay.errors import InlayError, InvalidInput
 from inlay.models.prompts import DOCUMENT, QUERY
@@ -122,14 +122,6 @@ def _render_rerank(result: RankResult, call: VoyageRerankRequest) -> Reply:
     return Reply.of_json({"object": "list", "data": data, "model": result.model, "usage": usage})
 
 
-def _claims_embedding(fields: Fields) -> bool:
-    return not fields.keys().isdisjoint({"truncation", "output_dimension"})
-
-
-def _claims_rerank(fields: Fields) -> bool:
-    return not fields.keys().isdisjoint({"truncation", "top_k"})
-
-
 EMBEDDINGS = Dialect(
     speakers=VOYAGE,
     paths=("/v1/embeddings",),
@@ -146,7 +138,7 @@ EMBEDDINGS = Dialect(
         "leave out dimensions": "leave out output_dimension",
         " (or token ids)": "",
     },
-    claims=_claims_embedding,
+    told_by=frozenset({"truncation", "output_dimension"}),
 )
 RERANK = Dialect(
     speakers=VOYAGE,
@@ -160,5 +152,5 @@ RERANK = Dialect(
     render_error=render_error,
     names={"input": "documents"},
     phrases={'long_documents to "truncate" or "best_chunk"': "truncation to true"},
-    claims=_claims_rerank,
+    told_by=frozenset({"truncation", "top_k"}),
 )

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 import inlay
 from inlay.api.dialects.ollama import LATEST, OllamaError, render_error
@@ -86,5 +87,4 @@ class OllamaModels:
 
 
 def _details_of(spec: ModelSpec) -> dict[str, Any]:
-    details = OllamaDetails("safetensors", spec.family, [spec.family], "", spec.dtype)
-    return {name: getattr(details, name) for name in details.__struct_fields__}
+    return asdict(OllamaDetails("safetensors", spec.family, [spec.family], "", spec.dtype))

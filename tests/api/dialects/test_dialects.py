@@ -27,7 +27,7 @@ from inlay.serving.admission import Admission
 from inlay.types import Worker
 
 FOLDER = Path(inlay.api.dialects.__file__).parent
-COMMON = {"api.dialects.dialect", "api.dialects.registry", "api.dialects.inputs"}
+COMMON = {"api.dialects.dialect", "api.dialects.registry", "api.dialects.shared"}
 
 
 def app_of(*keys: str, **settings: object) -> Envelope:
@@ -245,7 +245,7 @@ def test_dialects_do_not_know_each_other() -> None:
     """Only `registry` knows them all; a dialect may have structs in a file NAME_schema beside it."""
     for file in FOLDER.glob("*.py"):
         own = file.stem.removesuffix("_schema")
-        if own in ("dialect", "registry", "inputs", "__init__"):
+        if own in ("dialect", "registry", "shared", "__init__"):
             continue
         for module in imports_of(module_of(file), file.read_text()):
             if module.startswith("api.dialects.") and module not in COMMON:

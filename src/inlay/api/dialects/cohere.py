@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from inlay.api.dialects.dialect import Dialect
+from inlay.api.dialects.shared import rows_of, search_units
 from inlay.api.replies import Reply
 from inlay.errors import InlayError, InvalidInput
 from inlay.models.prompts import DOCUMENT, QUERY
@@ -27,12 +28,10 @@ from inlay.requests import (
     TokenizeRequest,
     TokensResult,
 )
-from inlay.serving.output_dtypes import OutputDtype, convert_rows
-from inlay.serving.shaping import best_first, sigmoid, to_base64_many
-from inlay.types import FloatArray, Truncate
+from inlay.serving.shaping import best_first, sigmoid
+from inlay.types import Truncate
 
 COHERE = frozenset({"cohere"})
-UNIT_DOCUMENTS = 100  # that are billed as one search
 FLOAT = "float"
 Kind = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 PROMPTS = {"search_query": QUERY, "search_document": DOCUMENT}
@@ -144,7 +143,7 @@ def _text_of(given: CohereInput, index: int) -> str:
 
 def _render_by_type(result: EmbedResult, call: CohereEmbedRequest, version: str = "2") -> Reply:
     kinds: Sequence[str] = call.embedding_types or [FLOAT]
-    embeddings = {kind: _rows_of(result.vectors, kind) for kind in kinds}
+    embeddings = {kind: rows_of(result.vectors, kind) for kind in kinds}
     return _embed_reply(result, call, embeddings, "embeddings_by_type", version)
 
 
@@ -163,12 +162,6 @@ def _embed_reply(
     return Reply.of_json(body)
 
 
-def _rows_of(vectors: FloatArray, kind: str) -> object:
-    if kind == "base64":
-        return [one.decode() for one in to_base64_many(vectors)]
-    return convert_rows(vectors, OutputDtype(kind))
-
-
 def _parse_rerank(call: CohereRerankRequest) -> RankRequest:
     if call.top_n is not None and call.top_n < 1:
         raise InvalidInput(f"top_n must be at least 1, not {call.top_n}", param="top_n")
@@ -180,8 +173,7 @@ def _render_rerank(result: RankResult, call: CohereRerankRequest) -> Reply:
     logits = result.logits.tolist()
     order = best_first(logits)[: call.top_n]
     results = [{"index": index, "relevance_score": sigmoid(logits[index])} for index in order]
-    units = -(-len(logits) // UNIT_DOCUMENTS)
-    meta = {"api_version": {"version": "2"}, "billed_units": {"search_units": units}}
+    meta = {"api_version": {"version": "2"}, "billed_units": {"search_units": search_units(len(logits))}}
     return Reply.of_json({"id": _new_id(), "results": results, "meta": meta})
 
 

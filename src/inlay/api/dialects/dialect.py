@@ -39,9 +39,7 @@ class Dialect(Generic[C, Q, R]):
     names: Mapping[str, str] = field(default_factory=dict)  # what it calls `input`, `dimensions`, …, where otherwise
     statuses: Mapping[int, str] = field(default_factory=dict)  # of errors, that the other dialects do not have
     phrases: Mapping[str, str] = field(default_factory=dict)  # of messages' remedies → in its own words
-    told_by: frozenset[str] = (
-        frozenset()
-    )  # fields by one of which a body on a shared path is this one's; none: the rest
+    told_by: frozenset[str] = frozenset()  # a body on a shared path that has one of these fields is this one's
     claims: Callable[[Fields], bool] = lambda fields: True  # what else must hold of these fields
     answer_at_once: Callable[[C], Reply | None] = lambda call: None  # what needs no model
     timing_headers: Callable[[R, float], Headers] = lambda result, seconds: []

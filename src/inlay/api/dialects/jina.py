@@ -7,19 +7,17 @@ for each text.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
 from inlay.api.dialects.dialect import Dialect
-from inlay.api.dialects.inputs import TextObject, texts_of
+from inlay.api.dialects.shared import TextObject, rows_of, texts_of
 from inlay.api.replies import Reply
 from inlay.errors import InlayError, InvalidInput
 from inlay.models.prompts import DOCUMENT, QUERY
 from inlay.requests import EmbedOptions, EmbedRequest, EmbedResult
-from inlay.serving.output_dtypes import OutputDtype, convert_rows
-from inlay.serving.shaping import to_base64_many
-from inlay.types import FloatArray, Truncate
+from inlay.types import Truncate
 
 Kind = Literal["float", "base64", "binary", "ubinary"]
 Task = Literal["retrieval.query", "retrieval.passage", "text-matching", "classification", "separation", "code.query"]
@@ -89,7 +87,7 @@ def _parse(call: JinaEmbeddingRequest) -> EmbedRequest:
 
 
 def _render(result: EmbedResult, call: JinaEmbeddingRequest) -> Reply:
-    by_kind = {kind: _rows_of(result.vectors, kind) for kind in _kinds_of(call)}
+    by_kind = {kind: rows_of(result.vectors, kind) for kind in _kinds_of(call)}
     is_list = isinstance(call.embedding_type or call.encoding_type, list)
     data = []
     for index in range(len(result.vectors)):
@@ -102,12 +100,6 @@ def _render(result: EmbedResult, call: JinaEmbeddingRequest) -> Reply:
 def _kinds_of(call: JinaEmbeddingRequest) -> Sequence[str]:
     given = call.embedding_type or call.encoding_type or call.encoding_format or "float"
     return [given] if isinstance(given, str) else given
-
-
-def _rows_of(vectors: FloatArray, kind: str) -> Any:  # noqa: ANN401 - rows as orjson takes them
-    if kind == "base64":
-        return [one.decode() for one in to_base64_many(vectors)]
-    return convert_rows(vectors, OutputDtype(kind))
 
 
 EMBEDDINGS = Dialect(

@@ -9,8 +9,8 @@ import orjson
 
 from inlay.api.common_shapes import SharedErrorResponse, body_of, render_shared_error, usage_of
 from inlay.api.dialects.dialect import Dialect
-from inlay.api.dialects.inputs import inputs_of
 from inlay.api.dialects.openai_schema import EmbeddingRequest, EmbeddingResponse
+from inlay.api.dialects.shared import inputs_of
 from inlay.api.replies import Reply
 from inlay.errors import InvalidInput, shorten
 from inlay.models.prompts import DOCUMENT, QUERY

@@ -10,7 +10,8 @@ from typing import Any
 
 from inlay.api.common_shapes import SharedErrorResponse, body_of, render_shared_error, usage_of
 from inlay.api.dialects.dialect import Dialect
-from inlay.api.dialects.rerank_schema import Document, RerankRequest, RerankResponse
+from inlay.api.dialects.rerank_schema import RerankRequest, RerankResponse
+from inlay.api.dialects.shared import search_units, text_of
 from inlay.api.replies import Reply
 from inlay.errors import InvalidInput
 from inlay.requests import LongDocuments, RankOptions, RankRequest, RankResult
@@ -18,7 +19,6 @@ from inlay.serving.shaping import best_first, sigmoid
 from inlay.types import Priority
 
 NAMES = {"input": "documents"}
-UNIT_DOCUMENTS = 100  # that Cohere bills as one search
 
 
 def parse(call: RerankRequest) -> RankRequest:
@@ -39,7 +39,7 @@ def parse(call: RerankRequest) -> RankRequest:
         expect_fingerprint=call.expect_fingerprint,
         skips_failed=call.on_error == "skip",
     )
-    return RankRequest(call.model, call.query, [_text_of(document) for document in call.documents], options)
+    return RankRequest(call.model, call.query, [text_of(document) for document in call.documents], options)
 
 
 def render(result: RankResult, call: RerankRequest) -> Reply:
@@ -48,7 +48,7 @@ def render(result: RankResult, call: RerankRequest) -> Reply:
     answered = result.answered
     rows = [_row_of(answered[place], logits[place], call) for place in best_first(logits)[: call.top_n]]
     rows += [{"index": index, "error": body_of(error)} for index, error in result.failed.items()]
-    units = {"search_units": -(-len(logits) // UNIT_DOCUMENTS)}
+    units = {"search_units": search_units(len(logits))}
     body = {
         "id": str(uuid.uuid4()),
         "object": "list",
@@ -68,11 +68,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 def _row_of(index: int, logit: float, call: RerankRequest) -> dict[str, Any]:
     row = {"index": index, "relevance_score": logit if call.raw_scores else sigmoid(logit)}
-    return {**row, "document": {"text": _text_of(call.documents[index])}} if call.return_documents else row
-
-
-def _text_of(document: str | Document) -> str:
-    return document if isinstance(document, str) else document.text
+    return {**row, "document": {"text": text_of(call.documents[index])}} if call.return_documents else row
 
 
 RERANK = Dialect(

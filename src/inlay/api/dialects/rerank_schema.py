@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from inlay.api.common_shapes import EXPECT_FINGERPRINT, ON_ERROR, ErrorBody, Usage
+from inlay.api.dialects.shared import TextObject
 
 
-class Document(Struct):
-    text: str
+class Document(TextObject):
+    """A document, with whatever else it has."""
 
 
 class RerankRequest(Struct):

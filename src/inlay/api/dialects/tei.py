@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from inlay.api.dialects.dialect import Dialect, Fields
-from inlay.api.dialects.inputs import inputs_of
+from inlay.api.dialects.shared import inputs_of
 from inlay.api.dialects.tei_schema import (
     TEIAllRequest,
     TEIDecodeRequest,

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from inlay.api.dialects.dialect import Dialect
-from inlay.api.dialects.inputs import inputs_of
+from inlay.api.dialects.shared import inputs_of
 from inlay.api.replies import Reply
 from inlay.errors import InlayError, InvalidInput, WrongTask
 from inlay.requests import (

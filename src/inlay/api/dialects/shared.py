@@ -1,12 +1,18 @@
-"""What dialects have in common when they read a body: inputs as texts or lists of ids, and objects that hold a text."""
+"""What several dialects have: inputs as texts or lists of ids, objects that hold a text, rows of a kind, and units."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from msgspec import Struct
 
 from inlay.errors import InvalidInput
+from inlay.serving.output_dtypes import OutputDtype, convert_rows
+from inlay.serving.shaping import to_base64_many
+from inlay.types import FloatArray
+
+UNIT_DOCUMENTS = 100  # that Cohere bills as one search
 
 
 class TextObject(Struct):
@@ -36,3 +42,15 @@ def text_of(given: str | TextObject) -> str:
 def texts_of(given: str | Sequence[str | TextObject]) -> list[str]:
     """One text, or several, some of which may be objects."""
     return [given] if isinstance(given, str) else [text_of(one) for one in given]
+
+
+def rows_of(vectors: FloatArray, kind: str) -> Any:  # noqa: ANN401 - rows as orjson takes them
+    """Vectors as an `OutputDtype`, or as `base64` of float32."""
+    if kind == "base64":
+        return [one.decode() for one in to_base64_many(vectors)]
+    return convert_rows(vectors, OutputDtype(kind))
+
+
+def search_units(num_documents: int) -> int:
+    """What Cohere bills for a rerank."""
+    return -(-num_documents // UNIT_DOCUMENTS)

@@ -217,7 +217,7 @@ def test_a_time_to_come_back_that_is_no_number_is_no_error(
     model |= {"default_prompt": None, "instruction_template": None, "dtype": "float32", "fingerprint": "f"}
     replies.append(httpx.Response(200, json={"data": [model]}))
     monkeypatch.setattr(httpx.Client, "request", lambda *arguments, **more: replies.pop(0))
-    monkeypatch.setattr("inlay.precompute.remote_source.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("inlay.precompute.remote_server.time.sleep", lambda seconds: None)
     assert RemoteSource("http://x", None, None).spec.name == "m"
 
 

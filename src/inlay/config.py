@@ -173,6 +173,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     corpus: Annotated[
         list[str], _option("NAME=DIR of a precomputed corpus to search and to serve from (repeat for several).", SERVE)
     ] = []
+    jobs: Annotated[
+        str | None, _option("Directory of batch jobs (/v1/files, /v1/batches); without it there are none.", SERVE)
+    ] = None
+    max_jobs_bytes: Annotated[
+        int, _option("Most bytes of the files of all jobs together.", SERVE, unit="bytes", ge=1)
+    ] = 16 << 30
     log_level: Annotated[str, _option("debug, info, warning or error.", SERVE)] = "info"
     log_format: Annotated[str, _option("auto, console or json; auto: json unless a terminal.", SERVE)] = "auto"
     model: Annotated[

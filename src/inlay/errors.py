@@ -13,12 +13,16 @@
     │   ├── UnknownModel                404
     │   ├── UnknownCorpus               404
     │   ├── NotFound                    404
+    │   │   ├── UnknownFile             404
+    │   │   └── UnknownBatch            404
     │   ├── MethodNotAllowed            405
     │   ├── HeadTimeout                 408
     │   ├── BodyTimeout                 408
     │   ├── CorpusMismatch              409
     │   ├── FingerprintMismatch         409
+    │   ├── Conflict                    409
     │   ├── TooLarge                    413
+    │   │   └── StorageFull             413
     │   └── HeadTooLarge                431
     ├── Refused                 not now; try again
     │   ├── Overloaded                  429
@@ -43,42 +47,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
+# fmt: off
 __all__ = [
-    "BodyTimeout",
-    "Cancelled",
-    "ConfigError",
-    "ContextLengthExceeded",
-    "CorpusDamaged",
-    "CorpusMismatch",
-    "DatabaseError",
-    "DeadlineExceeded",
-    "DeviceLost",
-    "EmptyInput",
-    "EngineError",
-    "FingerprintMismatch",
-    "HeadTimeout",
-    "HeadTooLarge",
-    "InlayError",
-    "InvalidInput",
-    "MethodNotAllowed",
-    "ModelChanged",
-    "ModelError",
-    "NonFiniteVector",
-    "NotFound",
-    "NotReady",
-    "OutOfMemory",
-    "Overloaded",
-    "QueryTooLong",
-    "Refused",
-    "RequestError",
-    "ShuttingDown",
-    "TooLarge",
-    "Unauthorized",
-    "UnknownCorpus",
-    "UnknownModel",
-    "WorkerDead",
-    "WrongTask",
+    "BodyTimeout", "Cancelled", "ConfigError", "Conflict", "ContextLengthExceeded", "CorpusDamaged",
+    "CorpusMismatch", "DatabaseError", "DeadlineExceeded", "DeviceLost", "EmptyInput", "EngineError",
+    "FingerprintMismatch", "HeadTimeout", "HeadTooLarge", "InlayError", "InvalidInput", "MethodNotAllowed",
+    "ModelChanged", "ModelError", "NonFiniteVector", "NotFound", "NotReady", "OutOfMemory", "Overloaded",
+    "QueryTooLong", "Refused", "RequestError", "ShuttingDown", "StorageFull", "TooLarge", "Unauthorized",
+    "UnknownBatch", "UnknownCorpus", "UnknownFile", "UnknownModel", "WorkerDead", "WrongTask",
 ]
+# fmt: on
 
 LONGEST_NAME = 200
 
@@ -191,6 +169,14 @@ class NotFound(RequestError):
     code = "not_found"
 
 
+class UnknownFile(NotFound):
+    code = "file_not_found"
+
+
+class UnknownBatch(NotFound):
+    code = "batch_not_found"
+
+
 class MethodNotAllowed(RequestError):
     status = 405
     code = "method_not_allowed"
@@ -216,10 +202,21 @@ class FingerprintMismatch(RequestError):
     code = "fingerprint_mismatch"
 
 
+class Conflict(RequestError):
+    """What is asked for is not possible as long as something else is."""
+
+    status = 409
+    code = "conflict"
+
+
 class TooLarge(RequestError):
     status = 413
     code = "request_too_large"
     is_of_request = True
+
+
+class StorageFull(TooLarge):
+    code = "storage_full"
 
 
 class HeadTooLarge(RequestError):

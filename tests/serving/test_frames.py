@@ -112,7 +112,7 @@ def test_a_server_over_frames_gives_the_bits_of_one_without(checkpoint: Callable
         inner = DeviceWorker(spec, lambda spec, stats: load_engine(spec, settings, stats), 60)
         inner.wait_loaded()
         worker = FrameWorker(inner) if is_framed else inner
-        app, _, _ = make_app({"tiny": worker}, Cache([]), {}, Keyring([]), settings)
+        app = make_app({"tiny": worker}, Cache([]), {}, Keyring([]), settings).envelope
 
         async def ask() -> tuple[list[object], str]:
             transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from inlay.api.auth import Keyring
+from inlay.api.batches import BatchRoutes
 from inlay.api.common_shapes import ErrorResponse, render_error
 from inlay.api.dialect_route import DialectRoute, Operations
 from inlay.api.dialects.dialect import Dialect
+from inlay.api.dialects.openai import EMBEDDINGS
 from inlay.api.dialects.registry import by_path
+from inlay.api.dialects.rerank import RERANK
 from inlay.api.envelope import Envelope
+from inlay.api.files import FileRoutes, refusing_routes
 from inlay.api.input_checks import decode_check, embed_check, pairs_check, rank_check, tokenize_check
+from inlay.api.job_lines import JobLines
 from inlay.api.json_route import Form, Gate, JSONRoute
 from inlay.api.models import ModelRoutes
 from inlay.api.ollama_models import OllamaModels
@@ -26,6 +32,8 @@ from inlay.api.tei_info import tei_info
 from inlay.cache.tiers import Cache
 from inlay.config import Settings
 from inlay.corpus.search.batcher import SearchBatcher
+from inlay.jobs.directory import JobDirectory
+from inlay.jobs.runner import FILE_SECONDS, JobRunner
 from inlay.requests import DecodeRequest, EmbedRequest, PairsRequest, RankRequest, TokenizeRequest
 from inlay.serving.admission import Admission, ByteBudget
 from inlay.serving.router import parse_aliases
@@ -46,14 +54,29 @@ LIMITS = (
 )
 
 
+# The endpoints that lines of a job may name.
+JOB_DIALECTS: Mapping[str, Dialect[Any, Any, Any]] = {"/v1/embeddings": EMBEDDINGS, "/v1/rerank": RERANK}
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """The ASGI app, and what the server that runs it has to tell or to end."""
+
+    envelope: Envelope
+    service: Service
+    ops: Ops  # is told when the server drains
+    jobs: JobRunner | None  # to be started on the event loop
+
+
 def make_app(
     workers: Mapping[str, Worker],
     cache: Cache,
     corpora: Mapping[str, SearchBatcher],
     keyring: Keyring,
     settings: Settings,
-) -> tuple[Envelope, Service, Ops]:
-    """The ASGI app, its service, and the operators' view of it (which is told when the server drains)."""
+    job_directory: JobDirectory | None = None,
+) -> App:
+    """All that answers, around the models that are given."""
     aliases = parse_aliases(settings.alias, workers)
     service = Service(workers, cache, aliases)
     metrics = Metrics(workers, cache)
@@ -70,28 +93,34 @@ def make_app(
         settings.max_body_bytes,
         settings.request_timeout,
     )
+    operations = _operations(service, settings)
+    jobs = None if job_directory is None else _jobs(job_directory, operations, service, metrics, settings)
     routes = RouteTable(
         [
-            *_dialect_routes(service, metrics, gate, settings),
+            *_dialect_routes(operations, metrics, gate, settings),
             _search_route(SearchRoute(service, corpora), gate),
             *(OllamaModels(workers, service.router).routes(gate) if "ollama" in settings.dialects else ()),
+            *_job_routes(jobs, keyring, gate),
             *_plain_routes(models, ops, description),
         ]
     )
     description.routes = routes.routes
-    return Envelope(routes, keyring, metrics), service, ops
+    return App(Envelope(routes, keyring, metrics), service, ops, jobs)
 
 
-def _dialect_routes(service: Service, metrics: Metrics, gate: Gate, settings: Settings) -> Iterator[Route]:
+def _operations(service: Service, settings: Settings) -> Operations:
     max_inputs = settings.max_inputs_per_request
     tokens = TokenTexts(service.router)
-    operations: Operations = {
+    return {
         EmbedRequest: (embed_check(max_inputs, allow_token_ids=settings.allow_token_ids), service.embed),
         RankRequest: (rank_check(max_inputs), service.rank),
         PairsRequest: (pairs_check(max_inputs), service.score_pairs),
         TokenizeRequest: (tokenize_check(max_inputs), tokens.tokenize),
         DecodeRequest: (decode_check(max_inputs), tokens.decode),
     }
+
+
+def _dialect_routes(operations: Operations, metrics: Metrics, gate: Gate, settings: Settings) -> Iterator[Route]:
     for path, dialects in by_path(settings.dialects).items():
         yield _dialect_route(path, dialects, gate, operations, metrics)
 
@@ -116,6 +145,23 @@ def _dialect_route(
         bodies=tuple(Bodies(one.request, one.response, one.error, one.statuses) for one in dialects),
         tell=route.tell if len(forms) > 1 else None,
     )
+
+
+def _jobs(
+    directory: JobDirectory, operations: Operations, service: Service, metrics: Metrics, settings: Settings
+) -> JobRunner:
+    checks = {kind: check for kind, (check, _) in operations.items()}
+    lines = JobLines(JOB_DIALECTS, checks, service, metrics)
+    runner = JobRunner(directory, lines.answer_many, settings.max_body_bytes)
+    metrics.watch_jobs(runner.numbers)
+    return runner
+
+
+def _job_routes(jobs: JobRunner | None, keyring: Keyring, gate: Gate) -> list[Route]:
+    if jobs is None:
+        return refusing_routes()
+    files = FileRoutes(jobs.directory, keyring, FILE_SECONDS)
+    return [*files.routes(), *BatchRoutes(jobs, files, JOB_DIALECTS, gate).routes()]
 
 
 def _search_route(search: SearchRoute, gate: Gate) -> Route:

@@ -24,15 +24,26 @@ class Keyring:
         """`Unauthorized` unless the request carries a key, where there are keys."""
         if not self._digests:
             return
-        sent = header(scope, b"authorization")
-        if not sent:
+        key = _key_of(scope)
+        if key is None:
             raise Unauthorized("no API key: send the header Authorization: Bearer KEY")
-        kind, _, rest = sent.partition(" ")
-        key = (rest if kind.lower() == "bearer" else sent).strip(_BLANKS)
-        digest = _digest(key.encode("latin-1"))  # the bytes as they came
+        digest = _digest(key)
         matches = [hmac.compare_digest(digest, known) for known in self._digests]  # all, not the first
         if not any(matches):
             raise Unauthorized("the API key is not known here: check it, or ask who runs the server")
+
+    def key_of(self, scope: Scope) -> bytes | None:
+        """The key of a request that was let in; None where the server has none, whatever is sent."""
+        return _key_of(scope) if self._digests else None
+
+
+def _key_of(scope: Scope) -> bytes | None:
+    """The bytes as they came."""
+    sent = header(scope, b"authorization")
+    if not sent:
+        return None
+    kind, _, rest = sent.partition(" ")
+    return (rest if kind.lower() == "bearer" else sent).strip(_BLANKS).encode("latin-1")
 
 
 def read_keys(keys: list[str], file: str | None) -> list[str]:

@@ -20,6 +20,7 @@ from inlay.api.common_shapes import render_error
 from inlay.api.exchange import Exchange, header
 from inlay.api.replies import RENDER_ERROR, RenderError, Reply, refuse
 from inlay.api.routes import ANSWERED_AS, GET, Route, RouteTable
+from inlay.api.streamed_reply import AnyReply
 from inlay.errors import InlayError, MethodNotAllowed, OutOfMemory, ShuttingDown, Unauthorized, shorten
 from inlay.telemetry.logs import get_logger
 from inlay.telemetry.metrics import Metrics
@@ -49,6 +50,7 @@ class Envelope:
         status = 0
         route, name = self._routes.match(scope["path"], scope["method"])
         self._metrics.num_in_flight += 1
+        reply: AnyReply
         try:
             try:
                 reply = await self._answer(route, name, scope, receive)
@@ -61,7 +63,7 @@ class Envelope:
             self._metrics.num_in_flight -= 1
             self._count(route, scope, status, time.perf_counter() - began, request_id)
 
-    async def _answer(self, route: Route | None, name: str, scope: Scope, receive: Receive) -> Reply:
+    async def _answer(self, route: Route | None, name: str, scope: Scope, receive: Receive) -> AnyReply:
         if route is None or not route.is_open:
             await self._check_key(route, scope, receive)
         if route is None or route.method not in (scope["method"], ANSWERED_AS.get(scope["method"])):

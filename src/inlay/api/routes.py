@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inlay.api.exchange import Exchange
-from inlay.api.replies import RenderError, Reply
+from inlay.api.replies import RenderError
+from inlay.api.streamed_reply import AnyReply
 from inlay.errors import InlayError, MethodNotAllowed, NotFound, shorten
 
-GET, POST = "GET", "POST"
+GET, POST, DELETE = "GET", "POST", "DELETE"
 ANSWERED_AS = {"HEAD": GET}
-PLACEHOLDER = "{name}"  # at the end of a path: the rest of what was asked for, slashes included
+PLACEHOLDER = "{name}"  # once in a path: all that stands there, slashes included
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Route:
     method: str
     path: str
     summary: str
-    answer: Callable[[Exchange], Awaitable[Reply]]
+    answer: Callable[[Exchange], Awaitable[AnyReply]]
     render_error: RenderError
     is_open: bool = False  # may be asked without a key
     is_probe: bool = False  # asked all the time, so that a refusal is no news
@@ -51,7 +52,8 @@ class RouteTable:
             if route.method in methods:
                 raise ValueError(f"two routes answer {route.method} {route.path}")
             methods[route.method] = route
-        self._prefixes = [path for path in self._by_path if path.endswith(PLACEHOLDER)]
+        patterns = sorted(path for path in self._by_path if PLACEHOLDER in path)
+        self._patterns = [(*path.split(PLACEHOLDER), path) for path in reversed(patterns)]  # `{name}/more` first
 
     def methods_of(self, path: str) -> list[str]:
         """The methods that a path has; none where it is not there."""
@@ -78,8 +80,7 @@ class RouteTable:
         """The path of the table that a path falls under, and what is in its placeholder."""
         if path in self._by_path:
             return path, ""
-        for pattern in self._prefixes:
-            prefix = pattern.removesuffix(PLACEHOLDER)
-            if path.startswith(prefix) and len(path) > len(prefix):
-                return pattern, path.removeprefix(prefix)
+        for before, after, pattern in self._patterns:
+            if path.startswith(before) and path.endswith(after) and len(path) > len(before) + len(after):
+                return pattern, path[len(before) : len(path) - len(after)]
         return "", ""

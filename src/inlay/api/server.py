@@ -16,6 +16,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from queue import Queue
 from threading import Thread
 from types import FrameType
@@ -34,6 +35,7 @@ from inlay.config import Settings
 from inlay.corpus.search.batcher import SearchBatcher
 from inlay.corpus.search.served_corpora import open_corpora
 from inlay.errors import ConfigError, EngineError, InlayError
+from inlay.jobs.directory import JobDirectory
 from inlay.telemetry.logs import get_logger
 from inlay.types import Worker
 
@@ -65,6 +67,7 @@ class Surroundings:
     cache: Cache
     keyring: Keyring
     corpora: Mapping[str, SearchBatcher]
+    job_directory: JobDirectory | None
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -72,17 +75,19 @@ class Surroundings:
         corpora = open_corpora(settings.corpus)
         secret = read_secret(settings.cache_secret, settings.cache_secret_file)
         cache = make_cache(settings.cache, [batcher.searcher.corpus for batcher in corpora.values()], secret)
-        return cls(listen(settings.host, settings.port), cache, keyring, corpora)
+        jobs = None if settings.jobs is None else JobDirectory(Path(settings.jobs), settings.max_jobs_bytes)
+        return cls(listen(settings.host, settings.port), cache, keyring, corpora, jobs)
 
 
 def run_server(around: Surroundings, workers: Mapping[str, Worker], settings: Settings) -> None:
     """Serve until a signal comes. Raises what kept a model from loading."""
-    app, service, ops = make_app(workers, around.cache, around.corpora, around.keyring, settings)
+    app = make_app(workers, around.cache, around.corpora, around.keyring, settings, around.job_directory)
+    envelope = app.envelope
     body_seconds = min(settings.body_timeout, settings.request_timeout)
     connections = Connections(most_connections(settings.max_connections))
     config = uvicorn.Config(
-        app,
-        http=connection_class(ConnectionLimits(connections, settings.head_timeout, body_seconds, app.renderer_of)),
+        envelope,
+        http=connection_class(ConnectionLimits(connections, settings.head_timeout, body_seconds, envelope.renderer_of)),
         ws="none",
         log_config=None,
         access_log=False,
@@ -91,15 +96,19 @@ def run_server(around: Surroundings, workers: Mapping[str, Worker], settings: Se
         proxy_headers=False,  # nothing here depends on the client's address
         timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout)),
     )
-    server = Server(config, ops, settings.shutdown_delay)
+    server = Server(config, app.ops, settings.shutdown_delay)
 
     async def serve() -> None:
         failures: list[InlayError] = []
         _watch_loading(server, workers, around, failures)
         is_closed = True
+        if app.jobs is not None:
+            app.jobs.start()
         try:
             await server.serve(sockets=[around.listener])
-            is_closed = await service.close()
+            if app.jobs is not None:
+                await app.jobs.close()
+            is_closed = await app.service.close()
         finally:
             _close_workers(workers, failures, is_cache_closed=is_closed)
         if failures:

@@ -7,13 +7,13 @@ Knows nothing of dialects and nothing of torch. Lives on one event loop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-from msgspec.structs import replace
 
 from inlay.cache.tiers import Cache
-from inlay.errors import QueryTooLong, ShuttingDown
+from inlay.errors import InlayError, QueryTooLong, ShuttingDown
 from inlay.requests import (
     EmbedOptions,
     EmbedRequest,
@@ -45,6 +45,28 @@ from inlay.serving.results import errors_of, make_pairs_result, make_rank_result
 from inlay.serving.router import Router
 from inlay.types import Task, Worker
 
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+class Asked(NamedTuple):
+    """A request with its worker and its inputs."""
+
+    worker: Worker
+    request: EmbedRequest
+    inputs: list[Input]
+
+    @property
+    def failed(self) -> list[Input]:
+        return [given for given in self.inputs if given.error is not None]
+
+    @property
+    def shared(self) -> object:
+        """What requests must have in common to be worked on together."""
+        options = self.request.options
+        own = (options.truncate, options.priority, options.read_cache, options.write_cache)
+        return self.worker.spec.name, *own
+
 
 class Service:
     """Answers requests for the models it is given, each with its worker."""
@@ -58,25 +80,37 @@ class Service:
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """Outputs for all inputs, or the error of the first that has none; if asked, for those that have some."""
-        result, failed = await self.embed_each(request, is_patient=request.options.skips_failed)
-        if request.options.skips_failed:
-            return replace(result, failed=errors_of(failed))
-        for given in failed:
-            if given.error is not None:
-                raise given.error.for_input(given.index)
-        return result
+        return _result_of(await self._embed(request, is_patient=request.options.skips_failed))
 
     async def embed_each(self, request: EmbedRequest, *, is_patient: bool = True) -> tuple[EmbedResult, list[Input]]:
         """Outputs of the good inputs, and the inputs that failed; the impatient stop waiting at the first."""
+        asked = await self._embed(request, is_patient=is_patient)
+        answered = [given for given in asked.inputs if given.is_answered]
+        return make_result(asked.worker.spec, asked.request.options, answered), asked.failed
+
+    async def embed_many(self, requests: Sequence[EmbedRequest]) -> list[EmbedResult | InlayError]:
+        """What `embed` gives for each of several requests without deadlines, or raises; all are worked on together."""
+        asked = [attempt(self._asked_of, request) for request in requests]
+        groups: dict[object, list[Asked]] = {}
+        for one in asked:
+            if isinstance(one, Asked):
+                groups.setdefault(one.shared, []).append(one)
+        for group in groups.values():
+            inputs = [given for one in group for given in one.inputs]
+            await self._answer(group[0].worker, inputs, group[0].request, is_patient=True)
+        return [attempt(_result_of, one) if isinstance(one, Asked) else one for one in asked]
+
+    async def _embed(self, request: EmbedRequest, *, is_patient: bool) -> Asked:
+        asked = self._asked_of(request)
+        await self._answer(asked.worker, asked.inputs, asked.request, is_patient)
+        return asked
+
+    def _asked_of(self, request: EmbedRequest) -> Asked:
         self._refuse_closed()
         worker, request = self.router.route(request)
         check_fingerprint(worker.spec, request.options.expect_fingerprint)
         check_options(worker.spec, request.options)
-        inputs = make_inputs(worker.spec, request)
-        await self._answer(worker, inputs, request, is_patient)
-        answered = [given for given in inputs if given.is_answered]
-        failed = [given for given in inputs if given.error is not None]
-        return make_result(worker.spec, request.options, answered), failed
+        return Asked(worker, request, make_inputs(worker.spec, request))
 
     async def rank(self, request: RankRequest) -> RankResult:
         """Scores for all documents, or the error of the first that has none; if asked, for those that have one."""
@@ -166,3 +200,20 @@ class Service:
         self._is_closed = True
         await self.flights.finish()
         return await self.cache.close()
+
+
+def _result_of(asked: Asked) -> EmbedResult:
+    """Outputs for all inputs, or the error of the first that has none; if asked, for those that have some."""
+    spec, options, failed = asked.worker.spec, asked.request.options, asked.failed
+    for given in () if options.skips_failed else failed:
+        if given.error is not None:
+            raise given.error.for_input(given.index)
+    return make_result(spec, options, [given for given in asked.inputs if given.is_answered], errors_of(failed))
+
+
+def attempt(make: Callable[[A], R], given: A) -> R | InlayError:
+    """What is made of something, or the error that it raises."""
+    try:
+        return make(given)
+    except InlayError as error:
+        return error

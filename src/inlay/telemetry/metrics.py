@@ -7,8 +7,8 @@ that the hot path pays nothing for them. Labels are bounded: models, known route
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -80,6 +80,10 @@ class Metrics:
     def count_ignored_fields(self) -> None:
         self._ignored.inc()
 
+    def watch_jobs(self, numbers: Callable[[], Mapping[str, float]]) -> None:
+        """Show the numbers of jobs, too; they are read when scraped."""
+        self.registry.register(_JobCollector(numbers))
+
     def render(self) -> bytes:
         """The text that Prometheus scrapes."""
         return generate_latest(self.registry)
@@ -140,3 +144,20 @@ class _CacheCollector(Collector):
                     families[what] = kind(f"inlay_cache_{what}", f"Cache tier: {what}", labels=["tier"])
                 families[what].add_metric([tier], number)
         yield from families.values()
+
+
+class _JobCollector(Collector):
+    GAUGES: ClassVar = {
+        "unfinished_batches": "Batches that wait or run",
+        "bytes": "Bytes of the files of all jobs",
+    }
+
+    def __init__(self, numbers: Callable[[], Mapping[str, float]]) -> None:
+        self._numbers = numbers
+
+    def collect(self) -> Iterator[Metric]:
+        for name, number in self._numbers().items():
+            if name in self.GAUGES:
+                yield GaugeMetricFamily(f"inlay_jobs_{name}", self.GAUGES[name], value=number)
+            else:
+                yield CounterMetricFamily(f"inlay_jobs_{name}", f"Jobs: {name} since start", value=number)

@@ -25,7 +25,7 @@ Ask = Callable[..., httpx.Response]
 
 def asker(workers: dict[str, Worker], *keys: str, **settings: object) -> Ask:
     """Sends JSON, or nothing, to a path."""
-    app, _, _ = make_app(workers, make_cache(["memory://8MiB"]), {}, Keyring([*keys]), make_settings(settings))
+    app = make_app(workers, make_cache(["memory://8MiB"]), {}, Keyring([*keys]), make_settings(settings)).envelope
 
     def send(path: str, body: object = None, method: str = "POST", **headers: str) -> httpx.Response:
         async def story() -> httpx.Response:

@@ -31,8 +31,7 @@ COMMON = {"api.dialects.dialect", "api.dialects.registry", "api.dialects.shared"
 
 
 def app_of(*keys: str, **settings: object) -> Envelope:
-    app, _, _ = make_app({"fake": FakeWorker()}, Cache([]), {}, Keyring(list(keys)), make_settings(settings))
-    return app
+    return make_app({"fake": FakeWorker()}, Cache([]), {}, Keyring(list(keys)), make_settings(settings)).envelope
 
 
 def ask(app: Envelope, method: str, path: str, body: bytes = b"", **headers: str) -> httpx.Response:

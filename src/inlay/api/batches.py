@@ -1,0 +1,109 @@
+"""`/v1/batches`, in OpenAI's shape: starts the lines of a file as a job, tells how far it has come, and cancels it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+
+from inlay.api.common_shapes import ErrorResponse, render_error
+from inlay.api.exchange import Exchange
+from inlay.api.files import FileRoutes, Page
+from inlay.api.jobs_schema import BatchObject, CreateBatchRequest, batch_body, list_body
+from inlay.api.json_route import Body, Form, Gate, JSONRoute
+from inlay.api.replies import Reply
+from inlay.api.routes import GET, POST, Bodies, Route
+from inlay.errors import Conflict, InvalidInput, Overloaded, UnknownBatch, shorten
+from inlay.jobs.batch import INPUT, Batch, Status, new_id, now
+from inlay.jobs.runner import JobRunner
+from inlay.quantities import parse_duration
+
+MOST_UNFINISHED = 1000  # batches of a server
+SHORTEST_WINDOW, LONGEST_WINDOW = 1, 30 * 86_400  # seconds
+
+
+class BatchRoutes:
+    """The batches of a server."""
+
+    def __init__(self, runner: JobRunner, files: FileRoutes, endpoints: Collection[str], gate: Gate) -> None:
+        self._runner = runner
+        self._store = runner.directory.store
+        self._files = files
+        self._endpoints = endpoints
+        self._create_route = JSONRoute(gate, Form(CreateBatchRequest, self._create))
+
+    def routes(self) -> list[Route]:
+        bodies = (Bodies(CreateBatchRequest, BatchObject, ErrorResponse),)
+        create = self._create_route.answer
+        return [
+            Route(POST, "/v1/batches", "Have a file's lines answered", create, render_error, bodies=bodies),
+            Route(GET, "/v1/batches", "The batches of a key", self._list, render_error),
+            Route(GET, "/v1/batches/{name}", "How far a batch has come", self._show, render_error),
+            Route(POST, "/v1/batches/{name}/cancel", "Cancel a batch", self._cancel, render_error),
+        ]
+
+    async def _create(self, call: CreateBatchRequest, body: Body | None, exchange: Exchange, deadline: float) -> Reply:
+        if call.endpoint not in self._endpoints:
+            known = ", ".join(self._endpoints)
+            raise InvalidInput(f"endpoint {shorten(call.endpoint)!r} has no batches: use {known}", param="endpoint")
+        seconds = _seconds_of(call.completion_window)
+        owner = self._files.owner_of(exchange)
+        file = await self._files.find(owner, call.input_file_id)
+        if file.purpose != INPUT:
+            raise InvalidInput(f"the file {file.id} is what a batch gave: send one of lines", param="input_file_id")
+        unended = await asyncio.to_thread(self._store.unended)
+        if len(unended) >= MOST_UNFINISHED:
+            raise Overloaded(f"{len(unended)} batches wait, as many as may: try again later", retry_after=60.0)
+        created = now()
+        batch = Batch(
+            id=new_id("batch_"),
+            owner=owner,
+            endpoint=call.endpoint,
+            input_file_id=file.id,
+            completion_window=call.completion_window,
+            created_at=created,
+            expires_at=created + seconds,
+            output_file_id=new_id("file-"),
+            error_file_id=new_id("file-"),
+            metadata=call.metadata,
+            output_seconds=None if call.output_expires_after is None else call.output_expires_after.seconds,
+        )
+        await asyncio.to_thread(self._store.add_batch, batch)
+        self._runner.add(batch.id)
+        return Reply.of_json(batch_body(batch))
+
+    async def _list(self, exchange: Exchange) -> Reply:
+        asked = Page.of(exchange)
+        owner = self._files.owner_of(exchange)
+        rows = await asyncio.to_thread(self._store.batches, owner, asked.after, asked.limit + 1)
+        return Reply.of_json(list_body([batch_body(batch) for batch in rows], asked.limit))
+
+    async def _show(self, exchange: Exchange) -> Reply:
+        return Reply.of_json(batch_body(await self._find(exchange)))
+
+    async def _cancel(self, exchange: Exchange) -> Reply:
+        batch = await self._find(exchange)
+        return Reply.of_json(batch_body(await asyncio.to_thread(self._store.update, batch.id, _cancelled)))
+
+    async def _find(self, exchange: Exchange) -> Batch:
+        batch = await asyncio.to_thread(self._store.batch, exchange.name)
+        if batch is None or batch.owner != self._files.owner_of(exchange):
+            raise UnknownBatch(f"there is no batch {shorten(exchange.name)!r}: GET /v1/batches lists those of this key")
+        return batch
+
+
+def _cancelled(batch: Batch) -> Batch:
+    if batch.status.is_end:
+        raise Conflict(f"the batch has ended ({batch.status}), and cannot be cancelled any more")
+    return batch if batch.status is Status.CANCELLING else batch.to(Status.CANCELLING)
+
+
+def _seconds_of(window: str) -> int:
+    try:
+        seconds = parse_duration(window)
+    except ValueError as error:
+        raise InvalidInput(f"completion_window: {error}", param="completion_window") from error
+    if not SHORTEST_WINDOW <= seconds <= LONGEST_WINDOW:
+        raise InvalidInput(
+            f"completion_window must be from 1s to 30d, not {shorten(window)!r}", param="completion_window"
+        )
+    return int(seconds)

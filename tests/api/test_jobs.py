@@ -219,6 +219,19 @@ def test_a_batch_that_cannot_be_is_refused_with_the_field(
         client.batches.create(**asked)
 
 
+@pytest.mark.parametrize("field", ['"input_file_id": "\\ud800"', '"input_file_id": "x", "metadata": {"a": "\\ud800"}'])
+def test_half_a_character_is_refused(server: RunningServer, field: str) -> None:
+    body = f'{{{field}, "endpoint": "/v1/embeddings"}}'
+    reply = httpx.post(f"{server.url}/v1/batches", content=body, headers={"authorization": "Bearer alpha"})
+    assert (reply.status_code, "Unicode" in reply.text) == (400, True)
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "x", "10001", "1" + "0" * 5000])
+def test_a_page_is_bounded(server: RunningServer, limit: str) -> None:
+    reply = server.get("/v1/files", params={"limit": limit}, headers={"authorization": "Bearer alpha"})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "limit")
+
+
 def test_what_a_batch_gave_is_no_input(client: openai.OpenAI) -> None:
     batch = run(client, [line_of("a", {"input": "x"})])
     with pytest.raises(openai.BadRequestError, match="what a batch gave"):

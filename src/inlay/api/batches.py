@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 
+import msgspec
+
 from inlay.api.common_shapes import ErrorResponse, render_error
 from inlay.api.exchange import Exchange
 from inlay.api.files import FileRoutes, Page
@@ -42,6 +44,7 @@ class BatchRoutes:
         ]
 
     async def _create(self, call: CreateBatchRequest, body: Body | None, exchange: Exchange, deadline: float) -> Reply:
+        _check_unicode(call)
         if call.endpoint not in self._endpoints:
             known = ", ".join(self._endpoints)
             raise InvalidInput(f"endpoint {shorten(call.endpoint)!r} has no batches: use {known}", param="endpoint")
@@ -89,6 +92,14 @@ class BatchRoutes:
         if batch is None or batch.owner != self._files.owner_of(exchange):
             raise UnknownBatch(f"there is no batch {shorten(exchange.name)!r}: GET /v1/batches lists those of this key")
         return batch
+
+
+def _check_unicode(call: CreateBatchRequest) -> None:
+    """The records take well-formed text alone."""
+    try:
+        msgspec.json.encode(call)
+    except UnicodeEncodeError as error:
+        raise InvalidInput("a field is not valid Unicode (a lone surrogate): send well-formed text") from error
 
 
 def _cancelled(batch: Batch) -> Batch:

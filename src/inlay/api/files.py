@@ -130,7 +130,7 @@ class Page:
         self.fields = fields
         self.after = fields.get("after") or None
         asked = fields.get("limit", str(self.ROWS))
-        if not asked.isdecimal() or not 1 <= int(asked[:9]) <= self.MOST_ROWS:
+        if not asked.isdecimal() or len(asked) > 9 or not 1 <= int(asked) <= self.MOST_ROWS:
             raise InvalidInput(
                 f"limit must be a number from 1 to {self.MOST_ROWS}, not {shorten(asked)!r}", param="limit"
             )

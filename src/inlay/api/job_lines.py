@@ -30,7 +30,8 @@ Check = Callable[[Any], None]
 Asked = EmbedRequest | RankRequest
 # Headers that lines go without: when their work ran is nobody's concern, and all have one fingerprint.
 UNTOLD = frozenset({b"x-inlay-queue-ms", b"x-inlay-model-ms", b"x-inlay-cache", b"x-inlay-fingerprint"})
-GROUP = 1024  # lines that are read, or written, without a pause; with 16 the device got small batches, and all took longer
+# Lines that are read, or written, without a pause: with 16 the device got small batches, and all took longer.
+GROUP = 1024
 
 
 class JobLines:

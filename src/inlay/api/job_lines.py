@@ -7,9 +7,7 @@ has its own reply, or its own error.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -30,8 +28,7 @@ Check = Callable[[Any], None]
 Asked = EmbedRequest | RankRequest
 # Headers that lines go without: when their work ran is nobody's concern, and all have one fingerprint.
 UNTOLD = frozenset({b"x-inlay-queue-ms", b"x-inlay-model-ms", b"x-inlay-cache", b"x-inlay-fingerprint"})
-# Lines that are read, or written, without a pause: with 16 the device got small batches, and all took longer.
-GROUP = 1024
+YIELD_EVERY = 64  # lines, after which others may use the event loop
 
 
 class JobLines:
@@ -47,44 +44,22 @@ class JobLines:
         self._endpoints = {path: _Endpoint(dialect, checks) for path, dialect in dialects.items()}
         self._service = service
         self._metrics = metrics
-        self._working = asyncio.Lock()
 
     async def answer_many(self, endpoint: str, bodies: Sequence[bytes]) -> list[LineReply]:
         """See the module; nothing is raised for a line."""
         own = self._endpoints[endpoint]
-        groups = [bodies[start : start + GROUP] for start in range(0, len(bodies), GROUP)]
-        tasks = [asyncio.ensure_future(self._answer_group(own, group)) for group in groups]
-        try:
-            return [reply for replies in await asyncio.gather(*tasks) for reply in replies]
-        finally:
-            for task in tasks:
-                task.cancel()
-
-    async def _answer_group(self, own: _Endpoint, bodies: Sequence[bytes]) -> list[LineReply]:
-        async with self._burst():
-            read = [attempt(own.read, body) for body in bodies]
-            asked = [one if isinstance(one, InlayError) else one[1] for one in read]
-            asking = asyncio.ensure_future(self._results_of(asked))
-            try:
-                await asyncio.sleep(0)  # it goes on until it waits
-            except asyncio.CancelledError:
-                asking.cancel()
-                raise
-        results = await asking
-        async with self._burst():
-            for result in results:
-                if isinstance(result, Result):
-                    self._metrics.count_result(result)
-            calls = [None if isinstance(one, InlayError) else one[0] for one in read]
-            return [own.reply(call, result) for call, result in zip(calls, results, strict=True)]
-
-    @asynccontextmanager
-    async def _burst(self) -> AsyncIterator[None]:
-        """One at a time, and as long a rest after it: the event loop and the device's processor are others', too."""
-        async with self._working:
-            began = time.perf_counter()
-            yield
-            await asyncio.sleep(time.perf_counter() - began)
+        read: list[tuple[Any, Asked] | InlayError] = []
+        for place, body in enumerate(bodies):
+            read.append(attempt(own.read, body))
+            await _let_others(place)
+        results = await self._results_of([one if isinstance(one, InlayError) else one[1] for one in read])
+        replies = []
+        for place, (one, result) in enumerate(zip(read, results, strict=True)):
+            if isinstance(result, Result):
+                self._metrics.count_result(result)
+            replies.append(own.reply(None if isinstance(one, InlayError) else one[0], result))
+            await _let_others(place)
+        return replies
 
     async def _results_of(self, asked: Sequence[Asked | InlayError]) -> list[Result | InlayError]:
         embeds = [one for one in asked if isinstance(one, EmbedRequest)]
@@ -126,3 +101,8 @@ class _Endpoint:
         rendered = self._dialect.render(result, call)
         headers = {name.decode(): value.decode() for name, value in result_headers(result) if name not in UNTOLD}
         return LineReply(rendered.status, rendered.body, result.num_tokens, result.cached_tokens, headers)
+
+
+async def _let_others(place: int) -> None:
+    if place % YIELD_EVERY == YIELD_EVERY - 1:
+        await asyncio.sleep(0)

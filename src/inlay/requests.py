@@ -51,6 +51,7 @@ class EmbedRequest(Struct, frozen=True):
     options: EmbedOptions = EmbedOptions()
     deadline: float | None = None  # on the clock of time.monotonic()
     departed: Callable[[], Awaitable[object]] | None = None  # returns when the client has gone
+    first_index: int = 0  # of its first input, where it is a part of a longer request
 
 
 class RankOptions(Struct, frozen=True):
@@ -78,6 +79,7 @@ class RankRequest(Struct, frozen=True):
     options: RankOptions = RankOptions()
     deadline: float | None = None  # on the clock of time.monotonic()
     departed: Callable[[], Awaitable[object]] | None = None  # returns when the client has gone
+    first_index: int = 0  # of its first document, where it is a part of a longer request
 
 
 class PairsRequest(Struct, frozen=True):
@@ -134,7 +136,8 @@ class Result(Struct, frozen=True):
 
     model: str
     fingerprint: str
-    item_tokens: list[int]  # of each input, cached ones included
+    answered: list[int]  # indices of the inputs that have outputs, in their order
+    item_tokens: list[int]  # of each of these, cached ones included
     cached_tokens: int
     num_hits: int
     truncated: list[int]  # indices of the inputs that were cut
@@ -159,11 +162,6 @@ class Result(Struct, frozen=True):
         if self.num_hits == 0:
             return "miss"
         return "hit" if self.num_hits == self.num_inputs and not self.failed else "partial"
-
-    @property
-    def answered(self) -> list[int]:
-        """The indices of the inputs that have outputs, in their order."""
-        return [index for index in range(self.num_inputs + len(self.failed)) if index not in self.failed]
 
 
 class EmbedResult(Result, frozen=True):

@@ -11,6 +11,7 @@ import msgspec
 from inlay.api.auth import Keyring
 from inlay.api.batches import BatchRoutes
 from inlay.api.common_shapes import ErrorResponse, render_error
+from inlay.api.decoding import MOST_VALUES
 from inlay.api.dialect_route import DialectRoute, Operations
 from inlay.api.dialects.dialect import Dialect
 from inlay.api.dialects.openai import EMBEDDINGS
@@ -21,6 +22,7 @@ from inlay.api.files import FileRoutes, refusing_routes
 from inlay.api.input_checks import decode_check, embed_check, pairs_check, rank_check, tokenize_check
 from inlay.api.job_lines import JobLines
 from inlay.api.json_route import Form, Gate, JSONRoute
+from inlay.api.line_route import EndLine, ErrorLine, LineRoute
 from inlay.api.models import ModelRoutes
 from inlay.api.ollama_models import OllamaModels
 from inlay.api.openapi import Description
@@ -93,11 +95,11 @@ def make_app(
         settings.max_body_bytes,
         settings.request_timeout,
     )
-    operations = _operations(service, settings)
+    operations = _operations(service, settings, settings.max_inputs_per_request)
     jobs = None if job_directory is None else _jobs(job_directory, operations, service, metrics, settings)
     routes = RouteTable(
         [
-            *_dialect_routes(operations, metrics, gate, settings),
+            *_dialect_routes(operations, _operations(service, settings, MOST_VALUES), metrics, gate, settings),
             _search_route(SearchRoute(service, corpora), gate),
             *(OllamaModels(workers, service.router).routes(gate) if "ollama" in settings.dialects else ()),
             *_job_routes(jobs, keyring, gate),
@@ -108,8 +110,7 @@ def make_app(
     return App(Envelope(routes, keyring, metrics), service, ops, jobs)
 
 
-def _operations(service: Service, settings: Settings) -> Operations:
-    max_inputs = settings.max_inputs_per_request
+def _operations(service: Service, settings: Settings, max_inputs: int) -> Operations:
     tokens = TokenTexts(service.router)
     return {
         EmbedRequest: (embed_check(max_inputs, allow_token_ids=settings.allow_token_ids), service.embed),
@@ -120,21 +121,21 @@ def _operations(service: Service, settings: Settings) -> Operations:
     }
 
 
-def _dialect_routes(operations: Operations, metrics: Metrics, gate: Gate, settings: Settings) -> Iterator[Route]:
-    for path, dialects in by_path(settings.dialects).items():
-        yield _dialect_route(path, dialects, gate, operations, metrics)
-
-
-def _dialect_route(
-    path: str, dialects: Sequence[Dialect[Any, Any, Any]], gate: Gate, operations: Operations, metrics: Metrics
-) -> Route:
-    """A path, whose first dialect takes the bodies that no other claims."""
-    forms = []
-    for dialect in dialects:
+def _dialect_routes(
+    operations: Operations, line_operations: Operations, metrics: Metrics, gate: Gate, settings: Settings
+) -> Iterator[Route]:
+    def form_of(dialect: Dialect[Any, Any, Any]) -> Form[Any]:
         own = DialectRoute(dialect, operations, metrics)
-        forms.append(
-            Form(dialect.request, own.handle, own.recall, dialect.render_error, dialect.told_by, dialect.claims)
-        )
+        lines = None if dialect.rows is None else LineRoute(dialect, dialect.rows, line_operations, metrics).begin
+        told = (dialect.render_error, dialect.told_by, dialect.claims)
+        return Form(dialect.request, own.handle, own.recall, lines, *told)
+
+    for path, dialects in by_path(settings.dialects).items():
+        yield _dialect_route(path, dialects, [form_of(dialect) for dialect in dialects], gate)
+
+
+def _dialect_route(path: str, dialects: Sequence[Dialect[Any, Any, Any]], forms: list[Form[Any]], gate: Gate) -> Route:
+    """A path, whose first dialect takes the bodies that no other claims."""
     route = JSONRoute(gate, forms[0], forms[1:])
     return Route(
         POST,
@@ -142,9 +143,14 @@ def _dialect_route(
         " / ".join(dict.fromkeys(dialect.summary for dialect in dialects)),
         route.answer,
         dialects[0].render_error,
-        bodies=tuple(Bodies(one.request, one.response, one.error, one.statuses) for one in dialects),
+        bodies=tuple(_bodies_of(one) for one in dialects),
         tell=route.tell if len(forms) > 1 else None,
     )
+
+
+def _bodies_of(dialect: Dialect[Any, Any, Any]) -> Bodies:
+    lines = () if dialect.rows is None else (dialect.rows.row, EndLine, ErrorLine)
+    return Bodies(dialect.request, dialect.response, dialect.error, dialect.statuses, lines)
 
 
 def _jobs(

@@ -72,10 +72,10 @@ class DialectRoute(Generic[C, Q, R]):
             request = self._dialect.parse(call)
             check, perform = self._operations[type(request)]
             check(request)
-            request = _completed(request, exchange, deadline)
+            request = completed(request, exchange, deadline)
             result: R = await perform(request)
         except InlayError as error:
-            raise self._in_own_words(error) from error
+            raise self._dialect.in_own_words(error) from error
         reply = self._dialect.render(result, call)
         if not isinstance(result, Result):
             return reply  # no model has run
@@ -86,18 +86,8 @@ class DialectRoute(Generic[C, Q, R]):
             self._repeated.keep(bytes(body), reply, result)
         return reply
 
-    def _in_own_words(self, error: InlayError) -> InlayError:
-        """With the names of the dialect's fields, and remedies that it has."""
-        error = error.renamed(self._dialect.names)
-        message = error.message
-        for phrase, own in self._dialect.phrases.items():
-            message = message.replace(phrase, own)
-        if message == error.message:
-            return error
-        return type(error)(message, param=error.param, retry_after=error.retry_after)
 
-
-def _completed(request: Q, exchange: Exchange, deadline: float) -> Q:
+def completed(request: Q, exchange: Exchange, deadline: float | None) -> Q:
     """The request with what no dialect has to say: its time, its client, and `Cache-Control`."""
     if isinstance(request, TokenizeRequest | DecodeRequest):
         return request
@@ -116,9 +106,8 @@ def result_headers(result: Result) -> Headers:
         (b"x-inlay-queue-ms", b"%.2f" % (result.queue_seconds * 1000)),
         (b"x-inlay-model-ms", b"%.2f" % (result.model_seconds * 1000)),
         (b"x-inlay-cache", result.cache_status.encode()),
-        (b"x-inlay-fingerprint", result.fingerprint.encode()),
+        *space_headers(result),
     ]
-    headers += [(b"x-inlay-warning", warning.encode("ascii", "backslashreplace")) for warning in result.warnings]
     if result.failed:
         headers.append((b"x-inlay-failed", _listed(list(result.failed))))
     if result.truncated:
@@ -126,6 +115,12 @@ def result_headers(result: Result) -> Headers:
     if isinstance(result, RankResult) and result.in_parts:
         headers.append((b"x-inlay-in-parts", _listed(result.in_parts)))
     return headers
+
+
+def space_headers(result: Result) -> Headers:
+    """Which space the vectors or scores lie in, and what there is to know of it."""
+    warnings = [(b"x-inlay-warning", warning.encode("ascii", "backslashreplace")) for warning in result.warnings]
+    return [(b"x-inlay-fingerprint", result.fingerprint.encode()), *warnings]
 
 
 def _listed(indices: list[int]) -> bytes:

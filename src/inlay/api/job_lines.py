@@ -95,7 +95,7 @@ class _Endpoint:
 
     def reply(self, call: msgspec.Struct | None, result: Result | InlayError) -> LineReply:
         if isinstance(result, InlayError):
-            error = result.renamed(self._dialect.names)
+            error = self._dialect.in_own_words(result)
             refusal = refuse(error, self._dialect.render_error)
             return LineReply(refusal.status, refusal.body, error=error)
         rendered = self._dialect.render(result, call)

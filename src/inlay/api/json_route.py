@@ -10,17 +10,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 from starlette.types import Scope
 
 from inlay.api.body import BodyReader
 from inlay.api.decoding import BodyDecoder, FieldReader
-from inlay.api.exchange import Exchange
+from inlay.api.exchange import Exchange, header
 from inlay.api.repeated import LARGEST
 from inlay.api.replies import RENDER_ERROR, RenderError, Reply
+from inlay.api.streamed_reply import AnyReply, StreamedReply
 from inlay.errors import InlayError, RequestError
 from inlay.serving.admission import Admission, ByteBudget
 from inlay.telemetry.metrics import Metrics
@@ -29,7 +32,10 @@ C = TypeVar("C", bound=msgspec.Struct)
 Body = bytes | bytearray
 # The body is what a reply may be kept by; None where the next one would have to be told of ignored fields.
 Handle = Callable[[C, Body | None, Exchange, float], Awaitable[Reply]]
+# Begins a reply line by line; the number is seconds for each part of it.
+Stream = Callable[[C, Exchange, float], Awaitable[StreamedReply]]
 Recall = Callable[[Body, Exchange], Reply | None]
+LINES = b"application/x-ndjson"
 UNKNOWN_SECONDS = 1.0  # that are waited for the body of somebody without a key
 MOST_UNKNOWN_BYTES = 1 << 16  # of a body from somebody without a key, that is read to tell him so in his words
 
@@ -48,6 +54,8 @@ class Gate:
 class Form(Generic[C]):
     """Bodies of one struct, each answered by `handle(call, body, exchange, deadline)`, or by what recalls its reply.
 
+    Where it has a `stream`, whoever accepts lines gets them.
+
     A body has this form where it has one of the fields in `told_by`, and `claims` agrees; a form without such fields
     takes what no other does.
     """
@@ -57,6 +65,7 @@ class Form(Generic[C]):
         schema: type[C],
         handle: Handle[C],
         recall: Recall = lambda body, exchange: None,
+        stream: Stream[C] | None = None,
         render_error: RenderError | None = None,
         told_by: frozenset[str] = frozenset(),
         claims: Callable[[Mapping[str, msgspec.Raw]], bool] = lambda fields: True,
@@ -64,6 +73,7 @@ class Form(Generic[C]):
         self.decoder = BodyDecoder(schema)
         self.handle = handle
         self.recall = recall
+        self.stream = stream
         self.render_error = render_error
         self.told_by = told_by
         self._claims = claims
@@ -82,7 +92,9 @@ class JSONRoute:
         self._others = others
         self._fields = FieldReader({name for form in others for name in form.told_by})
 
-    async def answer(self, exchange: Exchange) -> Reply:
+    async def answer(self, exchange: Exchange) -> AnyReply:
+        if wants_lines(exchange.scope):
+            return await self._answer_lines(exchange)
         gate = self._gate
         with BodyReader(gate.budget, gate.max_body_bytes) as reader:
             body = await reader.read(exchange.scope, exchange.receive)
@@ -97,6 +109,21 @@ class JSONRoute:
                 gate.metrics.count_ignored_fields()
             with gate.admission:
                 return await form.handle(call, known_by, exchange, time.monotonic() + gate.request_timeout)
+
+    async def _answer_lines(self, exchange: Exchange) -> AnyReply:
+        """As `answer` does; what is held for a request is held until the last line is out."""
+        gate = self._gate
+        with ExitStack() as held:
+            reader = held.enter_context(BodyReader(gate.budget, gate.max_body_bytes))
+            form, call, has_unknown = self._decode(await reader.read(exchange.scope, exchange.receive), exchange.scope)
+            if has_unknown:
+                gate.metrics.count_ignored_fields()
+            held.enter_context(gate.admission)
+            if form.stream is None:
+                return await form.handle(call, None, exchange, time.monotonic() + gate.request_timeout)
+            reply = await form.stream(call, exchange, gate.request_timeout)
+            held.callback(reply.release)
+            return replace(reply, release=held.pop_all().close)
 
     async def tell(self, exchange: Exchange) -> None:
         """Of somebody who is refused without a look at his body: in which words to tell him."""
@@ -131,3 +158,10 @@ class JSONRoute:
     def _tell(self, form: Form[Any] | None, scope: Scope) -> None:
         if form is not None and form.render_error is not None:
             scope[RENDER_ERROR] = form.render_error
+
+
+def wants_lines(scope: Scope) -> bool:
+    """Does a client take lines of JSON, and before one piece of it?"""
+    accepted = (header(scope, b"accept") or "").lower()
+    lines = accepted.find(LINES.decode())
+    return lines >= 0 and "application/json" not in accepted[:lines]

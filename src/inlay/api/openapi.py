@@ -13,6 +13,7 @@ import msgspec
 
 import inlay
 from inlay.api.exchange import Exchange
+from inlay.api.json_route import LINES
 from inlay.api.replies import Reply
 from inlay.api.routes import PLACEHOLDER, Route
 
@@ -50,7 +51,9 @@ class Description:
 def describe_api(routes: Sequence[Route]) -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
     forms = [bodies for route in routes for bodies in route.bodies]
-    structs = list(dict.fromkeys(struct for form in forms for struct in (form.request, form.response, form.error)))
+    structs = list(
+        dict.fromkeys(struct for form in forms for struct in (form.request, form.response, form.error, *form.lines))
+    )
     schemas, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
     schema_of = dict(zip(structs, schemas, strict=True))
     paths: dict[str, Any] = {}
@@ -85,6 +88,8 @@ def _operation(route: Route, schema_of: Mapping[Any, Any]) -> dict[str, Any]:
             for statuses in (ERRORS, *(form.statuses for form in route.bodies))
             for status, text in statuses.items()
         }
+        if lines := [schema_of[line] for form in route.bodies for line in form.lines]:
+            responses[LINES.decode()] = {"schema": _any_of(lines)}
         operation["responses"]["200"]["content"] = responses
     return operation
 

@@ -24,6 +24,7 @@ class Bodies:
     response: type[Any]
     error: type[Any]
     statuses: Mapping[int, str] = field(default_factory=dict)  # of errors, beside those of all routes
+    lines: tuple[type[Any], ...] = ()  # what lines hold, where it gives them to whoever takes them
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,7 @@ def make_pairs(spec: ModelSpec, request: RankRequest) -> list[Input]:
     first = first_part(spec, request.query, request.options.instruction)
     maker = pair_key_maker(spec, request)
     inputs = []
-    for index, document in enumerate(request.documents):
+    for index, document in enumerate(request.documents, request.first_index):
         given = make_pair(index, Pair(first, document), maker)
         if not document:
             given.error = EmptyInput("is empty: send a text, or leave it out")
@@ -160,7 +160,7 @@ def make_inputs(spec: ModelSpec, request: EmbedRequest) -> list[Input]:
         for kind in options.outputs
     }
     inputs = []
-    for index, content in enumerate(request.inputs):
+    for index, content in enumerate(request.inputs, request.first_index):
         given = Input(index, content, prompt)
         try:
             if not content:

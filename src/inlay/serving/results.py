@@ -90,6 +90,7 @@ def _told_of(
     return {
         "model": spec.name,
         "fingerprint": spec.fingerprint,
+        "answered": [given.index for given in inputs],
         "item_tokens": [given.num_tokens for given in inputs],
         "cached_tokens": sum(given.num_tokens for given in inputs if given.is_cached),
         "num_hits": sum(given.is_cached for given in inputs),

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from inlay.api.replies import Headers, RenderError, Reply
+from inlay.errors import InlayError
 from inlay.requests import DecodeRequest, Request, Result, TokenizeRequest, TokensResult
 
 C = TypeVar("C", bound=msgspec.Struct)
@@ -21,6 +22,15 @@ Q = TypeVar("Q", bound=Request | TokenizeRequest | DecodeRequest)
 R = TypeVar("R", bound=Result | TokensResult)
 
 Fields = Mapping[str, msgspec.Raw]  # of a body: its names, with what they hold still to be decoded
+
+
+@dataclass(frozen=True, slots=True)
+class Rows(Generic[R, C]):
+    """How the items of a result are written one by one."""
+
+    row: type[Any]  # what a line holds, for the API's description
+    render: Callable[[R, C], list[dict[str, Any]]]  # each with the `index` that it has in the whole request
+    check: Callable[[C], None] = lambda call: None  # refuses what needs all items at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,4 +52,15 @@ class Dialect(Generic[C, Q, R]):
     told_by: frozenset[str] = frozenset()  # a body on a shared path that has one of these fields is this one's
     claims: Callable[[Fields], bool] = lambda fields: True  # what else must hold of these fields
     answer_at_once: Callable[[C], Reply | None] = lambda call: None  # what needs no model
+    rows: Rows[R, C] | None = None  # where replies may go out line by line
     timing_headers: Callable[[R, float], Headers] = lambda result, seconds: []
+
+    def in_own_words(self, error: InlayError) -> InlayError:
+        """The error with the names of the dialect's fields, and remedies that it has."""
+        error = error.renamed(self.names)
+        message = error.message
+        for phrase, own in self.phrases.items():
+            message = message.replace(phrase, own)
+        if message == error.message:
+            return error
+        return type(error)(message, param=error.param, retry_after=error.retry_after)

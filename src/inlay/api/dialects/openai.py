@@ -8,8 +8,8 @@ import numpy.typing as npt
 import orjson
 
 from inlay.api.common_shapes import SharedErrorResponse, body_of, render_shared_error, usage_of
-from inlay.api.dialects.dialect import Dialect
-from inlay.api.dialects.openai_schema import EmbeddingRequest, EmbeddingResponse
+from inlay.api.dialects.dialect import Dialect, Rows
+from inlay.api.dialects.openai_schema import Embedding, EmbeddingRequest, EmbeddingResponse
 from inlay.api.dialects.shared import inputs_of
 from inlay.api.replies import Reply
 from inlay.errors import InvalidInput, shorten
@@ -37,26 +37,34 @@ def parse(call: EmbeddingRequest) -> EmbedRequest:
 
 def render(result: EmbedResult, call: EmbeddingRequest) -> Reply:
     """The vectors of a result, with usage."""
-    includes_tokens = bool(call.include_tokens)
     body = {
         "object": "list",
-        "data": _rows_of(result, call, includes_tokens=includes_tokens),
+        "data": _rows_of(result, call),
         "model": result.model,
-        **({"fingerprint": result.fingerprint} if includes_tokens else {}),
+        **({"fingerprint": result.fingerprint} if call.include_tokens else {}),
         "usage": usage_of(result.num_tokens, result.cached_tokens),
     }
     return Reply.of_json(body)
 
 
-def _rows_of(result: EmbedResult, call: EmbeddingRequest, *, includes_tokens: bool) -> object:
+def _rows_of(result: EmbedResult, call: EmbeddingRequest) -> object:
     """`data` as orjson takes it."""
-    is_base64 = call.encoding_format == BASE64
+    has_more = call.include_tokens or result.others or result.failed
+    if call.encoding_format != BASE64 or has_more:
+        return row_dicts(result, call)
+    rows = [BASE64_ROW % pair for pair in enumerate(_embeddings_of(result, call))]  # by far the most: at half the cost
+    return orjson.Fragment(b"[%b]" % b",".join(rows))
+
+
+def _embeddings_of(result: EmbedResult, call: EmbeddingRequest) -> Any:  # noqa: ANN401 - rows of numbers, or base64
     vectors = result.vectors if call.output_dtype is None else convert_rows(result.vectors, call.output_dtype)
-    embeddings = to_base64_many(vectors) if is_base64 else vectors
-    has_more = includes_tokens or result.others or result.failed
-    if is_base64 and not has_more:  # by far the most: put together here, at half the cost
-        rows = [BASE64_ROW % pair for pair in enumerate(embeddings)]
-        return orjson.Fragment(b"[%b]" % b",".join(rows))
+    return to_base64_many(vectors) if call.encoding_format == BASE64 else vectors
+
+
+def row_dicts(result: EmbedResult, call: EmbeddingRequest) -> list[dict[str, Any]]:
+    """An item of `data` for each input, in their order."""
+    is_base64 = call.encoding_format == BASE64
+    embeddings = _embeddings_of(result, call)
     data: list[dict[str, Any]] = [
         {"object": "embedding", "index": index, "embedding": embedding.decode() if is_base64 else embedding}
         for index, embedding in zip(result.answered, embeddings, strict=True)
@@ -64,7 +72,7 @@ def _rows_of(result: EmbedResult, call: EmbeddingRequest, *, includes_tokens: bo
     for kind, arrays in result.others.items():
         for row, array in zip(data, arrays, strict=True):
             row[kind] = _sparse_of(array) if kind == SPARSE else _token_rows_of(array, is_base64=is_base64)
-    if includes_tokens:
+    if call.include_tokens:
         for row, num_tokens in zip(data, result.item_tokens, strict=True):
             row["num_tokens"], row["is_truncated"] = num_tokens, row["index"] in result.truncated
     skipped = [{"object": "embedding", "index": i, "error": body_of(error)} for i, error in result.failed.items()]
@@ -89,6 +97,7 @@ EMBEDDINGS = Dialect(
     parse=parse,
     render=render,
     render_error=render_shared_error,
+    rows=Rows(Embedding, row_dicts),
 )
 
 

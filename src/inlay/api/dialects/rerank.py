@@ -9,8 +9,8 @@ import uuid
 from typing import Any
 
 from inlay.api.common_shapes import SharedErrorResponse, body_of, render_shared_error, usage_of
-from inlay.api.dialects.dialect import Dialect
-from inlay.api.dialects.rerank_schema import RerankRequest, RerankResponse
+from inlay.api.dialects.dialect import Dialect, Rows
+from inlay.api.dialects.rerank_schema import RankedDocument, RerankRequest, RerankResponse
 from inlay.api.dialects.shared import search_units, text_of
 from inlay.api.replies import Reply
 from inlay.errors import InvalidInput
@@ -47,7 +47,7 @@ def render(result: RankResult, call: RerankRequest) -> Reply:
     logits = result.logits.tolist()
     answered = result.answered
     rows = [_row_of(answered[place], logits[place], call) for place in best_first(logits)[: call.top_n]]
-    rows += [{"index": index, "error": body_of(error)} for index, error in result.failed.items()]
+    rows += _failed_rows(result)
     units = {"search_units": search_units(len(logits))}
     body = {
         "id": str(uuid.uuid4()),
@@ -60,6 +60,25 @@ def render(result: RankResult, call: RerankRequest) -> Reply:
     if call.top_n is None:  # it may be a client of Voyage, whose list has this name
         body["data"] = [_flat(row) for row in rows]
     return Reply.of_json(body)
+
+
+def row_dicts(result: RankResult, call: RerankRequest) -> list[dict[str, Any]]:
+    """A row for each document, in their order; those at fault come last."""
+    rows = [_row_of(index, logit, call) for index, logit in zip(result.answered, result.logits.tolist(), strict=True)]
+    return rows + _failed_rows(result)
+
+
+def _failed_rows(result: RankResult) -> list[dict[str, Any]]:
+    return [{"index": index, "error": body_of(error)} for index, error in result.failed.items()]
+
+
+def _check_lines(call: RerankRequest) -> None:
+    if call.top_n is not None:
+        raise InvalidInput(
+            "top_n is not for a reply line by line, which goes out before all scores are known: leave it out, or "
+            "ask for application/json",
+            param="top_n",
+        )
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
@@ -82,4 +101,5 @@ RERANK = Dialect(
     render=render,
     render_error=render_shared_error,
     names=NAMES,
+    rows=Rows(RankedDocument, row_dicts, _check_lines),
 )

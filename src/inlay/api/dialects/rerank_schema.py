@@ -45,6 +45,8 @@ class RankedDocument(Struct):
     relevance_score: float | UnsetType = UNSET
     error: ErrorBody | UnsetType = UNSET
     document: Document | UnsetType = UNSET
+    is_truncated: bool | UnsetType = UNSET  # in replies line by line; else a header tells
+    is_in_parts: bool | UnsetType = UNSET
 
 
 class FlatDocument(Struct):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,3 +99,13 @@ def test_an_id_out_of_range_fails_alone(checkpoint: Callable[[str], Path]) -> No
     with pytest.raises(IndexError):
         vector_of(runner, [*good[:-1], 10**6])
     assert vector_of(runner, good) == expected
+
+
+def test_the_first_short_text_does_not_wait_for_torchs_compiler_to_be_imported() -> None:
+    program = (
+        "import sys\nfrom inlay import Embedder\n"
+        "with Embedder('demo') as embedder:\n    embedder.embed(['one short text'])\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

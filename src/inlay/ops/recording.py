@@ -89,6 +89,11 @@ class _Watch(TorchDispatchMode):
         self.constants: list[Tensor] = []
         self._arena = arena
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """torch would import its compiler, which takes 2 s, to leave this class out of what is never compiled here."""
+        return False
+
     def __torch_dispatch__(
         self,
         operator: torch._ops.OpOverload,

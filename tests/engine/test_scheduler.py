@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from inlay.engine import scheduler as module
 from inlay.engine.batch import Sequence
-from inlay.engine.scheduler import BETWEEN_SHARE, OLDEST_EVERY, RAISED_AFTER, WEIGHTS, Scheduler
+from inlay.engine.scheduler import (
+    BACKGROUND_SHARE,
+    BETWEEN_SHARE,
+    OLDEST_EVERY,
+    RAISED_AFTER,
+    WEIGHTS,
+    YIELDS_FOR,
+    Scheduler,
+)
 from inlay.types import Priority, Truncate, Work
 
 
@@ -272,3 +280,31 @@ def test_what_has_gone_does_not_pile_up() -> None:
     assert len(scheduler._heap) < 1000
     assert len(scheduler._arrivals) < 1000
     assert scheduler.next_batch()[0] == [stays]
+
+
+def test_the_low_lane_fills_up_no_batch_that_others_wait_for() -> None:
+    scheduler = Scheduler(1000, 100, 1 << 30)
+    scheduler.add_many([make(10, Priority.LOW) for _ in range(20)])
+    query = make(5)
+    scheduler.add_many([query])
+    assert scheduler.next_batch()[0] == [query]
+    scheduler.add_many([make(5, Priority.HIGH), make(5)])
+    assert [one.num_tokens for one in scheduler.next_batch()[0]] == [5, 5]
+
+
+def test_batches_of_the_low_lane_are_small_while_others_come_and_whole_again_after() -> None:
+    scheduler = Scheduler(400, 1000, 1 << 30)
+    scheduler.add_many([make(10, Priority.LOW) for _ in range(10_000)])
+    assert len(scheduler.next_batch()[0]) == 40
+    scheduler.add_many([make(5)])
+    sizes = [len(scheduler.next_batch()[0]) for _ in range(YIELDS_FOR + 2)]
+    assert sizes == [1, *[40 // BACKGROUND_SHARE] * (YIELDS_FOR - 1), 40, 40]
+
+
+def test_the_low_lane_has_its_share_beside_others_all_the_same() -> None:
+    scheduler = Scheduler(100, 1000, 1 << 30)
+    scheduler.add_many([make(10, Priority.LOW) for _ in range(1000)])
+    scheduler.add_many([make(10) for _ in range(8000)])
+    ran = [one.priority for _ in range(200) for one in scheduler.next_batch()[0]]
+    share = ran.count(Priority.LOW) / len(ran)
+    assert WEIGHTS[Priority.NORMAL] / WEIGHTS[Priority.LOW] * 0.5 < share < 0.25

@@ -22,6 +22,8 @@ from inlay.types import Priority
 
 OLDEST_EVERY = 8  # batches
 BETWEEN_SHARE = 8  # between the pieces of a long input, a batch has an eighth of the usual tokens
+BACKGROUND_SHARE = 4  # beside others, a batch of the low lane has a quarter of the usual tokens
+YIELDS_FOR = 64  # batches for which others count as there
 MOST_PASSED_OVER = 256  # sequences that do not fit between pieces, behind which one that does is looked for
 RAISED_AFTER = 64  # batches without running out of memory
 WEIGHTS = {Priority.HIGH: 0.25, Priority.NORMAL: 1.0, Priority.LOW: 8.0}
@@ -32,6 +34,10 @@ Cost = Callable[[Sequence], int]  # tokens of a sequence that would run
 def all_tokens(sequence: Sequence) -> int:
     """The cost where nothing of a sequence was kept from before."""
     return sequence.num_tokens
+
+
+def _is_background(sequence: Sequence) -> bool:
+    return sequence.priority is Priority.LOW
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +69,7 @@ class Scheduler:
         self._arrivals: deque[Sequence] = deque()  # also some that have gone
         self._waiting: dict[Sequence, _Waiting] = {}
         self._num_batches = 0
+        self._last_foreground = -YIELDS_FOR  # the batch for which a sequence of another lane than the low one was next
         self._num_good = 0  # batches since memory ran out
         self._virtual_time = 0.0
         self._numbers = count()
@@ -87,7 +94,8 @@ class Scheduler:
     def next_batch(self, cost: Cost = all_tokens, *, is_between: bool = False) -> tuple[list[Sequence], list[Sequence]]:
         """The sequences to run now, and those dropped on the way because nobody wants them any more.
 
-        A sequence longer than the budget runs alone. Between the pieces of a long input a batch is small, so that both
+        A sequence longer than the budget runs alone. Those of the low lane fill up no batch that others wait for, and
+        run in smaller ones as long as others come. Between the pieces of a long input a batch is small, so that both
         get on: what does not fit is passed over for as many turns as its tokens are worth, and inputs as long wait.
         """
         batch: list[Sequence] = []
@@ -102,6 +110,12 @@ class Scheduler:
             if head.sequence.is_cancelled:
                 dropped.append(self._remove(head))
                 continue
+            if not _is_background(head.sequence):
+                self._last_foreground = self._num_batches
+            elif not batch and self._num_batches - self._last_foreground < YIELDS_FOR:
+                most = max(most // BACKGROUND_SHARE, 1)
+            elif batch and not _is_background(batch[0]):
+                break
             tokens = cost(head.sequence)
             if num_tokens + tokens <= most or (not batch and self._may_exceed(head, tokens, most, passed, is_between)):
                 num_tokens += tokens

@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -18,7 +19,7 @@ EXAMPLES = 600  # of each operation
 
 
 def main() -> None:
-    with RunningServer("demo", "--dtype=float32") as server:
+    with TemporaryDirectory() as jobs, RunningServer("demo", "--dtype=float32", f"--jobs={jobs}") as server:
         command = [sys.argv[1], "run", f"{server.url}/openapi.json", "--checks", CHECKS, "--continue-on-failure"]
         done = subprocess.run([*command, "--max-examples", str(EXAMPLES), "--phases", "coverage,fuzzing"])
     sys.exit(done.returncode)

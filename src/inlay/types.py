@@ -24,6 +24,7 @@ IntArray = npt.NDArray[np.int64]
 
 # Kinds of output: one vector, or the scores of a pair. All are in `models.registry.OUTPUTS`.
 DENSE, SPARSE, COLBERT, SCORES = "dense", "sparse", "colbert", "scores"
+TOKEN_EMBEDDINGS = "token_embeddings"  # noqa: S105 - no secret
 SPARSE_ROW = np.dtype([("id", "<u4"), ("weight", "<f4")])  # of a sparse output: a token and its weight
 
 
@@ -115,6 +116,11 @@ class ModelSpec:
     adapters: Mapping[str, ModelSpec] = field(default_factory=dict)  # served from the same weights, by their names
     dtype: str = ""
     fingerprint: str = ""
+
+    @property
+    def hidden_width(self) -> int:
+        """Components of the model's hidden states."""
+        return self.dense_layers[0].width_in if self.dense_layers else self.width
 
     @property
     def task(self) -> Task:

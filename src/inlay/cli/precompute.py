@@ -17,7 +17,7 @@ from inlay.config import PRECOMPUTE, Settings
 from inlay.errors import ConfigError
 from inlay.models.source import DEMO
 from inlay.precompute.input_rows import STDIN, Advance, files_of, read_rows
-from inlay.types import DENSE
+from inlay.types import DENSE, TOKEN_EMBEDDINGS
 
 if TYPE_CHECKING:
     from inlay.precompute.ingestion import Source
@@ -79,11 +79,12 @@ def precompute(
 
 def _outputs_of(settings: Settings, source: Source) -> tuple[str, ...]:
     """The kinds to keep, in the model's order; dense is always one, as search begins with it."""
-    asked, given = {kind.strip() for kind in settings.outputs.split(",")}, source.spec.outputs
+    asked = {kind.strip() for kind in settings.outputs.split(",")}
+    given = [kind for kind in source.spec.outputs if kind != TOKEN_EMBEDDINGS]  # no search reads those
     if DENSE not in asked or not asked <= set(given):
         raise ConfigError(
-            f"--outputs {settings.outputs}: name dense, and what else the model gives "
-            f"({source.spec.name} gives {', '.join(given)})"
+            f"--outputs {settings.outputs}: name dense, and what else a corpus keeps of the model's "
+            f"({source.spec.name} has {', '.join(given)})"
         )
     return tuple(kind for kind in given if kind in asked)
 

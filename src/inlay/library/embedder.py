@@ -22,7 +22,7 @@ from inlay.library.outputs import Outputs
 from inlay.library.runtime import EngineArguments, RowResults, Runtime
 from inlay.requests import EmbedOptions
 from inlay.serving.output_dtypes import OutputDtype, convert_rows
-from inlay.types import DENSE, ModelSpec, Truncate
+from inlay.types import DENSE, TOKEN_EMBEDDINGS, ModelSpec, Truncate
 
 AnyArray = npt.NDArray[Any]
 
@@ -76,7 +76,7 @@ class Embedder:
     def embed_outputs(
         self, texts: Sequence[str], outputs: Sequence[str] | None = None, **arguments: Unpack[EmbedArguments]
     ) -> Outputs:
-        """Several kinds of output from one pass: dense, sparse, colbert, or all that the model has (`spec.outputs`)."""
+        """Several kinds of output from one pass, see `spec.outputs`; by default all but token_embeddings."""
         options = _options_with(self.spec, outputs, arguments)
         return self._runtime.wait_for(self._runtime.embed_outputs(_texts_of(texts), options))
 
@@ -181,8 +181,8 @@ def _converted(results: RowResults, output_dtype: OutputDtype) -> RowResults:
 
 
 def _options_with(spec: ModelSpec, outputs: Sequence[str] | None, arguments: EmbedArguments) -> EmbedOptions:
-    """Options that ask for kinds of output; without any for all."""
-    kinds = spec.outputs if outputs is None else outputs
+    """Options that ask for kinds of output; without any for all that say something of the whole text."""
+    kinds = [kind for kind in spec.outputs if kind != TOKEN_EMBEDDINGS] if outputs is None else outputs
     if not isinstance(kinds, list | tuple) or not kinds or not all(isinstance(kind, str) for kind in kinds):
         raise InvalidInput(f"outputs={outputs!r} is not a list of names such as {spec.outputs}", param="outputs")
     if _output_dtype_of(arguments) is not OutputDtype.FLOAT:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy.typing as npt
 
-from inlay.types import COLBERT, SPARSE, FloatArray, IntArray
+from inlay.types import COLBERT, SPARSE, TOKEN_EMBEDDINGS, FloatArray, IntArray
 
 
 class SparseVector(NamedTuple):
@@ -25,9 +25,10 @@ class Outputs:
     dense: FloatArray  # [n, dimensions]
     sparse: list[SparseVector]
     colbert: list[FloatArray]  # of each text [tokens, dimensions], each row of unit length unless asked otherwise
+    token_embeddings: list[FloatArray]  # of each text [tokens, hidden width], special tokens included
 
     @classmethod
     def of(cls, vectors: FloatArray, others: Mapping[str, list[npt.NDArray[Any]]]) -> Self:
         """From what a service gives."""
         sparse = [SparseVector(row["id"].astype("i8"), row["weight"].copy()) for row in others.get(SPARSE, [])]
-        return cls(vectors, sparse, others.get(COLBERT, []))
+        return cls(vectors, sparse, others.get(COLBERT, []), others.get(TOKEN_EMBEDDINGS, []))

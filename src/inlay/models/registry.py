@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inlay.errors import ModelError
-from inlay.types import COLBERT, DENSE, SCORES, SPARSE, SPARSE_ROW, ModelSpec, Pooling
+from inlay.types import COLBERT, DENSE, SCORES, SPARSE, SPARSE_ROW, TOKEN_EMBEDDINGS, ModelSpec, Pooling
 
 if TYPE_CHECKING:
     from inlay.models.forward import ForwardPass
@@ -83,6 +83,11 @@ OUTPUTS = {
         "inlay.models.heads.colbert:ColbertHead",
         np.dtype("<f4"),
         lambda number, spec: number % spec.width == 0 and number // spec.width < spec.max_tokens,
+    ),
+    TOKEN_EMBEDDINGS: OutputKind(
+        "inlay.models.heads.token_embeddings:TokenEmbeddingsHead",
+        np.dtype("<f4"),
+        lambda number, spec: number % spec.hidden_width == 0 and 0 < number // spec.hidden_width <= spec.max_tokens,
     ),
 }
 

@@ -22,7 +22,7 @@ from inlay.models.ranking import MODERNBERT, read_ranking
 from inlay.models.registry import Family, family_name, family_of
 from inlay.models.source import locate_base
 from inlay.models.static_config import read_static
-from inlay.types import SCORES, ModelSpec, Pooling, Ranking
+from inlay.types import SCORES, TOKEN_EMBEDDINGS, ModelSpec, Pooling, Ranking
 
 SHORTEST_CONTEXT = 3  # tokens
 SENTENCE = "config_sentence_transformers.json"
@@ -107,7 +107,7 @@ def _read_spec(path: Path, name: str, context_length: int | None, adapter: Path 
         vocab_rows=int(config["vocab_size"]),
         max_tokens=max_tokens,
         pooling=_read_pooling(path, modules, family) if ranking is None else _pooling_of(ranking, config),
-        outputs=(*family.outputs, *head_files) if ranking is None else (SCORES,),
+        outputs=(*family.outputs, *head_files, TOKEN_EMBEDDINGS) if ranking is None else (SCORES,),
         ranking=ranking,
         head_files=head_files,
         normalize=NORMALIZE in modules or not modules if family.has_layers else bool(config["normalize"]),

@@ -17,7 +17,7 @@ from inlay.models.registry import OUTPUTS
 from inlay.requests import EmbedOptions, EmbedResult, PairsResult, RankResult
 from inlay.serving.items import Input
 from inlay.serving.shaping import shape_token_vectors, shape_vectors
-from inlay.types import COLBERT, DENSE, SCORES, FloatArray, ModelSpec
+from inlay.types import COLBERT, DENSE, SCORES, TOKEN_EMBEDDINGS, FloatArray, ModelSpec
 
 EMPTY: Mapping[int, InlayError] = {}
 
@@ -46,6 +46,8 @@ def make_result(
 def _shaped(kind: str, payload: bytes, spec: ModelSpec, options: EmbedOptions) -> npt.NDArray[Any]:
     """One output of a kind other than dense: as it is, or of a row a token in the form that was asked for."""
     array = OUTPUTS[kind].decode(payload)
+    if kind == TOKEN_EMBEDDINGS:
+        return shape_token_vectors(array, spec.hidden_width, options.dimensions, normalize=options.normalize is True)
     if kind != COLBERT:
         return array
     return shape_token_vectors(array, spec.width, options.dimensions, normalize=options.normalize is not False)

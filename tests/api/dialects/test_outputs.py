@@ -81,7 +81,8 @@ def test_what_cannot_be_given_is_refused(server: RunningServer, body: dict[str, 
 
 
 def test_models_says_what_each_gives(server: RunningServer) -> None:
-    assert httpx.get(f"{server.url}/v1/models").json()["data"][0]["outputs"] == ["dense", "sparse", "colbert"]
+    (model,) = httpx.get(f"{server.url}/v1/models").json()["data"]
+    assert model["outputs"] == ["dense", "sparse", "colbert", "token_embeddings"]
 
 
 def test_metrics_count_what_was_given_by_kind(server: RunningServer) -> None:

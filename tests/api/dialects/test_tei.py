@@ -93,6 +93,20 @@ def test_sparse_weights_come_from_the_first_model_that_has_them(ask: Ask) -> Non
         assert [value["value"] for value in row] == one["sparse"]["values"]
 
 
+def test_all_tokens_have_a_vector_with_the_mean_that_is_the_texts(ask: Ask) -> None:
+    texts = ["a stone in a ring", "a"]
+    reply = ask("/embed_all", {"inputs": texts})
+    tokens = ask("/tokenize", {"inputs": texts}).json()
+    vectors = ask("/embed", {"inputs": texts, "normalize": False}).json()
+    assert [len(rows) for rows in reply.json()] == [len(own) for own in tokens]
+    for rows, vector in zip(reply.json(), vectors, strict=True):
+        np.testing.assert_allclose(np.mean(rows, axis=0), vector, atol=1e-5)
+    assert reply.headers["x-compute-tokens"] == str(sum(map(len, tokens)))
+    assert len(ask("/embed_all", {"inputs": "word " * 600}).json()[0]) == 256, "what is too long is cut"
+    assert ask("/embed_all", {"inputs": "a", "model": "ranker"}).status_code == 424
+    assert ask("/embed_all", {"inputs": [""]}).json()["error_type"] == "Empty"
+
+
 @pytest.mark.parametrize("path", ["/rerank", "/"])
 def test_reranking_gives_all_sorted(ask: Ask, path: str) -> None:
     texts = ["world", "hello hello", "way"]

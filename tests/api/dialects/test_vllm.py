@@ -62,6 +62,17 @@ def test_pooling_embeds(ask: Ask) -> None:
     assert np.array_equal(np.frombuffer(base64.b64decode(coded["data"]), "<f4"), np.array(row["data"], "<f4"))
 
 
+def test_pooling_embeds_tokens_at_unit_length_unless_asked_otherwise(ask: Ask) -> None:
+    body = {"input": ["a ring", "a"], "task": "token_embed"}
+    rows = [np.array(row["data"]) for row in ask("/pooling", body).json()["data"]]
+    raw = [np.array(row["data"]) for row in ask("/pooling", {**body, "use_activation": False}).json()["data"]]
+    assert [one.shape for one in rows] == [(4, 384), (3, 384)]
+    for one, other in zip(rows, raw, strict=True):
+        np.testing.assert_allclose(one, other / np.linalg.norm(other, axis=1, keepdims=True), atol=1e-6)
+    (coded, _) = ask("/pooling", {**body, "encoding_format": "base64"}).json()["data"]
+    assert np.allclose(np.frombuffer(base64.b64decode(coded["data"]), "<f4").reshape(4, 384), rows[0])
+
+
 def test_tokens_there_and_back(ask: Ask) -> None:
     said = ask("/tokenize", {"prompt": "a stone", "return_token_strs": True}).json()
     assert (said["count"], said["max_model_len"]) == (len(said["tokens"]), 256)

@@ -249,7 +249,7 @@ def test_a_server_and_the_command_line_search_by_all_kinds(
     directory = tmp_path / "corpus"
     arguments = ("--model", str(model), "--dtype", "float32", "--id", "id", "--outputs", "dense,sparse,colbert")
     refused = run_inlay("precompute", str(files[0]), "-o", str(directory), "--model", str(model), "--outputs", "sparse")
-    assert "name dense, and what else the model gives" in refused.stderr
+    assert "name dense, and what else a corpus keeps" in refused.stderr
     done = run_inlay("precompute", str(files[0]), "-o", str(directory), *arguments)
     assert done.returncode == 0, done.stderr
     expected = expected_scores(embedder, WEIGHTS, TEXTS[:40])

@@ -18,7 +18,7 @@ from inlay import AsyncEmbedder, Embedder, InvalidInput, ModelError
 from inlay.library.runtime import RowResults
 from inlay.models.spec import read_spec
 from inlay.requests import EmbedOptions
-from inlay.types import COLBERT, DENSE, SPARSE, FloatArray
+from inlay.types import COLBERT, DENSE, SPARSE, TOKEN_EMBEDDINGS, FloatArray
 
 # The special token inside a text counts no more than around it, and "zebra" is not in the vocabulary.
 TEXTS = [text_of(length, length) for length in (1, 2, 9, 60, 200)] + ["the way the water", "hello zebra </s> world"]
@@ -55,7 +55,7 @@ def reference(path: Path, text: str) -> tuple[FloatArray, dict[int, float], Floa
 
 def test_all_three_are_flagembeddings(embedder: Embedder, path: Path) -> None:
     found = embedder.embed_outputs(TEXTS)
-    assert embedder.spec.outputs == (DENSE, SPARSE, COLBERT)
+    assert embedder.spec.outputs == (DENSE, SPARSE, COLBERT, TOKEN_EMBEDDINGS)
     for index, text in enumerate(TEXTS):
         dense, lexical, rows = reference(path, text)
         assert found.dense[index] @ dense >= 0.99999
@@ -163,7 +163,7 @@ def test_a_head_file_is_read_as_plain_tensors_of_its_shape_and_is_in_the_fingerp
     with pytest.raises(ModelError, match="a link to none"):
         read_spec(other, "m")
     file.unlink()
-    assert read_spec(other, "m").outputs == (DENSE, COLBERT)
+    assert read_spec(other, "m").outputs == (DENSE, COLBERT, TOKEN_EMBEDDINGS)
 
 
 def test_an_int8_checkpoint_keeps_its_heads(path: Path, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_an_int8_checkpoint_keeps_its_heads(path: Path, tmp_path: Path) -> None:
 
     done = run_inlay("quantize", str(path), "-o", str(tmp_path / "int8"), "--int8-cosine", "0.9")
     assert done.returncode == 0, done.stderr
-    assert read_spec(tmp_path / "int8", "m").outputs == (DENSE, SPARSE, COLBERT)
+    assert read_spec(tmp_path / "int8", "m").outputs == (DENSE, SPARSE, COLBERT, TOKEN_EMBEDDINGS)
 
 
 def test_rows_have_their_other_outputs_and_a_bad_text_costs_only_itself(embedder: Embedder, path: Path) -> None:

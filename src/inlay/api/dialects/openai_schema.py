@@ -44,8 +44,9 @@ class EmbeddingRequest(Struct):
     outputs: Annotated[
         list[str] | None,
         Meta(
-            description="What to give of each input: dense (the default), and of models that have them sparse (a "
-            "weight for each of its tokens) and colbert (a vector for each). See /v1/models."
+            description="What to give of each input: dense (the default), token_embeddings (the hidden states of its "
+            "tokens), and of models that have them sparse (a weight for each of its tokens) and colbert (a vector for "
+            "each). See /v1/models."
         ),
     ] = None
     embedding_types: Annotated[list[str] | None, Meta(description="The same as outputs; float is dense.")] = None
@@ -68,7 +69,7 @@ class Embedding(Struct):
     """One vector; `embedding` is a list of numbers, or base64 of them, little-endian: float32 by default.
 
     Empty where dense was not asked for; with on_error skip an input at fault has `error` instead. `colbert` has a row
-    for each token, or base64 of float32 rows end to end.
+    for each token, or base64 of float32 rows end to end; `token_embeddings` too, special tokens included.
     """
 
     object: Literal["embedding"]
@@ -77,6 +78,7 @@ class Embedding(Struct):
     error: ErrorBody | UnsetType = UNSET
     sparse: Sparse | UnsetType = UNSET
     colbert: list[list[float]] | str | UnsetType = UNSET
+    token_embeddings: list[list[float]] | str | UnsetType = UNSET
     num_tokens: int | UnsetType = UNSET
     is_truncated: bool | UnsetType = UNSET
 

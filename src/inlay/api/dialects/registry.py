@@ -22,6 +22,7 @@ DIALECTS: tuple[Dialect[Any, Any, Any], ...] = (
     tei.EMBED,
     tei.RERANK,
     tei.SIMILARITY,
+    tei.EMBED_ALL,
     tei.SPARSE_EMBED,
     tei.PREDICT,
     vllm.TOKENIZE,

@@ -6,6 +6,7 @@ Errors have a text, never an object: its clients print it. What a model cannot d
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -44,7 +45,7 @@ from inlay.requests import (
     TokensResult,
 )
 from inlay.serving.shaping import best_first, sigmoid
-from inlay.types import SPARSE, Truncate
+from inlay.types import SPARSE, TOKEN_EMBEDDINGS, Truncate
 
 TEI = frozenset({"tei"})
 KINDS = {429: "Overloaded", 503: "Unhealthy", 401: "Unauthorized"}
@@ -100,10 +101,19 @@ def _render_embed(result: EmbedResult, call: TEIEmbedRequest) -> Reply:
     return Reply.of_json(np.ascontiguousarray(result.vectors))
 
 
-def _parse_sparse(call: TEIAllRequest) -> EmbedRequest:
-    truncate = _truncate_of(call.truncate, call.truncation_direction)
-    options = EmbedOptions(prompt_name=call.prompt_name, truncate=truncate, outputs=(SPARSE,))
-    return EmbedRequest(call.model, inputs_of(call.inputs, "inputs"), options)
+def _parse_outputs(kind: str) -> Callable[[TEIAllRequest], EmbedRequest]:
+    """Of a body that asks for one kind of output."""
+
+    def parse(call: TEIAllRequest) -> EmbedRequest:
+        truncate = _truncate_of(call.truncate, call.truncation_direction)
+        options = EmbedOptions(prompt_name=call.prompt_name, truncate=truncate, outputs=(kind,))
+        return EmbedRequest(call.model, inputs_of(call.inputs, "inputs"), options)
+
+    return parse
+
+
+def _render_all(result: EmbedResult, call: TEIAllRequest) -> Reply:
+    return Reply.of_json(result.others[TOKEN_EMBEDDINGS])
 
 
 def _render_sparse(result: EmbedResult, call: TEIAllRequest) -> Reply:
@@ -212,12 +222,22 @@ EMBED = _dialect(
     names=NAMES,
     timing_headers=_timing_headers,
 )
+EMBED_ALL = _dialect(
+    paths=("/embed_all",),
+    summary="A vector for each token of texts (TEI)",
+    request=TEIAllRequest,
+    response=list[list[list[float]]],
+    parse=_parse_outputs(TOKEN_EMBEDDINGS),
+    render=_render_all,
+    names=NAMES,
+    timing_headers=_timing_headers,
+)
 SPARSE_EMBED = _dialect(
     paths=("/embed_sparse",),
     summary="Sparse weights of texts (TEI)",
     request=TEIAllRequest,
     response=list[list[TEISparseValue]],
-    parse=_parse_sparse,
+    parse=_parse_outputs(SPARSE),
     render=_render_sparse,
     names=NAMES,
     timing_headers=_timing_headers,

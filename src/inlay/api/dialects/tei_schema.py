@@ -24,7 +24,7 @@ class TEIEmbedRequest(Struct):
 
 
 class TEIAllRequest(Struct):
-    """The body of `POST /embed_sparse`."""
+    """The body of `POST /embed_all` and `POST /embed_sparse`."""
 
     inputs: str | list[str | int | list[int]]
     model: Annotated[str | None, MODEL] = None

@@ -31,11 +31,11 @@ from inlay.requests import (
     TokensResult,
 )
 from inlay.serving.shaping import sigmoid, to_base64_many
-from inlay.types import Truncate
+from inlay.types import DENSE, TOKEN_EMBEDDINGS, Truncate
 
 VLLM = frozenset({"vllm"})
 Texts = str | list[str]
-EMBED = "embed"
+EMBED, TOKEN_EMBED = "embed", "token_embed"
 CUT = "truncate_prompt_tokens to -1"
 
 
@@ -84,13 +84,16 @@ class VLLMPoolingRequest(Struct):
     task: str | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
+    use_activation: Annotated[bool | None, Meta(description="false leaves the length of vectors as it is.")] = None
     truncate_prompt_tokens: Annotated[int | None, Meta(description="-1 cuts too long texts.")] = None
 
 
 class VLLMPooling(Struct):
+    """`data` has a row for each token with the task `token_embed`, end to end in base64."""
+
     index: int
     object: Literal["pooling"]
-    data: list[float] | str
+    data: list[float | list[float]] | str
 
 
 class VLLMPoolingResponse(Struct):
@@ -193,17 +196,22 @@ def _listed(result: Result, kind: str, data: list[dict[str, Any]]) -> Reply:
 
 
 def _parse_pooling(call: VLLMPoolingRequest) -> EmbedRequest:
-    if call.task not in (None, EMBED):
-        raise WrongTask(f"Unsupported task: {call.task!r}; supported: {EMBED!r}", param="task")
+    if call.task not in (None, EMBED, TOKEN_EMBED):
+        raise WrongTask(f"Unsupported task: {call.task!r}; supported: {EMBED!r}, {TOKEN_EMBED!r}", param="task")
     truncate = Truncate.END if _is_cut(call.truncate_prompt_tokens) else Truncate.NONE
-    options = EmbedOptions(dimensions=call.dimensions, truncate=truncate)
+    options = EmbedOptions(
+        dimensions=call.dimensions,
+        normalize=call.use_activation is not False,
+        truncate=truncate,
+        outputs=(TOKEN_EMBEDDINGS if call.task == TOKEN_EMBED else DENSE,),
+    )
     return EmbedRequest(call.model, inputs_of(call.input), options)
 
 
 def _render_pooling(result: EmbedResult, call: VLLMPoolingRequest) -> Reply:
-    rows: Any = result.vectors
+    rows: Any = result.others.get(TOKEN_EMBEDDINGS, result.vectors)
     if call.encoding_format == "base64":
-        rows = [one.decode() for one in to_base64_many(result.vectors)]
+        rows = [to_base64_many(one.reshape(1, -1))[0].decode() for one in rows]
     data = [{"index": index, "object": "pooling", "data": row} for index, row in enumerate(rows)]
     return _listed(result, "pool", data)
 

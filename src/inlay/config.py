@@ -24,7 +24,7 @@ THREADS_VARIABLE = "INLAY_THREADS"  # read by `ops.threads`, and no option: thre
 MOST_SECONDS = 30 * 86_400
 
 SERVE, EMBED, VERIFY, PRECOMPUTE, SEARCH = "serve", "embed", "verify", "precompute", "search"
-BENCH, QUANTIZE, RERANK = "bench", "quantize", "rerank"
+BENCH, QUANTIZE, RERANK, HEALTH = "bench", "quantize", "rerank", "health"
 AUTO = "auto"  # of dtype and device: chosen for the machine
 INT8_COSINE = 0.999  # what int8 is held to unless asked otherwise
 FP8_COSINE = 0.997  # what fp8 is held to
@@ -48,8 +48,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     served_model_name: Annotated[
         list[str], _option("Name to serve each model by, in their order (repeat the flag).", SERVE)
     ] = []
-    host: Annotated[str, _option("Address to listen on.", SERVE)] = "127.0.0.1"
-    port: Annotated[int, _option("Port to listen on; 0 takes a free one.", SERVE, ge=0, le=65535)] = 8000
+    host: Annotated[str, _option("Address to listen on.", SERVE, HEALTH)] = "127.0.0.1"
+    port: Annotated[int, _option("Port to listen on; 0 takes a free one.", SERVE, HEALTH, ge=0, le=65535)] = 8000
     api_key: Annotated[
         list[str],
         _option(

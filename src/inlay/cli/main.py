@@ -8,9 +8,23 @@ from typing import Annotated
 import typer
 
 import inlay
-from inlay.cli import bench, cache, embed, export, index, models, precompute, quantize, rerank, search, serve, verify
+from inlay.cli import (
+    bench,
+    cache,
+    embed,
+    export,
+    health,
+    index,
+    models,
+    precompute,
+    quantize,
+    rerank,
+    search,
+    serve,
+    verify,
+)
 from inlay.cli.sglang import translate
-from inlay.config import RERANK, SERVE
+from inlay.config import HEALTH, RERANK, SERVE
 from inlay.errors import ConfigError, InlayError
 
 app = typer.Typer(
@@ -26,6 +40,7 @@ app.command("embed")(embed.embed)
 app.command("precompute")(precompute.precompute)
 app.command("search")(search.search)
 app.command(RERANK)(rerank.rerank)
+app.command(HEALTH)(health.health)
 app.command("index")(index.index)
 app.command("export")(export.export)
 app.command("verify")(verify.verify)

@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
@@ -193,6 +194,9 @@ class Entry(Struct, frozen=True, gc=False):
     is_truncated: bool
 
 
+BATCH_TOKENS = (16, 64, 256, 1024, 4096, 16384, 65536)  # bounds by which batches are counted
+
+
 class WorkerStats(Struct):
     """Counters of a worker since its start, and the present rate; torn reads do no harm."""
 
@@ -205,6 +209,10 @@ class WorkerStats(Struct):
     retried_batches: int = 0
     out_of_memory: int = 0
     tokens_per_second: float = 0.0
+    batches_by_tokens: list[int] = msgspec.field(default_factory=lambda: [0] * (len(BATCH_TOKENS) + 1))
+
+
+WORKER_NUMBERS = tuple(name for name in WorkerStats.__struct_fields__ if name != "batches_by_tokens")
 
 
 class Worker(Protocol):

@@ -107,6 +107,7 @@ def make_app(
         ]
     )
     description.routes = routes.routes
+    metrics.expect_routes(route.path for route in routes.routes if route.bodies)
     return App(Envelope(routes, keyring, metrics), service, ops, jobs)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from threading import Lock
 
 from inlay.telemetry.logs import get_logger
-from inlay.types import Answer, Deliver, ModelSpec, Priority, Work, Worker, WorkerStats
+from inlay.types import WORKER_NUMBERS, Answer, Deliver, ModelSpec, Priority, Work, Worker, WorkerStats
 
 log = get_logger("engine")
 
@@ -48,7 +48,9 @@ class ReplicaWorker:
     def stats(self) -> WorkerStats:
         """Sums over the replicas."""
         every = [replica.stats for replica in self._replicas]
-        return WorkerStats(*(sum(getattr(one, name) for one in every) for name in WorkerStats.__struct_fields__))
+        numbers = {name: sum(getattr(one, name) for one in every) for name in WORKER_NUMBERS}
+        by_tokens = [sum(column) for column in zip(*(one.batches_by_tokens for one in every), strict=True)]
+        return WorkerStats(**numbers, batches_by_tokens=by_tokens)
 
     def wait_loaded(self) -> None:
         """See `Worker.wait_loaded`."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from inlay.types import WorkerStats
+from bisect import bisect_left
+
+from inlay.types import BATCH_TOKENS, WorkerStats
 
 SMOOTHING = 0.2  # weight of the newest batch in the rate
 
@@ -16,6 +18,7 @@ class EngineStats(WorkerStats):
         self.sequences += num_sequences
         self.tokens += num_tokens
         self.busy_seconds += seconds
+        self.batches_by_tokens[bisect_left(BATCH_TOKENS, num_tokens)] += 1
         rate = num_tokens / max(seconds, 1e-9)
         if self.tokens_per_second:
             rate = SMOOTHING * rate + (1 - SMOOTHING) * self.tokens_per_second

@@ -7,24 +7,22 @@ that the hot path pays nothing for them. Labels are bounded: models, known route
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from inlay.requests import Result
-from inlay.telemetry.latencies import Latencies
-from inlay.types import Worker, WorkerStats
+from inlay.telemetry.collectors import BuildCollector, CacheCollector, JobCollector, Tiers, WorkerCollector
+from inlay.telemetry.histograms import Histograms
+from inlay.types import Worker
 
-LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-
-
-class Tiers(Protocol):
-    """What is read of a cache: for each tier its name and its numbers."""
-
-    def numbers(self) -> list[tuple[str, Mapping[str, float]]]: ...
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 32768)
+SOURCES = ("cache", "model")
+WATCHED = ("200", "429", "500", "503", "504")  # statuses that are told of before they come: rates begin at nothing
 
 
 class Metrics:
@@ -38,9 +36,16 @@ class Metrics:
         self._inputs: dict[tuple[str, str], float] = defaultdict(float)
         self._tokens: dict[tuple[str, str], float] = defaultdict(float)
         self._outputs: dict[tuple[str, str], float] = defaultdict(float)
-        self._seconds = Latencies("inlay_request_seconds", "Time to answer a request", "route", LATENCY_BUCKETS)
-        self.registry.register(self._seconds)
+        self._begin(workers)
+        self._seconds = Histograms("inlay_request_seconds", "Time to answer a request", "route", SECONDS)
+        queued = "Time that requests waited for the device, tokenising included, without those that a cache answered"
+        self._queue = Histograms("inlay_queue_seconds", queued, "model", SECONDS, workers)
+        self._lengths = Histograms("inlay_input_length_tokens", "Tokens of an input", "model", TOKENS, workers)
+        for histograms in (self._seconds, self._queue, self._lengths):
+            self.registry.register(histograms)
         self._truncated = Counter("truncated_inputs", "Inputs that were cut as asked", ["model"], **own)
+        for model in workers:
+            self._truncated.labels(model)
         self._repeated = Counter("repeated_requests", "Requests answered as the same body was before", **own)
         self._ignored = Counter("ignored_fields", "Requests with fields that were ignored", **own)
         self.num_in_flight = 0
@@ -53,8 +58,16 @@ class Metrics:
                 ("inlay_outputs", "Outputs given, by kind", ("model", "kind"), self._outputs),
             )
         )
-        self.registry.register(_WorkerCollector(workers))
-        self.registry.register(_CacheCollector(cache))
+        for collector in (WorkerCollector(workers), CacheCollector(cache), BuildCollector()):
+            self.registry.register(collector)
+        ProcessCollector(registry=self.registry)
+
+    def expect_routes(self, paths: Iterable[str]) -> None:
+        """Count their requests from nothing on, so that the first refusal is seen as one."""
+        for path in paths:
+            self._seconds.add(path)
+            for status in WATCHED:
+                self._requests[path, status] = 0.0
 
     def count_request(self, route: str, status: int, seconds: float) -> None:
         self._requests[route, str(status)] += 1
@@ -67,6 +80,8 @@ class Metrics:
         if result.num_hits < result.num_inputs:
             self._inputs[result.model, "model"] += result.num_inputs - result.num_hits
             self._tokens[result.model, "model"] += result.num_tokens - result.cached_tokens
+            self._queue.observe(result.model, result.queue_seconds)
+        self._lengths.observe_many(result.model, result.item_tokens)
         for kind in result.kinds:
             self._outputs[result.model, kind] += result.num_inputs
         if result.truncated:
@@ -82,7 +97,15 @@ class Metrics:
 
     def watch_jobs(self, numbers: Callable[[], Mapping[str, float]]) -> None:
         """Show the numbers of jobs, too; they are read when scraped."""
-        self.registry.register(_JobCollector(numbers))
+        self.registry.register(JobCollector(numbers))
+
+    def _begin(self, workers: Mapping[str, Worker]) -> None:
+        """What every model will count, from nothing on."""
+        for model, worker in workers.items():
+            for source in SOURCES:
+                self._inputs[model, source] = self._tokens[model, source] = 0.0
+            for kind in worker.spec.outputs:
+                self._outputs[model, kind] = 0.0
 
     def render(self) -> bytes:
         """The text that Prometheus scrapes."""
@@ -101,63 +124,3 @@ class _Counts(Collector):
             for values, number in list(numbers.items()):
                 family.add_metric(values, number)
             yield family
-
-
-class _WorkerCollector(Collector):
-    COUNTERS = tuple(name for name in WorkerStats.__struct_fields__ if name != "tokens_per_second")
-
-    def __init__(self, workers: Mapping[str, Worker]) -> None:
-        self._workers = workers
-
-    def collect(self) -> Iterator[Metric]:
-        engines = {model: worker for model, worker in self._workers.items() if not worker.shares_engine}
-        for name in self.COUNTERS:
-            family = CounterMetricFamily(f"inlay_engine_{name}", f"Engine: {name} since start", labels=["model"])
-            for model, worker in engines.items():
-                family.add_metric([model], getattr(worker.stats, name))
-            yield family
-        rate = GaugeMetricFamily("inlay_engine_tokens_per_second", "Recent rate of the device", labels=["model"])
-        queued = GaugeMetricFamily("inlay_engine_queued_tokens", "Tokens waiting for the device", labels=["model"])
-        ready = GaugeMetricFamily("inlay_engine_ready", "1 when the model is loaded", labels=["model"])
-        held = GaugeMetricFamily("inlay_engine_device_bytes", "Memory of the GPU that is held", labels=["model"])
-        for model, worker in engines.items():
-            held.add_metric([model], worker.device_bytes)
-            rate.add_metric([model], worker.stats.tokens_per_second)
-            queued.add_metric([model], worker.queued_tokens)
-        for model, worker in self._workers.items():
-            ready.add_metric([model], float(worker.is_ready))
-        yield from (rate, queued, ready, held)
-
-
-class _CacheCollector(Collector):
-    GAUGES = frozenset({"entries", "bytes", "queued_bytes", "breaker_open"})
-
-    def __init__(self, cache: Tiers) -> None:
-        self._cache = cache
-
-    def collect(self) -> Iterator[Metric]:
-        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
-        for tier, numbers in self._cache.numbers():
-            for what, number in numbers.items():
-                if what not in families:
-                    kind = GaugeMetricFamily if what in self.GAUGES else CounterMetricFamily
-                    families[what] = kind(f"inlay_cache_{what}", f"Cache tier: {what}", labels=["tier"])
-                families[what].add_metric([tier], number)
-        yield from families.values()
-
-
-class _JobCollector(Collector):
-    GAUGES: ClassVar = {
-        "unfinished_batches": "Batches that wait or run",
-        "bytes": "Bytes of the files of all jobs",
-    }
-
-    def __init__(self, numbers: Callable[[], Mapping[str, float]]) -> None:
-        self._numbers = numbers
-
-    def collect(self) -> Iterator[Metric]:
-        for name, number in self._numbers().items():
-            if name in self.GAUGES:
-                yield GaugeMetricFamily(f"inlay_jobs_{name}", self.GAUGES[name], value=number)
-            else:
-                yield CounterMetricFamily(f"inlay_jobs_{name}", f"Jobs: {name} since start", value=number)

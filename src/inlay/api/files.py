@@ -23,6 +23,16 @@ from inlay.jobs.directory import JobDirectory, Upload
 PIECE = 256 << 10  # bytes of a file that are sent at a time
 LINES = b"application/jsonl"
 KEPT_FIELD = "expires_after[seconds]"
+FORM = {
+    "type": "object",
+    "required": ["purpose", "file"],
+    "properties": {
+        "purpose": {"const": INPUT},
+        "file": {"type": "string", "format": "binary", "description": "Lines of JSON, a request each."},
+        "expires_after[anchor]": {"const": "created_at"},
+        KEPT_FIELD: {"type": "integer", "minimum": SHORTEST_KEPT, "maximum": LONGEST_KEPT},
+    },
+}
 
 
 class FileRoutes:
@@ -35,7 +45,7 @@ class FileRoutes:
 
     def routes(self) -> list[Route]:
         return [
-            Route(POST, "/v1/files", "Send a file of lines, as a form", self._create, render_error),
+            Route(POST, "/v1/files", "Send a file of lines, as a form", self._create, render_error, form=FORM),
             Route(GET, "/v1/files", "The files of a key", self._list, render_error),
             Route(GET, "/v1/files/{name}", "One file", self._show, render_error),
             Route(GET, "/v1/files/{name}/content", "What is in a file", self._content, render_error),

@@ -12,12 +12,14 @@ from typing import Any
 import msgspec
 
 import inlay
+from inlay.api.common_shapes import ErrorResponse
 from inlay.api.exchange import Exchange
 from inlay.api.json_route import LINES
 from inlay.api.replies import Reply
 from inlay.api.routes import PLACEHOLDER, Route
 
 JSON = "application/json"
+FORM = "multipart/form-data"
 HTML = b"text/html; charset=utf-8"
 ERRORS = {
     400: "A wrong field or input; the message names it",
@@ -51,9 +53,8 @@ class Description:
 def describe_api(routes: Sequence[Route]) -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
     forms = [bodies for route in routes for bodies in route.bodies]
-    structs = list(
-        dict.fromkeys(struct for form in forms for struct in (form.request, form.response, form.error, *form.lines))
-    )
+    of_forms = (struct for form in forms for struct in (form.request, form.response, form.error, *form.lines))
+    structs = list(dict.fromkeys((ErrorResponse, *of_forms)))
     schemas, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
     schema_of = dict(zip(structs, schemas, strict=True))
     paths: dict[str, Any] = {}
@@ -77,6 +78,13 @@ def _operation(route: Route, schema_of: Mapping[Any, Any]) -> dict[str, Any]:
     if PLACEHOLDER in route.path:
         operation["responses"]["404"] = {"description": ERRORS[404]}
         operation["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
+    if not route.bodies and not route.is_open:
+        content = {JSON: {"schema": schema_of[ErrorResponse]}}
+        operation["responses"] |= {
+            str(status): {"description": text, "content": content} for status, text in ERRORS.items()
+        }
+    if route.form is not None:
+        operation["requestBody"] = {"required": True, "content": {FORM: {"schema": route.form}}}
     if route.bodies:
         requests, responses, errors = (
             {JSON: {"schema": _any_of([schema_of[getattr(form, what)] for form in route.bodies])}}

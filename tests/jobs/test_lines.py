@@ -44,6 +44,13 @@ def test_a_line_that_asks_for_nothing_is_named_by_its_number(
     assert [(one.code, one.line, one.param) for one in problems] == [(code, 2, param)]
 
 
+def test_a_line_in_another_encoding_is_named_too(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(f"{written()}\n".encode() + written("\xe9").replace("\\u00e9", "\xe9").encode("latin-1"))
+    _, (problem,) = find_problems(path, ENDPOINT, 1 << 20)
+    assert (problem.code, problem.line, "save the file as UTF-8" in problem.message) == ("invalid_json_line", 2, True)
+
+
 def test_a_good_file_has_no_problems_and_blank_lines_count_for_nothing(tmp_path: Path) -> None:
     path = file_of(tmp_path, "\ufeff" + written("a"), "", written("b"), "")
     assert find_problems(path, ENDPOINT, 1 << 20) == (2, [])

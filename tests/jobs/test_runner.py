@@ -30,6 +30,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "LONGEST_PAUSE", 0.01)
     monkeypatch.setattr(runner, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(run, "SLICE_LINES", 4)
+    monkeypatch.setattr(run, "FEWEST_LINES", 4)
 
 
 class Endpoint:
@@ -237,6 +238,43 @@ def test_an_input_that_is_gone_ends_the_batch_with_the_reason(tmp_path: Path) ->
     directory.close()
     done = finish(tmp_path, Endpoint(), batch)
     assert (done.status, [one.code for one in done.problems]) == (Status.FAILED, ["file_not_found"])
+
+
+def test_a_directory_that_is_away_is_waited_for(tmp_path: Path) -> None:
+    directory, batch = start(tmp_path, [line_of("a")])
+    away = tmp_path / "away"
+    (tmp_path / "files").rename(away)
+    looks = 0
+
+    def is_ended() -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 20:
+            away.rename(tmp_path / "files")
+        return not directory.store.unended()
+
+    asyncio.run(run_jobs(directory, Endpoint(), is_ended))
+    done = reread(tmp_path).store.batch(batch.id)
+    assert done is not None
+    assert done.status is Status.COMPLETED
+
+
+def test_slices_grow_while_they_are_quick_and_shrink_when_they_are_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "FEWEST_LINES", 4)
+    monkeypatch.setattr(run, "SLICE_LINES", 64)
+    sizes: list[int] = []
+    directory, _ = start(tmp_path, [line_of(f"id{i}") for i in range(400)])
+    asyncio.run(run_jobs(directory, Endpoint(lambda inputs: sizes.append(len(inputs))), ended(directory)))
+    assert sizes[0] == 4
+    assert max(sizes) == 64
+    monkeypatch.setattr(run, "LONGEST_SLICE", 0.0)
+    monkeypatch.setattr(run, "SHORTEST_SLICE", 0.0)
+    sizes.clear()
+    directory, _ = start(tmp_path / "slow", [line_of(f"id{i}") for i in range(40)])
+    asyncio.run(run_jobs(directory, Endpoint(lambda inputs: sizes.append(len(inputs))), ended(directory)))
+    assert min(sizes) == 1
 
 
 def test_a_fault_of_our_own_ends_the_batch_and_says_so(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from inlay.api.jobs_schema import BatchObject, CreateBatchRequest, batch_body, l
 from inlay.api.json_route import Body, Form, Gate, JSONRoute
 from inlay.api.replies import Reply
 from inlay.api.routes import GET, POST, Bodies, Route
-from inlay.errors import Conflict, InvalidInput, Overloaded, UnknownBatch, shorten
+from inlay.errors import Conflict, InvalidInput, Overloaded, UnknownBatch, UnknownFile, shorten
 from inlay.jobs.batch import INPUT, Batch, Status, new_id, now
 from inlay.jobs.runner import JobRunner
 from inlay.quantities import parse_duration
@@ -50,7 +50,10 @@ class BatchRoutes:
             raise InvalidInput(f"endpoint {shorten(call.endpoint)!r} has no batches: use {known}", param="endpoint")
         seconds = _seconds_of(call.completion_window)
         owner = self._files.owner_of(exchange)
-        file = await self._files.find(owner, call.input_file_id)
+        try:
+            file = await self._files.find(owner, call.input_file_id)
+        except UnknownFile as error:
+            raise UnknownFile(error.message, param="input_file_id") from error
         if file.purpose != INPUT:
             raise InvalidInput(f"the file {file.id} is what a batch gave: send one of lines", param="input_file_id")
         unended = await asyncio.to_thread(self._store.unended)
@@ -77,20 +80,25 @@ class BatchRoutes:
     async def _list(self, exchange: Exchange) -> Reply:
         asked = Page.of(exchange)
         owner = self._files.owner_of(exchange)
+        if asked.after is not None:
+            await self._find(asked.after, owner)
         rows = await asyncio.to_thread(self._store.batches, owner, asked.after, asked.limit + 1)
         return Reply.of_json(list_body([batch_body(batch) for batch in rows], asked.limit))
 
     async def _show(self, exchange: Exchange) -> Reply:
-        return Reply.of_json(batch_body(await self._find(exchange)))
+        return Reply.of_json(batch_body(await self._named(exchange)))
 
     async def _cancel(self, exchange: Exchange) -> Reply:
-        batch = await self._find(exchange)
+        batch = await self._named(exchange)
         return Reply.of_json(batch_body(await asyncio.to_thread(self._store.update, batch.id, _cancelled)))
 
-    async def _find(self, exchange: Exchange) -> Batch:
-        batch = await asyncio.to_thread(self._store.batch, exchange.name)
-        if batch is None or batch.owner != self._files.owner_of(exchange):
-            raise UnknownBatch(f"there is no batch {shorten(exchange.name)!r}: GET /v1/batches lists those of this key")
+    async def _named(self, exchange: Exchange) -> Batch:
+        return await self._find(exchange.name, self._files.owner_of(exchange))
+
+    async def _find(self, batch_id: str, owner: str) -> Batch:
+        batch = await asyncio.to_thread(self._store.batch, batch_id)
+        if batch is None or batch.owner != owner:
+            raise UnknownBatch(f"there is no batch {shorten(batch_id)!r}: GET /v1/batches lists those of this key")
         return batch
 
 
@@ -109,6 +117,8 @@ def _cancelled(batch: Batch) -> Batch:
 
 
 def _seconds_of(window: str) -> int:
+    if window.isdecimal():
+        raise InvalidInput(f"completion_window {shorten(window)!r} has no unit: send 24h", param="completion_window")
     try:
         seconds = parse_duration(window)
     except ValueError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import parse_qs
 
 from inlay.api.auth import Keyring
@@ -16,20 +16,24 @@ from inlay.api.multipart import read_form
 from inlay.api.replies import Reply
 from inlay.api.routes import DELETE, GET, POST, Route
 from inlay.api.streamed_reply import StreamedReply
-from inlay.errors import Conflict, InvalidInput, NotFound, UnknownFile, shorten
+from inlay.errors import Conflict, InvalidInput, NotFound, Refused, UnknownFile, shorten
 from inlay.jobs.batch import INPUT, StoredFile, new_id, now
 from inlay.jobs.directory import JobDirectory, Upload
+from inlay.telemetry.logs import get_logger
 
+log = get_logger("api")
+
+RETRY_SECONDS = 10.0  # after which a disk may be there again
 PIECE = 256 << 10  # bytes of a file that are sent at a time
 LINES = b"application/jsonl"
-KEPT_FIELD = "expires_after[seconds]"
+KEPT_FIELD, ANCHOR_FIELD, CREATED = "expires_after[seconds]", "expires_after[anchor]", "created_at"
 FORM = {
     "type": "object",
     "required": ["purpose", "file"],
     "properties": {
         "purpose": {"const": INPUT},
         "file": {"type": "string", "format": "binary", "description": "Lines of JSON, a request each."},
-        "expires_after[anchor]": {"const": "created_at"},
+        ANCHOR_FIELD: {"const": CREATED},
         KEPT_FIELD: {"type": "integer", "minimum": SHORTEST_KEPT, "maximum": LONGEST_KEPT},
     },
 }
@@ -64,6 +68,13 @@ class FileRoutes:
 
     async def _create(self, exchange: Exchange) -> Reply:
         self._directory.check_room(content_length(exchange.scope))
+        try:
+            return Reply.of_json(file_body(await self._take(exchange)))
+        except OSError as error:
+            log.warning("a file cannot be kept", error=str(error))
+            raise _not_there(error) from error
+
+    async def _take(self, exchange: Exchange) -> StoredFile:
         file_id = new_id("file-")
         with await asyncio.to_thread(Upload, self._directory, file_id) as upload:
             fields, filename = await read_form(exchange, upload)
@@ -73,10 +84,12 @@ class FileRoutes:
                 file_id, self.owner_of(exchange), INPUT, filename, upload.num_bytes, created, created + seconds
             )
             await asyncio.to_thread(upload.finish, file)
-        return Reply.of_json(file_body(file))
+        return file
 
     async def _list(self, exchange: Exchange) -> Reply:
         asked = Page.of(exchange)
+        if asked.after is not None:
+            await self.find(self.owner_of(exchange), asked.after)
         rows = await asyncio.to_thread(
             self._directory.store.files,
             self.owner_of(exchange),
@@ -92,8 +105,12 @@ class FileRoutes:
 
     async def _content(self, exchange: Exchange) -> StreamedReply:
         file = await self.find(self.owner_of(exchange), exchange.name)
-        pieces = _pieces_of(self._directory.path_of(file.id), file.num_bytes)
-        return StreamedReply(pieces, LINES, exchange.departed, length=file.num_bytes)
+        try:
+            opened = await asyncio.to_thread(self._directory.path_of(file.id).open, "rb")
+        except OSError as error:
+            raise _not_there(error) from error
+        pieces = _pieces_of(opened, file.num_bytes)
+        return StreamedReply(pieces, LINES, exchange.departed, length=file.num_bytes, release=opened.close)
 
     async def _delete(self, exchange: Exchange) -> Reply:
         file = await self.find(self.owner_of(exchange), exchange.name)
@@ -109,7 +126,12 @@ class FileRoutes:
     def _kept_seconds(self, fields: dict[str, str]) -> int:
         """How long the file is kept, from the form's fields, which this checks."""
         if (purpose := fields.get("purpose")) != INPUT:
-            raise InvalidInput(f"purpose must be {INPUT!r}, not {shorten(purpose or '')!r}", param="purpose")
+            told = "is missing: send" if purpose is None else f"must be {INPUT!r}, not {shorten(purpose)!r}: send"
+            raise InvalidInput(f"purpose {told} the field purpose={INPUT} in the form", param="purpose")
+        if "expires_after" in fields or fields.get(ANCHOR_FIELD, CREATED) != CREATED:
+            raise InvalidInput(
+                f"expires_after is two fields: {ANCHOR_FIELD}={CREATED}, {KEPT_FIELD}", param="expires_after"
+            )
         if (asked := fields.get(KEPT_FIELD)) is None:
             return self._file_seconds
         if not asked.isdecimal() or not SHORTEST_KEPT <= int(asked) <= LONGEST_KEPT:
@@ -145,6 +167,8 @@ class Page:
                 f"limit must be a number from 1 to {self.MOST_ROWS}, not {shorten(asked)!r}", param="limit"
             )
         self.limit = int(asked)
+        if fields.get("order", "desc") not in ("asc", "desc"):
+            raise InvalidInput(f"order must be asc or desc, not {shorten(fields['order'])!r}", param="order")
 
     @classmethod
     def of(cls, exchange: Exchange) -> Page:
@@ -152,9 +176,16 @@ class Page:
         return cls({name: values[-1] for name, values in found.items()})
 
 
-async def _pieces_of(path: Path, num_bytes: int) -> AsyncGenerator[bytes, None]:
-    with await asyncio.to_thread(path.open, "rb") as file:
-        rest = num_bytes
-        while rest > 0 and (piece := await asyncio.to_thread(file.read, min(PIECE, rest))):
-            rest -= len(piece)
-            yield piece
+async def _pieces_of(file: BinaryIO, num_bytes: int) -> AsyncGenerator[bytes, None]:
+    rest = num_bytes
+    while rest > 0 and (piece := await asyncio.to_thread(file.read, min(PIECE, rest))):
+        rest -= len(piece)
+        yield piece
+
+
+def _not_there(error: OSError) -> Refused:
+    """The disk of the jobs does not do what it should."""
+    reason = error.strerror or type(error).__name__
+    return Refused(
+        f"the directory of the jobs cannot be used now ({reason}): look at the disk of --jobs", retry_after=10.0
+    )

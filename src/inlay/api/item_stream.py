@@ -21,8 +21,10 @@ from inlay.requests import EmbedRequest, RankRequest, Result
 Q = TypeVar("Q", bound=EmbedRequest | RankRequest)
 R = TypeVar("R", bound=Result)
 
-PART_INPUTS, PART_CHARACTERS = 64, 64 << 10  # a part has at most so many, but at least one input
-AHEAD = 8  # parts under way, so that the device finds work while others are sent
+PART_INPUTS, PART_CHARACTERS = 64, 4 << 10  # a part has at most so many, but at least one input
+# Parts under way at most, so that the device finds work while others are sent. Parts that begin together end together,
+# as the scheduler is fair between them: so the first begins alone, and with each that is done one more is under way.
+AHEAD = 16
 LONGEST_PAUSE = 1.0  # seconds before a part that was refused is asked again
 
 
@@ -35,8 +37,8 @@ class ItemStream(Generic[Q, R]):
         self._seconds = part_seconds
         self._parts = _parts_of(_inputs_of(request))
         self._under_way: deque[asyncio.Task[list[R]]] = deque()
+        self._ahead = 1
         self._first = self._begin(*next(self._parts), is_first=True)
-        self._begin_more()
 
     async def first(self) -> R:
         """The result of the first part, or what refuses it; nothing else is under way after that."""
@@ -52,6 +54,7 @@ class ItemStream(Generic[Q, R]):
             done, _ = await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
             for task in sorted(done, key=_has_failed):
                 self._under_way.remove(task)
+                self._ahead = min(self._ahead + 1, AHEAD)
                 self._begin_more()
                 for result in task.result():
                     yield result
@@ -62,7 +65,7 @@ class ItemStream(Generic[Q, R]):
             task.cancel()
 
     def _begin_more(self) -> None:
-        while len(self._under_way) < AHEAD and (part := next(self._parts, None)) is not None:
+        while len(self._under_way) < self._ahead and (part := next(self._parts, None)) is not None:
             self._begin(*part)
 
     def _begin(self, start: int, stop: int, *, is_first: bool = False) -> asyncio.Task[list[R]]:

@@ -20,9 +20,9 @@ from starlette.types import Scope
 
 from inlay.api.body import BodyReader
 from inlay.api.decoding import BodyDecoder, FieldReader
-from inlay.api.exchange import Exchange, header
+from inlay.api.exchange import Exchange
 from inlay.api.repeated import LARGEST
-from inlay.api.replies import RENDER_ERROR, RenderError, Reply
+from inlay.api.replies import JSON, RENDER_ERROR, RenderError, Reply
 from inlay.api.streamed_reply import AnyReply, StreamedReply
 from inlay.errors import InlayError, RequestError
 from inlay.serving.admission import Admission, ByteBudget
@@ -35,7 +35,7 @@ Handle = Callable[[C, Body | None, Exchange, float], Awaitable[Reply]]
 # Begins a reply line by line; the number is seconds for each part of it.
 Stream = Callable[[C, Exchange, float], Awaitable[StreamedReply]]
 Recall = Callable[[Body, Exchange], Reply | None]
-LINES = b"application/x-ndjson"
+LINES, ANY = b"application/x-ndjson", b"*/*"
 UNKNOWN_SECONDS = 1.0  # that are waited for the body of somebody without a key
 MOST_UNKNOWN_BYTES = 1 << 16  # of a body from somebody without a key, that is read to tell him so in his words
 
@@ -161,7 +161,23 @@ class JSONRoute:
 
 
 def wants_lines(scope: Scope) -> bool:
-    """Does a client take lines of JSON, and before one piece of it?"""
-    accepted = (header(scope, b"accept") or "").lower()
-    lines = accepted.find(LINES.decode())
-    return lines >= 0 and "application/json" not in accepted[:lines]
+    """Does a client take lines of JSON, and rather than one piece of it (RFC 9110, 12.5.1)?"""
+    accepted = [value for name, value in scope["headers"] if name == b"accept" and value != ANY]
+    if not any(LINES in value.lower() for value in accepted):
+        return False
+    ranges = [part.split(b";") for part in b",".join(accepted).lower().replace(b" ", b"").split(b",")]
+    weights = [(kind, _weight_of(parameters), -place) for place, (kind, *parameters) in enumerate(ranges)]
+    lines = max(((weight, place) for kind, weight, place in weights if kind == LINES), default=(0.0, 0))
+    whole = max(((weight, place) for kind, weight, place in weights if kind == JSON), default=(0.0, 0))
+    return lines[0] > 0 and lines > whole
+
+
+def _weight_of(parameters: Sequence[bytes]) -> float:
+    """`q=0.5`; 1 where it is not said, 0 where it is nonsense."""
+    for name, _, value in (parameter.partition(b"=") for parameter in parameters):
+        if name == b"q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0.0
+    return 1.0

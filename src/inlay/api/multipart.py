@@ -94,7 +94,9 @@ class _Form:
     def _end_headers(self) -> None:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         name = options.get(b"name", b"").decode("utf-8", "replace")
-        self._is_file = name == FILE and self.filename is None
+        if name == FILE and self.filename is not None:
+            raise InvalidInput("the form has two files: send one", param=FILE)
+        self._is_file = name == FILE
         if self._is_file:
             self.filename = options.get(b"filename", b"").decode("utf-8", "replace")[:LONGEST_FIELD]
             self._into = self.pending

@@ -32,7 +32,8 @@ class JobDirectory:
         self._max_bytes = max_bytes
         self._lock = Lock()
         try:
-            (path / FILES).mkdir(parents=True, exist_ok=True, mode=0o700)
+            for folder in (path, path / FILES):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._held = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.store = JobStore(path / RECORDS)
@@ -48,6 +49,10 @@ class JobDirectory:
 
     def path_of(self, file_id: str) -> Path:
         return self._path / FILES / file_id
+
+    def is_there(self) -> bool:
+        """A disk may be away for a while."""
+        return (self._path / FILES).is_dir()
 
     def check_room(self, num_bytes: int) -> None:
         """`StorageFull` when the files would have more bytes than they may."""

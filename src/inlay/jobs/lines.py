@@ -73,6 +73,8 @@ def parse_line(data: bytes, number: int, endpoint: str) -> Line | Problem:
         written = _DECODER.decode(data.removeprefix(MARK) if number == 1 else data)
     except msgspec.ValidationError as error:
         return Problem("invalid_line", f"{error}: a line has custom_id, method, url and body", number)
+    except UnicodeDecodeError:
+        return Problem("invalid_json_line", "is not UTF-8: save the file as UTF-8", number)
     except (msgspec.DecodeError, RecursionError) as error:
         return Problem("invalid_json_line", f"is not a JSON object: {error}", number)
     if not 0 < len(written.custom_id) <= LONGEST_ID:

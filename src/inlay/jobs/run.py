@@ -8,6 +8,7 @@ wait and are asked again.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from inlay.jobs.directory import JobDirectory
 from inlay.jobs.lines import Line, Slice, find_problems, read_slice
 from inlay.jobs.results import ResultFiles
 
-SLICE_LINES, SLICE_BYTES = 1024, 128 << 10
+# Of a slice at most; it begins small, and is as large as is answered in a while: what is under way is lost to a crash.
+FEWEST_LINES, SLICE_LINES, SLICE_BYTES = 64, 1024, 128 << 10
+SHORTEST_SLICE, LONGEST_SLICE = 1.0, 4.0  # seconds
 AHEAD = 2  # slices under way, so that the device finds work while one is written down
 CHECK_SECONDS = 0.25  # after which a batch is looked at that may be over while its lines are worked on
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 10.0  # seconds before refused lines are asked again
@@ -50,6 +53,7 @@ class BatchRun:
         self._batch = batch
         self._around = around
         self._store = around.directory.store
+        self._slice_lines = FEWEST_LINES
 
     async def run(self) -> None:
         """Until the batch has ended; an `InlayError` is why it never will."""
@@ -91,7 +95,7 @@ class BatchRun:
 
     def _read(self, offset: int, number: int) -> Slice:
         path = self._around.directory.path_of(self._batch.input_file_id)
-        return read_slice(path, self._batch.endpoint, offset, number, SLICE_LINES, SLICE_BYTES)
+        return read_slice(path, self._batch.endpoint, offset, number, self._slice_lines, SLICE_BYTES)
 
     async def _answer(self, part: Slice) -> _Answered:
         """Until each line has its reply, or the batch is over."""
@@ -101,9 +105,11 @@ class BatchRun:
         while waiting:
             asked = waiting[:most]
             async with self._around.turns:
+                began = time.monotonic()
                 got = await self._ask([part.lines[place] for place in asked])
             if isinstance(got, Problem):
                 return part, replies, got
+            self._note(len(asked), time.monotonic() - began)
             found = dict(zip(asked, got, strict=True))
             answered = {place: reply for place, reply in found.items() if not _is_for_later(reply, len(asked))}
             replies |= answered
@@ -116,6 +122,13 @@ class BatchRun:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
         return part, replies, None
+
+    def _note(self, num_lines: int, seconds: float) -> None:
+        """How long a slice took; the next ones are larger or smaller for it."""
+        if seconds < SHORTEST_SLICE and num_lines >= self._slice_lines:
+            self._slice_lines = min(self._slice_lines * 2, SLICE_LINES)
+        elif seconds > LONGEST_SLICE:
+            self._slice_lines = max(self._slice_lines // 2, FEWEST_LINES // 4)
 
     async def _ask(self, lines: Sequence[Line | Problem]) -> list[LineReply] | Problem:
         """The replies, unless the batch is over before they are there."""

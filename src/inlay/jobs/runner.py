@@ -83,7 +83,10 @@ class JobRunner:
         except InlayError as error:
             await run.fail([Problem(error.code, error.message)])
         except FileNotFoundError as error:
-            await run.fail([Problem("file_not_found", f"the batch's input is gone: {error}")])
+            if not self.directory.is_there():
+                raise
+            log.warning("a file of a batch is gone", batch=batch_id, error=str(error))
+            await run.fail([Problem("file_not_found", "a file of the batch is not on the disk any more")])
         except (OSError, sqlite3.Error):
             raise
         except Exception as error:

@@ -130,7 +130,7 @@ class FileRoutes:
             raise InvalidInput(f"purpose {told} the field purpose={INPUT} in the form", param="purpose")
         if "expires_after" in fields or fields.get(ANCHOR_FIELD, CREATED) != CREATED:
             raise InvalidInput(
-                f"expires_after is two fields: {ANCHOR_FIELD}={CREATED}, {KEPT_FIELD}", param="expires_after"
+                f"expires_after is two fields: send {ANCHOR_FIELD}={CREATED} and {KEPT_FIELD}", param="expires_after"
             )
         if (asked := fields.get(KEPT_FIELD)) is None:
             return self._file_seconds
@@ -186,6 +186,5 @@ async def _pieces_of(file: BinaryIO, num_bytes: int) -> AsyncGenerator[bytes, No
 def _not_there(error: OSError) -> Refused:
     """The disk of the jobs does not do what it should."""
     reason = error.strerror or type(error).__name__
-    return Refused(
-        f"the directory of the jobs cannot be used now ({reason}): look at the disk of --jobs", retry_after=10.0
-    )
+    message = f"the directory of the jobs cannot be used now ({reason}): look at the disk of --jobs"
+    return Refused(message, retry_after=RETRY_SECONDS)

@@ -41,7 +41,7 @@ class ItemStream(Generic[Q, R]):
         self._first = self._begin(*next(self._parts), is_first=True)
 
     async def first(self) -> R:
-        """The result of the first part, or what refuses it; nothing else is under way after that."""
+        """The result of the first part, or what refuses it, and then nothing is under way any more."""
         try:
             return (await asyncio.shield(self._first))[0]
         except BaseException:

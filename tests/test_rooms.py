@@ -13,7 +13,7 @@ import pytest
 import inlay
 
 SOURCE = Path(inlay.__file__).parent
-COMMON = {"types", "requests", "config", "errors", "quantities", "file_guard", "telemetry", "inlay"}
+COMMON = {"types", "requests", "config", "errors", "quantities", "file_guard", "durable", "telemetry", "inlay"}
 FACTS = {
     "models.adapter_config",
     "models.adapters",
@@ -55,6 +55,7 @@ ALLOWED = {
     "requests": set(),
     "errors": set(),
     "file_guard": set(),
+    "durable": set(),
     "quantities": set(),
     "inlay": {"library"},
     "integrations": set(),
@@ -67,7 +68,7 @@ BELOW_COMMON = {
     "config": {"errors", "types", "quantities"},
     "quantities": set(),
 }
-BELOW_COMMON |= {"errors": set(), "file_guard": set(), "inlay": {"errors"}}
+BELOW_COMMON |= {"errors": set(), "file_guard": set(), "durable": set(), "inlay": {"errors"}}
 FRONT_HALF = ("api", "jobs", "serving", "cache", "corpus", "precompute", "library", "telemetry", "cli")
 
 

@@ -5,7 +5,6 @@ In and out: `manifest.json`, replaced atomically. Parts are immutable; adding ro
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -59,23 +58,3 @@ def read_manifest(directory: Path) -> Manifest:
             f"{directory} is of format {manifest.format}; this version reads {FORMAT}: rebuild the corpus"
         )
     return manifest
-
-
-def write_atomically(path: Path, value: object) -> None:
-    """JSON under its name at once and for good, or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """A rename in the directory outlives a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
+from inlay.durable import sync_directory
 from inlay.errors import ConfigError, StorageFull
 from inlay.jobs.batch import StoredFile
 from inlay.jobs.store import JobStore
@@ -133,12 +134,3 @@ class Upload:
             self._file.close()
         self._path.unlink(missing_ok=True)
         self._directory.give_back(self.num_bytes)
-
-
-def sync_directory(path: Path) -> None:
-    """So that a new name in it stays."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,9 +10,10 @@ import os
 from collections.abc import Sequence
 from typing import BinaryIO
 
+from inlay.durable import sync_directory
 from inlay.errors import UnknownFile
 from inlay.jobs.batch import Batch
-from inlay.jobs.directory import JobDirectory, sync_directory
+from inlay.jobs.directory import JobDirectory
 
 
 class ResultFiles:

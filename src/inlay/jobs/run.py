@@ -35,7 +35,7 @@ _Answered = tuple[Slice, dict[int, LineReply], Problem | None]  # replies by pla
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class JobContext:
     """What the batches of a server share."""
 
     directory: JobDirectory
@@ -49,10 +49,10 @@ class Surroundings:
 class BatchRun:
     """See the module."""
 
-    def __init__(self, batch: Batch, around: Surroundings) -> None:
+    def __init__(self, batch: Batch, context: JobContext) -> None:
         self._batch = batch
-        self._around = around
-        self._store = around.directory.store
+        self._context = context
+        self._store = context.directory.store
         self._slice_lines = FEWEST_LINES
 
     async def run(self) -> None:
@@ -60,7 +60,7 @@ class BatchRun:
         if self._batch.total == 0:
             await self._validate()
         if not self._batch.status.is_end:
-            with await asyncio.to_thread(ResultFiles, self._around.directory, self._batch) as files:
+            with await asyncio.to_thread(ResultFiles, self._context.directory, self._batch) as files:
                 await self._answer_lines(files)
             await self._end(_finished)
 
@@ -69,9 +69,9 @@ class BatchRun:
         await self._end(lambda found: replace(found.to(Status.FAILED), problems=list(problems)))
 
     async def _validate(self) -> None:
-        batch, around = self._batch, self._around
-        path = around.directory.path_of(batch.input_file_id)
-        total, problems = await asyncio.to_thread(find_problems, path, batch.endpoint, around.longest_line)
+        batch, context = self._batch, self._context
+        path = context.directory.path_of(batch.input_file_id)
+        total, problems = await asyncio.to_thread(find_problems, path, batch.endpoint, context.longest_line)
         if problems:
             await self.fail(problems)
         else:
@@ -94,7 +94,7 @@ class BatchRun:
                 task.cancel()
 
     def _read(self, offset: int, number: int) -> Slice:
-        path = self._around.directory.path_of(self._batch.input_file_id)
+        path = self._context.directory.path_of(self._batch.input_file_id)
         return read_slice(path, self._batch.endpoint, offset, number, self._slice_lines, SLICE_BYTES)
 
     async def _answer(self, part: Slice) -> _Answered:
@@ -104,7 +104,7 @@ class BatchRun:
         pause, most = SHORTEST_PAUSE, len(waiting)
         while waiting:
             asked = waiting[:most]
-            async with self._around.turns:
+            async with self._context.turns:
                 began = time.monotonic()
                 got = await self._ask([part.lines[place] for place in asked])
             if isinstance(got, Problem):
@@ -135,7 +135,7 @@ class BatchRun:
         if (over := await self._why_over()) is not None:
             return over
         bodies = [line.body for line in lines if isinstance(line, Line)]
-        asking = asyncio.ensure_future(self._around.answer_many(self._batch.endpoint, bodies))
+        asking = asyncio.ensure_future(self._context.answer_many(self._batch.endpoint, bodies))
         try:
             while not (await asyncio.wait({asking}, timeout=CHECK_SECONDS))[0]:
                 if (over := await self._why_over()) is not None:
@@ -168,18 +168,18 @@ class BatchRun:
         lengths = await asyncio.to_thread(files.add, output, errors)
         progress = _advanced(self._batch.progress, part, replies, (len(output), len(errors)), lengths)
         await self._update(lambda found: replace(found, progress=progress))
-        self._around.counts.update(completed_lines=len(output), failed_lines=len(errors))
+        self._context.counts.update(completed_lines=len(output), failed_lines=len(errors))
 
     async def _end(self, change: Callable[[Batch], Batch]) -> None:
         files = self._files()
         for file_id in {self._batch.output_file_id, self._batch.error_file_id} - {file.id for file in files}:
-            await asyncio.to_thread(self._around.directory.path_of(file_id).unlink, missing_ok=True)  # it is empty
+            await asyncio.to_thread(self._context.directory.path_of(file_id).unlink, missing_ok=True)  # it is empty
         await self._update(change, files)
 
     def _files(self) -> list[StoredFile]:
         """Those that have a line."""
         batch = self._batch
-        seconds = batch.output_seconds or self._around.file_seconds
+        seconds = batch.output_seconds or self._context.file_seconds
         given = (
             (batch.output_file_id, "output", batch.progress.output_bytes),
             (batch.error_file_id, "errors", batch.progress.error_bytes),

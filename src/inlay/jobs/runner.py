@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from inlay.errors import InlayError
 from inlay.jobs.batch import Problem, now
 from inlay.jobs.directory import JobDirectory
-from inlay.jobs.run import AHEAD, AnswerMany, BatchRun, Surroundings
+from inlay.jobs.run import AHEAD, AnswerMany, BatchRun, JobContext
 from inlay.telemetry.logs import get_logger
 
 log = get_logger("jobs")
@@ -32,7 +32,7 @@ class JobRunner:
         self.directory = directory
         counts = Counter({"completed_lines": 0, "failed_lines": 0})
         turns = asyncio.Semaphore(AHEAD)
-        self._around = Surroundings(directory, answer_many, turns, longest_line, FILE_SECONDS, counts)
+        self._context = JobContext(directory, answer_many, turns, longest_line, FILE_SECONDS, counts)
         self._places = asyncio.Semaphore(MOST_RUNNING)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._sweeping: asyncio.Task[None] | None = None
@@ -59,7 +59,7 @@ class JobRunner:
 
     def numbers(self) -> Mapping[str, float]:
         """For the metrics."""
-        counts = self._around.counts
+        counts = self._context.counts
         return {"unfinished_batches": len(self._running), "bytes": self.directory.used_bytes, **counts}
 
     async def _run(self, batch_id: str) -> None:
@@ -77,7 +77,7 @@ class JobRunner:
         batch = await asyncio.to_thread(self.directory.store.batch, batch_id)
         if batch is None or batch.status.is_end:
             return
-        run = BatchRun(batch, self._around)
+        run = BatchRun(batch, self._context)
         try:
             await run.run()
         except InlayError as error:

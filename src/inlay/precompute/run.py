@@ -18,8 +18,9 @@ from typing import Any
 from inlay.corpus.corpus import Corpus
 from inlay.corpus.files.part import FAILED
 from inlay.corpus.files.part_writer import PartWriter, settle
-from inlay.corpus.manifest import FORMAT, MANIFEST, Manifest, read_manifest, write_atomically
+from inlay.corpus.manifest import FORMAT, MANIFEST, Manifest, read_manifest
 from inlay.corpus.recipe import Recipe
+from inlay.durable import write_atomically
 from inlay.errors import ConfigError
 from inlay.precompute.ingestion import Columns, Ingestion, Source, hash_rows
 from inlay.precompute.input_rows import STDIN, Row

@@ -36,8 +36,9 @@ from inlay.corpus.files.part import (
 )
 from inlay.corpus.files.postings import write_postings
 from inlay.corpus.files.ragged import Ragged, RaggedWriter, kept_form, sizes_needed
-from inlay.corpus.manifest import PartInfo, sync_directory, write_atomically
+from inlay.corpus.manifest import PartInfo
 from inlay.corpus.recipe import FLOAT16, Recipe
+from inlay.durable import sync_directory, write_atomically
 from inlay.errors import ConfigError
 from inlay.types import SPARSE, FloatArray
 

@@ -18,10 +18,10 @@ from msgspec import Struct
 
 from inlay.corpus.corpus import Corpus
 from inlay.corpus.files.part import VECTORS, sha256_of
-from inlay.corpus.manifest import write_atomically
 from inlay.corpus.search.binary import BinaryIndex
 from inlay.corpus.search.exact import Found, search, unit_rows
 from inlay.corpus.search.int8 import Int8Index
+from inlay.durable import write_atomically
 from inlay.errors import ConfigError
 from inlay.telemetry.logs import get_logger
 from inlay.types import FloatArray

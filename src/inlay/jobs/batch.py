@@ -94,6 +94,17 @@ class Batch(Struct, frozen=True):
         """The batch in another status, from now on."""
         return replace(self, status=status, reached={**self.reached, status: now()})
 
+    def begun(self, total: int) -> Batch:
+        """Its lines can be answered; it may have been cancelled while they were looked at."""
+        counted = replace(self, total=total)
+        return counted if self.status is Status.CANCELLING else counted.to(Status.IN_PROGRESS)
+
+    def finished(self) -> Batch:
+        """Nothing more is done for its lines."""
+        if self.status is Status.CANCELLING:
+            return self.to(Status.CANCELLED)
+        return self.to(Status.FINALIZING).to(Status.EXPIRED if self.progress.unanswered else Status.COMPLETED)
+
     def is_expired(self) -> bool:
         return time.time() >= self.expires_at
 

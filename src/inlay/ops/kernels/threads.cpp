@@ -263,8 +263,10 @@ void run_tasks(int64_t count, Run task, void* context) {
 
 void on_every_thread(void (*f)()) {
   if (torch_threads == nullptr) return Pool::of_process().on_every_thread(f);
-  auto task = [](int64_t, void* from) { reinterpret_cast<void (*)()>(from)(); };
-  run_on_torch_threads(num_torch_threads, task, reinterpret_cast<void*>(f));
+  // Once for each range, and so on each thread: tasks that are taken in turn may all go to the first one.
+  auto body = [](int64_t, int64_t, void* from) { reinterpret_cast<void (*)()>(from)(); };
+  torch_threads.load()(0, num_torch_threads, 1, body, reinterpret_cast<void*>(f));
+  f();  // on this thread, if torch has refused
 }
 
 std::vector<Released*>& kept_of_thread() {

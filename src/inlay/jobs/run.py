@@ -24,7 +24,7 @@ from inlay.jobs.results import ResultFiles
 
 # Of a slice at most; it begins small, and is as large as is answered in a while: what is under way is lost to a crash.
 FEWEST_LINES, SLICE_LINES, SLICE_BYTES = 64, 1024, 128 << 10
-SHORTEST_SLICE, LONGEST_SLICE = 1.0, 4.0  # seconds
+SHORTEST_SLICE, LONGEST_SLICE = 2.0, 6.0  # seconds
 AHEAD = 2  # slices under way, so that the device finds work while one is written down
 CHECK_SECONDS = 0.25  # after which a batch is looked at that may be over while its lines are worked on
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 10.0  # seconds before refused lines are asked again

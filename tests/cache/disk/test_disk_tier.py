@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from inlay.cache.disk import tier as module
 from inlay.cache.disk.directory import open_disk
 from inlay.cache.disk.segment import HEADER, Segment, stride_of
+from inlay.cache.disk.segment_index import Place
 from inlay.cache.disk.segments import SEGMENTS
 from inlay.cache.disk.tier import INDEX, DiskTier
 from inlay.cache.record import Record
@@ -454,6 +455,25 @@ def test_look_ups_do_not_wait_for_writes(tmp_path: Path, monkeypatch: pytest.Mon
         await tier.close()
 
     asyncio.run(story())
+
+
+def test_a_reader_takes_an_index_that_grows_for_whole(tmp_path: Path) -> None:
+    """Its size was looked at before it grew, and what it needs after."""
+    tier = DiskTier(tmp_path, PLENTY)
+    has_ended = threading.Event()
+
+    def grow() -> None:
+        for start in range(0, 20_000, 100):
+            tier._places.put_many((key_of(number), Place(1, number)) for number in range(start, start + 100))
+        has_ended.set()
+
+    writer = threading.Thread(target=grow)
+    writer.start()
+    while not has_ended.is_set() and not tier._places.is_damaged:
+        tier._places.find_many([key_of(1)])
+    writer.join()
+    assert not tier._places.is_damaged
+    tier.release()
 
 
 def test_numbers_are_told_without_looking_at_the_directory(tier: DiskTier, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,16 +85,22 @@ class _Environment:
         try:
             if (self.path / DATA).stat().st_ino != self._inode:  # another process has rebuilt it
                 self.open()
-            for name, known in self._sizes.items():
-                size = (self.path / name).stat().st_size
-                if size < max(known, SMALLEST_FILE):
-                    raise lmdb.CorruptedError("its file was cut short")
-                self._sizes[name] = size
+            for name in self._sizes:
+                self._look_at_size(name)
+            needed = (self.map.info()["last_pgno"] + 1) * self.map.stat()["psize"]
+            if self._sizes[DATA] < needed:  # also where somebody wrote to it since its size was looked at
+                self._look_at_size(DATA)
         except FileNotFoundError:
             raise lmdb.CorruptedError("its file has gone") from None
-        if self._sizes[DATA] < (self.map.info()["last_pgno"] + 1) * self.map.stat()["psize"]:
+        if self._sizes[DATA] < needed:
             raise lmdb.CorruptedError("its file was cut short before it was opened")
         return self.map
+
+    def _look_at_size(self, name: str) -> None:
+        size = (self.path / name).stat().st_size
+        if size < max(self._sizes[name], SMALLEST_FILE):
+            raise lmdb.CorruptedError("its file was cut short")
+        self._sizes[name] = size
 
     def close(self) -> None:
         if not self.is_damaged:

@@ -179,7 +179,7 @@ class FakeWorker:
     """Answers on a thread, after `gate` opens; texts that contain `bad` fail."""
 
     device_bytes = 0
-    shares_engine = False
+    is_counted_elsewhere = False
 
     def __init__(self, spec: ModelSpec = SPEC) -> None:
         self.spec = spec

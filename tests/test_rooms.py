@@ -31,12 +31,14 @@ ALLOWED = {
         "bench",
         "cache",
         "corpus",
+        "distributed",
         "engine",
         "library",
         "models",
         "precompute",
         "serving",
     },
+    "distributed": {"api", "serving", "cache", "engine"},
     "api": {"jobs", "serving", "cache", "corpus", *FACTS},
     "jobs": set(),
     "bench": {"engine", "models", "ops"},
@@ -69,7 +71,7 @@ BELOW_COMMON = {
     "quantities": set(),
 }
 BELOW_COMMON |= {"errors": set(), "file_guard": set(), "durable": set(), "inlay": {"errors"}}
-FRONT_HALF = ("api", "jobs", "serving", "cache", "corpus", "precompute", "library", "telemetry", "cli")
+FRONT_HALF = ("api", "distributed", "jobs", "serving", "cache", "corpus", "precompute", "library", "telemetry", "cli")
 
 
 def module_of(file: Path) -> str:
@@ -202,6 +204,7 @@ TORCH_VERBS = {"cli.quantize", "cli.bench"}  # they run the engine themselves
         "import inlay",
         "from inlay import Embedder, AsyncEmbedder",
         "import inlay.serving.service, inlay.api.app, inlay.api.server, inlay.cache.tiers, inlay.precompute.run",
+        "import inlay.distributed.front_ends, inlay.distributed.front_end_process, inlay.distributed.engine_process",
         "import inlay.models.spec, inlay.models.source, inlay.engine.scheduler, inlay.engine.queue",
         f"import sys; sys.argv = ['inlay', '--help']\n{RUN}",
         f"import sys; sys.argv = ['inlay', 'serve', '--help']\n{RUN}",

@@ -25,7 +25,8 @@ MOST_SECONDS = 30 * 86_400
 
 SERVE, EMBED, VERIFY, PRECOMPUTE, SEARCH = "serve", "embed", "verify", "precompute", "search"
 BENCH, QUANTIZE, RERANK, HEALTH = "bench", "quantize", "rerank", "health"
-AUTO = "auto"  # of dtype and device: chosen for the machine
+AUTO = "auto"  # of dtype, device and isolation: chosen for the machine
+THREAD, PROCESS = "thread", "process"  # where engines run
 INT8_COSINE = 0.999  # what int8 is held to unless asked otherwise
 FP8_COSINE = 0.997  # what fp8 is held to
 ENGINE = (SERVE, EMBED, RERANK, VERIFY, PRECOMPUTE, SEARCH, BENCH)
@@ -97,6 +98,17 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     data_parallel_size: Annotated[
         int, _option("GPUs, or groups of them, that each hold every model whole.", *UNTIMED, ge=1)
     ] = 1
+    isolation: Annotated[
+        Literal["auto", "thread", "process"],
+        _option("Where engines run: auto takes processes for GPUs and several devices, else threads.", SERVE),
+    ] = "auto"
+    front_ends: Annotated[
+        int, _option("Processes that answer HTTP on one port, for the same engines.", SERVE, ge=1, le=64)
+    ] = 1
+    admin_port: Annotated[
+        Annotated[int, Meta(ge=0, le=65535)] | None,
+        _option("With several front ends: port of /metrics, /health and /ready for all; default: --port + 1.", SERVE),
+    ] = None
     tokenizer_threads: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         _option("Threads that tokenise; default: half the cores, at most 4; for a GPU 8.", *ENGINE),

@@ -237,8 +237,8 @@ class Worker(Protocol):
         ...
 
     @property
-    def shares_engine(self) -> bool:
-        """Does another worker's engine compute for it, and count what it does?"""
+    def is_counted_elsewhere(self) -> bool:
+        """Is what it computes counted by another worker, or by another process?"""
         ...
 
     @property

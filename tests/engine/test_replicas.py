@@ -20,7 +20,7 @@ class HeldWorker:
     is_ready: bool = True
     queued_tokens: int = 3
     device_bytes: int = 5
-    shares_engine: bool = False
+    is_counted_elsewhere: bool = False
     reason: str | None = None
     stats: WorkerStats = field(default_factory=lambda: WorkerStats(batches=2, tokens_per_second=10.0))
     held: list[tuple[list[Work], Deliver]] = field(default_factory=list)

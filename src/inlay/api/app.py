@@ -26,7 +26,7 @@ from inlay.api.line_route import EndLine, ErrorLine, LineRoute
 from inlay.api.models import ModelRoutes
 from inlay.api.ollama_models import OllamaModels
 from inlay.api.openapi import Description
-from inlay.api.ops import Ops
+from inlay.api.ops import Ops, Processes
 from inlay.api.routes import GET, POST, Bodies, Route, RouteTable
 from inlay.api.search import SearchRoute
 from inlay.api.search_schema import SearchRequest, SearchResponse
@@ -67,6 +67,7 @@ class App:
     envelope: Envelope
     service: Service
     ops: Ops  # is told when the server drains
+    metrics: Metrics
     jobs: JobRunner | None  # to be started on the event loop
 
 
@@ -77,6 +78,8 @@ def make_app(
     keyring: Keyring,
     settings: Settings,
     job_directory: JobDirectory | None = None,
+    processes: Processes | None = None,
+    numbers_port: int | None = None,
 ) -> App:
     """All that answers, around the models that are given."""
     aliases = parse_aliases(settings.alias, workers)
@@ -86,7 +89,7 @@ def make_app(
     limits = {name: msgspec.to_builtins(getattr(settings, name)) for name in LIMITS}
     speaks_tei = "tei" in settings.dialects
     more_info: Callable[[], dict[str, Any]] = (lambda: tei_info(workers, settings)) if speaks_tei else dict
-    ops = Ops(workers, cache, corpora, metrics, models, limits, more_info)
+    ops = Ops(workers, cache, corpora, metrics, models, limits, more_info, processes, numbers_port)
     description = Description()
     gate = Gate(
         Admission(settings.max_concurrent_requests),
@@ -108,7 +111,7 @@ def make_app(
     )
     description.routes = routes.routes
     metrics.expect_routes(route.path for route in routes.routes if route.bodies)
-    return App(Envelope(routes, keyring, metrics), service, ops, jobs)
+    return App(Envelope(routes, keyring, metrics), service, ops, metrics, jobs)
 
 
 def _operations(service: Service, settings: Settings, max_inputs: int) -> Operations:

@@ -24,11 +24,11 @@ from typing import Self
 
 import uvicorn
 
-from inlay.api.app import make_app
+from inlay.api.app import App, make_app
 from inlay.api.auth import Keyring, read_keys
 from inlay.api.connection import ConnectionLimits, connection_class
 from inlay.api.connections import Connections, most_connections
-from inlay.api.ops import Ops
+from inlay.api.ops import Ops, Processes
 from inlay.cache.tiers import Cache
 from inlay.cache.urls import make_cache, read_secret
 from inlay.config import Settings
@@ -45,12 +45,14 @@ BACKLOG = 2048
 WORKER_SECONDS = 2.0  # for a device thread to end, once all requests are answered
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; `ConfigError` when the address is not to be had."""
+def listen(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
+    """A socket that listens, beside others where it is shared; `ConfigError` when the address is not to be had."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
     except (OSError, UnicodeError) as error:
@@ -76,12 +78,23 @@ class Surroundings:
         secret = read_secret(settings.cache_secret, settings.cache_secret_file)
         cache = make_cache(settings.cache, [batcher.searcher.corpus for batcher in corpora.values()], secret)
         jobs = None if settings.jobs is None else JobDirectory(Path(settings.jobs), settings.max_jobs_bytes)
-        return cls(listen(settings.host, settings.port), cache, keyring, corpora, jobs)
+        listener = listen(settings.host, settings.port, is_shared=settings.front_ends > 1)
+        return cls(listener, cache, keyring, corpora, jobs)
+
+    def make_app(
+        self,
+        workers: Mapping[str, Worker],
+        settings: Settings,
+        processes: Processes | None = None,
+        numbers_port: int | None = None,
+    ) -> App:
+        """The app for these models; see `Ops` for what it tells of processes beside it."""
+        given = (self.cache, self.corpora, self.keyring, settings, self.job_directory)
+        return make_app(workers, *given, processes, numbers_port)
 
 
-def run_server(around: Surroundings, workers: Mapping[str, Worker], settings: Settings) -> None:
+def run_server(app: App, around: Surroundings, workers: Mapping[str, Worker], settings: Settings) -> None:
     """Serve until a signal comes. Raises what kept a model from loading."""
-    app = make_app(workers, around.cache, around.corpora, around.keyring, settings, around.job_directory)
     envelope = app.envelope
     body_seconds = min(settings.body_timeout, settings.request_timeout)
     connections = Connections(most_connections(settings.max_connections))
@@ -96,10 +109,10 @@ def run_server(around: Surroundings, workers: Mapping[str, Worker], settings: Se
         proxy_headers=False,  # nothing here depends on the client's address
         timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout)),
     )
-    server = Server(config, app.ops, settings.shutdown_delay)
+    failures: list[InlayError] = []
+    server = Server(config, app.ops, settings.shutdown_delay, failures)
 
     async def serve() -> None:
-        failures: list[InlayError] = []
         _watch_loading(server, workers, around, failures)
         is_closed = True
         if app.jobs is not None:
@@ -133,9 +146,10 @@ def _close_workers(workers: Mapping[str, Worker], failures: list[InlayError], *,
 class Server(uvicorn.Server):
     """uvicorn, with readiness taken back before anything else happens at SIGTERM."""
 
-    def __init__(self, config: uvicorn.Config, ops: Ops, shutdown_delay: float) -> None:
+    def __init__(self, config: uvicorn.Config, ops: Ops, shutdown_delay: float, failures: list[InlayError]) -> None:
         super().__init__(config)
         self._ops = ops
+        self._failures = failures  # why it has to end
         self._shutdown_delay = shutdown_delay
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -150,6 +164,14 @@ class Server(uvicorn.Server):
             loop.call_soon_threadsafe(loop.call_later, self._shutdown_delay, self._exit)
         else:
             self._exit()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called several times a second: is it to end?"""
+        processes = self._ops.processes
+        if processes is not None and processes.failure is not None:
+            self._failures.append(processes.failure)
+            return True
+        return await super().on_tick(counter)
 
     def _exit(self) -> None:
         self.should_exit = True
@@ -167,7 +189,7 @@ def _watch_loading(
             gc.collect()
             gc.freeze()  # what torch and the models brought need not be looked through with each request's garbage
             _warn_of_foreign_corpora(around.corpora, workers)
-            log.info("ready", models=list(workers), url=_url(around.listener))
+            log.info("ready", models=list(workers), url=url_of(around.listener))
         except Exception as error:  # noqa: BLE001 - nobody else would hear of it
             failures.append(error if isinstance(error, InlayError) else EngineError(f"the start failed ({error!r})"))
             loop.call_soon_threadsafe(server._exit)
@@ -202,6 +224,7 @@ def _warn_of_foreign_corpora(corpora: Mapping[str, SearchBatcher], workers: Mapp
             log.warning("no served model has made this corpus", corpus=name, made_with=recipe.model)
 
 
-def _url(listener: socket.socket) -> str:
+def url_of(listener: socket.socket) -> str:
+    """Where it listens."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

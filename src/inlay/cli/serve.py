@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from inlay.cli.options import with_settings
-from inlay.config import SERVE, Settings
+from inlay.config import SERVE, THREAD, Settings
 from inlay.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from inlay.types import ModelSpec, Worker
 
 
@@ -25,9 +27,10 @@ def serve(
 ) -> None:
     """Serve models: OpenAI's embeddings API, health and metrics."""
     from inlay.api.server import Surroundings, run_server
-    from inlay.engine.starting import start_worker
+    from inlay.distributed.engines import Engines
+    from inlay.distributed.front_ends import run_front_ends
+    from inlay.distributed.isolation import choose_isolation
     from inlay.models.adapters import is_named_base, with_adapters
-    from inlay.serving.adapter_worker import AdapterWorker
     from inlay.telemetry.logs import configure_logs, get_logger
 
     configure_logs(settings.log_level, settings.log_format)
@@ -40,12 +43,33 @@ def serve(
     for base, adapter in ((spec, adapter) for spec in specs for adapter in spec.adapters.values()):
         if not is_named_base(adapter, base.name):
             log.warning("the adapter names another base in its config", adapter=adapter.name, served_with=base.name)
+    isolation = choose_isolation(settings)
+    log.info("isolation chosen", isolation=isolation.kind, because=isolation.reason)
+    if settings.front_ends > 1:
+        run_front_ends(specs, settings)
+        return
     around = Surroundings.of(settings)
+    if isolation.kind == THREAD:
+        workers = start_workers(specs, settings)
+        run_server(around.make_app(workers, settings), around, workers, settings)
+        return
+    engines = Engines(specs, settings)
+    try:
+        run_server(around.make_app(engines.workers, settings, engines), around, engines.workers, settings)
+    finally:
+        engines.close()
+
+
+def start_workers(specs: Sequence[ModelSpec], settings: Settings) -> dict[str, Worker]:
+    """An engine in this process for each model; its adapters share it."""
+    from inlay.engine.starting import start_worker
+    from inlay.serving.adapter_worker import AdapterWorker
+
     workers: dict[str, Worker] = {}
     for spec in specs:
         worker = start_worker(spec, settings)
         workers |= {spec.name: worker, **{name: AdapterWorker(worker, name) for name in spec.adapters}}
-    run_server(around, workers, settings)
+    return workers
 
 
 def _models_of(settings: Settings) -> list[str]:

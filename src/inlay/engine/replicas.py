@@ -19,9 +19,8 @@ log = get_logger("engine")
 class ReplicaWorker:
     """At least one worker, all of the same model."""
 
-    shares_engine = False
-
     def __init__(self, replicas: Sequence[Worker]) -> None:
+        self.is_counted_elsewhere = replicas[0].is_counted_elsewhere
         self._replicas = replicas
         self._lock = Lock()
         self._places: dict[int, tuple[int, int]] = {}  # of work without an answer: its replica and how much it is

@@ -23,6 +23,13 @@ def start_worker(spec: ModelSpec, settings: Settings) -> Worker:
     return ReplicaWorker([_start(spec, replace(settings, device=device)) for device in _devices(spec, settings)])
 
 
+def start_replica(spec: ModelSpec, settings: Settings, number: int) -> Worker:
+    """One of the workers that `start_worker` starts together; `ConfigError` where there are too few devices."""
+    if settings.data_parallel_size > 1:
+        settings = replace(settings, device=_devices(spec, settings)[number])
+    return _start(spec, settings)
+
+
 def _start(spec: ModelSpec, settings: Settings) -> DeviceWorker:
     return DeviceWorker(spec, lambda spec, stats: load_engine(spec, settings, stats), settings.stall_timeout)
 

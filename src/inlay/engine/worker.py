@@ -28,7 +28,7 @@ Load = Callable[[ModelSpec, EngineStats], Engine]
 class DeviceWorker:
     """One device thread for one model. Starts to load at once."""
 
-    shares_engine = False
+    is_counted_elsewhere = False
 
     def __init__(self, spec: ModelSpec, load: Load, stall_timeout: float) -> None:
         self.stats = EngineStats()

@@ -14,7 +14,7 @@ from inlay.types import Deliver, ModelSpec, Priority, Work, Worker, WorkerStats
 class AdapterWorker:
     """One adapter of a worker's spec. What it counts is counted by the base, and so is the memory."""
 
-    shares_engine = True
+    is_counted_elsewhere = True
     device_bytes = 0
 
     def __init__(self, base: Worker, name: str) -> None:

@@ -38,14 +38,18 @@ def _version_of(package: str) -> str:
         return ""
 
 
-class WorkerCollector(Collector):
+class EngineCollector(Collector):
+    """What the engines of this process do."""
+
     COUNTERS = tuple(name for name in WORKER_NUMBERS if name != "tokens_per_second")
 
     def __init__(self, workers: Mapping[str, Worker]) -> None:
         self._workers = workers
 
     def collect(self) -> Iterator[Metric]:
-        engines = {model: worker for model, worker in self._workers.items() if not worker.shares_engine}
+        engines = {model: worker for model, worker in self._workers.items() if not worker.is_counted_elsewhere}
+        if not engines:
+            return
         for name in self.COUNTERS:
             family = CounterMetricFamily(f"inlay_engine_{name}", f"Engine: {name} since start", labels=["model"])
             for model, worker in engines.items():
@@ -54,15 +58,12 @@ class WorkerCollector(Collector):
         yield self._batch_tokens(engines)
         rate = GaugeMetricFamily("inlay_engine_tokens_per_second", "Recent rate of the device", labels=["model"])
         queued = GaugeMetricFamily("inlay_engine_queued_tokens", "Tokens waiting for the device", labels=["model"])
-        ready = GaugeMetricFamily("inlay_engine_ready", "1 when the model is loaded", labels=["model"])
         held = GaugeMetricFamily("inlay_engine_device_bytes", "Memory of the GPU that is held", labels=["model"])
         for model, worker in engines.items():
             held.add_metric([model], worker.device_bytes)
             rate.add_metric([model], worker.stats.tokens_per_second)
             queued.add_metric([model], worker.queued_tokens)
-        for model, worker in self._workers.items():
-            ready.add_metric([model], float(worker.is_ready))
-        yield from (rate, queued, ready, held)
+        yield from (rate, queued, held)
 
     @staticmethod
     def _batch_tokens(engines: Mapping[str, Worker]) -> HistogramMetricFamily:
@@ -71,6 +72,19 @@ class WorkerCollector(Collector):
             stats = worker.stats
             family.add_metric([model], cumulated(BATCH_TOKENS, stats.batches_by_tokens), stats.tokens)
         return family
+
+
+class ReadyCollector(Collector):
+    """Which models this process can serve now."""
+
+    def __init__(self, workers: Mapping[str, Worker]) -> None:
+        self._workers = workers
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily("inlay_engine_ready", "1 when the model is loaded", labels=["model"])
+        for model, worker in self._workers.items():
+            family.add_metric([model], float(worker.is_ready))
+        yield family
 
 
 class CacheCollector(Collector):

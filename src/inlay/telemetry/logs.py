@@ -35,8 +35,11 @@ def get_logger(room: str) -> structlog.stdlib.BoundLogger:
     return logger
 
 
-def configure_logs(level: str, format_: str) -> None:
-    """Send the logs of Inlay and of the web server to stderr. `auto` is `console` on a terminal."""
+def configure_logs(level: str, format_: str, process: str | None = None) -> None:
+    """Send the logs of Inlay and of the web server to stderr. `auto` is `console` on a terminal.
+
+    A process that is one of several adds its name to each line.
+    """
     if level not in LEVELS:
         raise ConfigError(f"--log-level {level}: use {', '.join(LEVELS)}")
     if format_ not in FORMATS:
@@ -48,6 +51,8 @@ def configure_logs(level: str, format_: str) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    if process is not None:
+        shared.append(lambda logger, name, event: {**event, "process_name": process})
     if is_console:
         renderer = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback

@@ -15,7 +15,15 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from inlay.requests import Result
-from inlay.telemetry.collectors import BuildCollector, CacheCollector, JobCollector, Tiers, WorkerCollector
+from inlay.telemetry.collectors import (
+    BuildCollector,
+    CacheCollector,
+    EngineCollector,
+    JobCollector,
+    ReadyCollector,
+    Tiers,
+)
+from inlay.telemetry.families import Family, families_of
 from inlay.telemetry.histograms import Histograms
 from inlay.types import Worker
 
@@ -58,7 +66,12 @@ class Metrics:
                 ("inlay_outputs", "Outputs given, by kind", ("model", "kind"), self._outputs),
             )
         )
-        for collector in (WorkerCollector(workers), CacheCollector(cache), BuildCollector()):
+        for collector in (
+            EngineCollector(workers),
+            ReadyCollector(workers),
+            CacheCollector(cache),
+            BuildCollector(),
+        ):
             self.registry.register(collector)
         ProcessCollector(registry=self.registry)
 
@@ -110,6 +123,10 @@ class Metrics:
     def render(self) -> bytes:
         """The text that Prometheus scrapes."""
         return generate_latest(self.registry)
+
+    def families(self) -> list[Family]:
+        """The same as data, for another process."""
+        return families_of(self.registry)
 
 
 class _Counts(Collector):

@@ -1,4 +1,4 @@
-"""The whole service over a worker that it knows by serialised frames alone: nothing is shared across the seam."""
+"""The whole service over a worker that it knows by a socket alone: nothing is shared across the seam."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import httpx
 import numpy as np
 import pytest
 from fakes import HEAVY, POISON, SPEC, FakeRunner, make_engine
-from frames import FrameWorker
+from remote import RemoteEngine
 
 from inlay.api.app import make_app
 from inlay.api.auth import Keyring
 from inlay.cache.memory import MemoryTier
 from inlay.cache.tiers import Cache
 from inlay.config import make_settings
+from inlay.distributed.remote_worker import RemoteWorker
 from inlay.engine.loading import load_engine
 from inlay.engine.worker import DeviceWorker
 from inlay.errors import ContextLengthExceeded, EngineError, OutOfMemory
@@ -32,16 +33,25 @@ def runner() -> FakeRunner:
 
 
 @pytest.fixture
-def worker(runner: FakeRunner) -> Iterator[FrameWorker]:
-    inner = DeviceWorker(SPEC, lambda spec, stats: make_engine(runner, stats), stall_timeout=60)
-    inner.wait_loaded()
-    made = FrameWorker(inner)
+def engine(runner: FakeRunner, tmp_path: Path) -> Iterator[RemoteEngine]:
+    made = RemoteEngine(tmp_path, worker_of(runner))
     yield made
     runner.gate.set()
     made.close()
 
 
-def service_over(worker: FrameWorker) -> Service:
+@pytest.fixture
+def worker(engine: RemoteEngine) -> RemoteWorker:
+    return engine.remote()
+
+
+def worker_of(runner: FakeRunner) -> DeviceWorker:
+    made = DeviceWorker(SPEC, lambda spec, stats: make_engine(runner, stats), stall_timeout=60)
+    made.wait_loaded()
+    return made
+
+
+def service_over(worker: RemoteWorker) -> Service:
     return Service({"fake": worker}, Cache([MemoryTier(1 << 20)]))
 
 
@@ -49,7 +59,7 @@ def sums_of(result: object) -> list[float]:
     return [float(vector[0]) for vector in result.vectors]  # type: ignore[attr-defined]
 
 
-def test_requests_are_answered_shared_and_cached(worker: FrameWorker) -> None:
+def test_requests_are_answered_shared_and_cached(worker: RemoteWorker, engine: RemoteEngine) -> None:
     async def story() -> None:
         service = service_over(worker)
         requests = [EmbedRequest(None, ["a", "b", "a"]), EmbedRequest(None, ["b", "c"])]
@@ -58,8 +68,7 @@ def test_requests_are_answered_shared_and_cached(worker: FrameWorker) -> None:
         await service.flights.finish()
         again = await service.embed(EmbedRequest(None, ["c", "a"]))
         assert (sums_of(again), again.cache_status) == ([99, 97], "hit")
-        assert worker.stats.sequences == 3
-        assert all(isinstance(frame, bytes) for frame in worker.frames)
+        assert engine.worker.stats.sequences == 3
 
     asyncio.run(story())
 
@@ -68,7 +77,7 @@ def test_requests_are_answered_shared_and_cached(worker: FrameWorker) -> None:
     ("content", "error"),
     [([POISON], EngineError), ([HEAVY], OutOfMemory), ("x" * 65, ContextLengthExceeded)],
 )
-def test_an_error_comes_back_as_what_it_was(worker: FrameWorker, content: object, error: type[Exception]) -> None:
+def test_an_error_comes_back_as_what_it_was(worker: RemoteWorker, content: object, error: type[Exception]) -> None:
     async def story() -> None:
         service = service_over(worker)
         with pytest.raises(error, match=r"input\[1\]") as caught:
@@ -78,7 +87,7 @@ def test_an_error_comes_back_as_what_it_was(worker: FrameWorker, content: object
     asyncio.run(story())
 
 
-def test_cancelling_and_hurrying_are_messages(worker: FrameWorker, runner: FakeRunner) -> None:
+def test_cancelling_and_hurrying_are_messages(worker: RemoteWorker, engine: RemoteEngine, runner: FakeRunner) -> None:
     async def story() -> None:
         service = service_over(worker)
         runner.gate.clear()
@@ -93,25 +102,32 @@ def test_cancelling_and_hurrying_are_messages(worker: FrameWorker, runner: FakeR
         joined = asyncio.create_task(
             service.embed(EmbedRequest(None, ["low priority"], EmbedOptions(priority=Priority.HIGH)))
         )
-        await until(lambda: any(b"promote" in frame for frame in worker.frames))
+        await until(lambda: risen_in(engine))
         runner.gate.set()
         assert sums_of(await low) == sums_of(await joined)
         await first
-        assert worker.stats.dropped_sequences == 1
+        assert engine.worker.stats.dropped_sequences == 1
 
     asyncio.run(story())
 
 
-def test_a_server_over_frames_gives_the_bits_of_one_without(checkpoint: Callable[[str], Path]) -> None:
+def risen_in(engine: RemoteEngine) -> bool:
+    """Has the engine work of high priority?"""
+    sequences = list(engine.worker._engine.unanswered._sequences.values())  # type: ignore[attr-defined]
+    return any(sequence.priority is Priority.HIGH for sequence in sequences)
+
+
+def test_a_server_over_a_socket_gives_the_same_bits(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     """Through HTTP's routes, with a real model: vectors, health, readiness, metrics."""
     settings = make_settings({"dtype": "float32", "cache": ["none"]})
     spec = read_spec(checkpoint("qwen3"), "tiny")
     texts = ["hello world", "one word after the other", "a"]
 
-    def answers(is_framed: bool) -> tuple[list[object], str]:
+    def answers(is_remote: bool) -> tuple[list[object], str]:
         inner = DeviceWorker(spec, lambda spec, stats: load_engine(spec, settings, stats), 60)
         inner.wait_loaded()
-        worker = FrameWorker(inner) if is_framed else inner
+        engine = RemoteEngine(tmp_path, inner)
+        worker = engine.remote() if is_remote else inner
         app = make_app({"tiny": worker}, Cache([]), {}, Keyring([]), settings).envelope
 
         async def ask() -> tuple[list[object], str]:
@@ -127,12 +143,15 @@ def test_a_server_over_frames_gives_the_bits_of_one_without(checkpoint: Callable
         try:
             return asyncio.run(ask())
         finally:
-            worker.close()
+            engine.close()
+            Path(engine.address).unlink()
 
-    framed, metrics = answers(True)
-    plain, _ = answers(False)
-    assert np.array_equal(np.array(framed), np.array(plain))
-    assert 'inlay_engine_sequences_total{model="tiny"} 3.0' in metrics
+    remote, metrics = answers(True)
+    plain, own_metrics = answers(False)
+    assert np.array_equal(np.array(remote), np.array(plain))
+    assert 'inlay_engine_sequences_total{model="tiny"} 3.0' in own_metrics
+    assert "inlay_engine_sequences_total" not in metrics, "the engine's process counts"
+    assert 'inlay_engine_ready{model="tiny"} 1.0' in metrics
 
 
 async def until(is_so: Callable[[], bool]) -> None:

@@ -1,0 +1,91 @@
+"""A process that this one starts, and talks to over a socket that both inherit.
+
+In: the module to run, and the message that says what to be. Out: what it tells, and how it ended. Closing its socket
+asks it to end.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
+from queue import Empty, SimpleQueue
+from threading import Lock
+
+from inlay.distributed.connection import Connection, ConnectionLost
+from inlay.distributed.messages import AnyMessage, Ask, NotStarted, Started, Told
+from inlay.types import Failure
+
+_ENDING_SECONDS = 5.0  # for a process to end once its socket is closed
+
+
+class Child:
+    """One process. It ends when this one does."""
+
+    def __init__(self, module: str, name: str, start: AnyMessage, descriptors: Sequence[int] = ()) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-P", "-m", module, name, str(theirs.fileno())]
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(), *descriptors)
+            )
+        self._connection = Connection(ours, name)
+        self._asking = Lock()
+        self._asked = count()
+        self._told: SimpleQueue[Told] = SimpleQueue()
+        self._send(start)
+
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
+
+    def started(self) -> bool | Failure:
+        """Wait until it serves: True. Why it cannot, or False when it has ended without a word."""
+        message = self._connection.receive()
+        if isinstance(message, NotStarted):
+            return message.failure
+        return isinstance(message, Started)
+
+    def ended(self) -> str:
+        """Wait until it has ended, however it does; what its end was."""
+        while (message := self._connection.receive()) is not None:
+            if isinstance(message, Told):
+                self._told.put(message)
+        try:
+            status = self._process.wait(_ENDING_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
+        self._connection.close()
+        return f"signal {-status} ({signal.strsignal(-status)})" if status < 0 else f"status {status}"
+
+    def ask(self, timeout: float) -> Told | None:
+        """How it is; None where it does not say within the time (seconds)."""
+        with self._asking:
+            number = next(self._asked)
+            self._send(Ask(number))
+            try:
+                while (told := self._told.get(timeout=timeout)).number != number:
+                    pass  # an answer to what was asked before, and came too late
+            except Empty:
+                return None
+            return told
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def terminate(self) -> None:
+        """Ask for an end in good order, by SIGTERM."""
+        self._process.terminate()
+
+    def close(self) -> None:
+        """Ask it to end at once; `ended` returns when it has."""
+        self._connection.shutdown()
+
+    def _send(self, message: AnyMessage) -> None:
+        with suppress(ConnectionLost):  # `ended` says so
+            self._connection.send(message)

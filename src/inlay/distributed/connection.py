@@ -1,0 +1,123 @@
+"""A socket between two processes that carries messages. Sending never blocks: what the socket does not take at once
+goes out on a thread, up to a bound. Receiving blocks. Whatever goes wrong ends the connection, and that is logged.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from contextlib import suppress
+from threading import Condition, Thread
+
+from inlay.distributed.frames import FrameError, pack_frame, read_frame
+from inlay.distributed.messages import AnyMessage
+from inlay.telemetry.logs import get_logger
+
+log = get_logger("processes")
+
+MOST_WAITING = 512 << 20  # bytes that may wait for the other side to read
+BUFFER = 256 << 10  # bytes
+MOST_BUFFERS = 512  # of one call; the kernel takes 1024
+
+
+class ConnectionLost(Exception):
+    """The other side has gone, or reads nothing any more."""
+
+
+class Connection:
+    """One end. Any thread may send; one receives."""
+
+    def __init__(self, given: socket.socket, peer: str) -> None:
+        self.peer = peer  # whom it leads to, for messages
+        self._socket = given
+        self._source = given.makefile("rb", buffering=BUFFER)
+        self._changed = Condition()
+        self._waiting: deque[bytes] = deque()
+        self._num_waiting = 0  # bytes
+        self._is_lost = False
+        self._writer: Thread | None = None
+
+    def send(self, message: AnyMessage) -> None:
+        """`ConnectionLost` when it cannot arrive, `FrameError` when it is too large."""
+        buffers = pack_frame(message)
+        with self._changed:
+            if self._is_lost:
+                raise ConnectionLost(self.peer)
+            if not self._waiting and not (buffers := self._sent_at_once(buffers)):
+                return
+            self._num_waiting += sum(map(len, buffers))
+            if self._num_waiting > MOST_WAITING and self._waiting:
+                log.error("a process reads nothing: its connection is ended", process_name=self.peer)
+                self._end()
+                raise ConnectionLost(self.peer)
+            self._waiting += buffers
+            self._changed.notify()
+            if self._writer is None:
+                self._writer = Thread(target=self._write, name="inlay-write", daemon=True)
+                self._writer.start()
+
+    def receive(self) -> AnyMessage | None:
+        """The next message; None once the other side has gone, or has sent what is none."""
+        try:
+            return read_frame(self._source)
+        except FrameError as error:
+            log.error("a connection between processes is ended", process_name=self.peer, because=error.message)
+        except (OSError, ValueError) as error:  # it was reset, or closed here
+            log.debug("a connection between processes has ended", process_name=self.peer, because=repr(error))
+        return None
+
+    def shutdown(self) -> None:
+        """Both sides learn that it ends; what was not sent is dropped."""
+        with self._changed:
+            self._end()
+
+    def close(self) -> None:
+        """The same, and let go of the socket; by whoever receives."""
+        self.shutdown()
+        if self._writer is not None:
+            self._writer.join()
+        self._source.close()
+        self._socket.close()
+
+    def _sent_at_once(self, buffers: list[bytes]) -> list[bytes]:
+        """Send what the socket takes; what is left."""
+        if len(buffers) > MOST_BUFFERS:
+            buffers = [b"".join(buffers)]
+        try:
+            sent = self._socket.sendmsg(buffers, (), socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return buffers
+        except OSError:
+            self._end()
+            raise ConnectionLost(self.peer) from None
+        while buffers and sent >= len(buffers[0]):
+            sent -= len(buffers.pop(0))
+        return [buffers[0][sent:], *buffers[1:]] if buffers else []
+
+    def _write(self) -> None:
+        """Send what waits, in its order, until the connection ends."""
+        while True:
+            with self._changed:
+                while not (self._waiting or self._is_lost):
+                    self._changed.wait()
+                if self._is_lost:
+                    return
+                buffer = self._waiting[0]  # stays, so that nobody sends past it
+            try:
+                self._socket.sendall(buffer)
+            except OSError:
+                with self._changed:
+                    self._end()
+                return
+            with self._changed:
+                if not self._is_lost:
+                    self._waiting.popleft()
+                    self._num_waiting -= len(buffer)
+
+    def _end(self) -> None:
+        if not self._is_lost:
+            self._is_lost = True
+            self._waiting.clear()
+            self._changed.notify_all()
+            with suppress(OSError):  # the other side was first
+                self._socket.shutdown(socket.SHUT_RDWR)  # wakes whoever receives

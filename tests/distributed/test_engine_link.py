@@ -1,0 +1,176 @@
+"""Work under way is answered once, also when its engine ends; the engine that comes in its place is found."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import SPEC, FakeWorker, vector_of
+from remote import RemoteEngine
+
+from inlay.errors import EngineError, NotReady, ShuttingDown, WorkerDead
+from inlay.types import DENSE, Answer, Truncate, Work
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[RemoteEngine]:
+    made = RemoteEngine(tmp_path, FakeWorker())
+    yield made
+    made.close()
+
+
+class Answered:
+    """Takes answers, and counts them."""
+
+    def __init__(self) -> None:
+        self.answers: dict[int, Answer] = {}
+        self.counts: Counter[int] = Counter()
+
+    def __call__(self, answers: list[Answer]) -> None:
+        for answer in answers:
+            self.answers[answer.id] = answer
+            self.counts[answer.id] += 1
+
+    def wait(self, number: int) -> None:
+        until(lambda: len(self.answers) >= number)
+
+
+def until(is_so: Callable[[], object]) -> None:
+    end = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.002)
+
+
+def works(*contents: str, first: int = 0) -> list[Work]:
+    return [Work(first + place, content, Truncate.END, 64) for place, content in enumerate(contents)]
+
+
+def test_answers_come_back_with_their_outputs(engine: RemoteEngine) -> None:
+    answered = Answered()
+    engine.remote().submit_many(works("a", "bad", "c"), answered)
+    answered.wait(3)
+    assert answered.answers[0].outputs[DENSE] == vector_of("a").tobytes()
+    assert np.array_equal(np.frombuffer(answered.answers[2].outputs[DENSE], np.float32), vector_of("c"))
+    failure = answered.answers[1].failure
+    assert failure is not None
+    assert isinstance(failure.error(), EngineError)
+
+
+def test_work_of_an_engine_that_ends_is_refused_at_once(engine: RemoteEngine) -> None:
+    answered = Answered()
+    worker = engine.remote()
+    engine.worker.gate.clear()  # type: ignore[attr-defined]
+    worker.submit_many(works("a", "b"), answered)
+    until(lambda: engine.worker.submitted)  # type: ignore[attr-defined]
+    engine.end()
+    answered.wait(2)
+    for answer in answered.answers.values():
+        assert answer.failure is not None
+        error = answer.failure.error()
+        assert isinstance(error, WorkerDead)
+        assert error.status == 503
+        assert error.retry_after
+    assert worker.health() is None, "it is started again"
+    assert not worker.is_ready
+    assert worker.spec.fingerprint, "what was computed can still be found in the cache"
+
+
+def test_the_engine_that_comes_in_its_place_is_found(engine: RemoteEngine) -> None:
+    worker, answered = engine.remote(), Answered()
+    engine.end()
+    until(lambda: not worker.is_ready)
+    worker.submit_many(works("a"), answered)
+    assert answered.answers[0].failure is not None
+    engine.start(FakeWorker())
+    until(lambda: worker.is_ready)
+    worker.submit_many(works("a"), answered)
+    until(lambda: answered.answers[0].failure is None)
+    assert answered.answers[0].outputs[DENSE] == vector_of("a").tobytes()
+
+
+def test_an_engine_may_end_at_any_moment_and_each_work_is_answered_once(engine: RemoteEngine) -> None:
+    worker, answered = engine.remote(), Answered()
+    has_ended = threading.Event()
+    numbers = iter(range(1_000_000))
+
+    def ask() -> None:
+        while not has_ended.is_set():
+            worker.submit_many(works(f"text {number}", first=number) if (number := next(numbers)) else [], answered)
+            time.sleep(0.0005)
+
+    askers = [threading.Thread(target=ask) for _ in range(2)]
+    for asker in askers:
+        asker.start()
+    for _ in range(15):
+        until(lambda: worker.is_ready)
+        time.sleep(0.01)
+        engine.end()
+        engine.start(FakeWorker())
+    has_ended.set()
+    for asker in askers:
+        asker.join()
+    asked = next(numbers) - 1
+    answered.wait(asked)
+    assert len(answered.counts) == asked
+    assert set(answered.counts.values()) == {1}
+    good = [answer for answer in answered.answers.values() if answer.failure is None]
+    assert good
+    assert all(answer.outputs[DENSE] == vector_of(f"text {answer.id}").tobytes() for answer in good)
+
+
+def test_cancelled_work_is_answered_and_reaches_the_worker(engine: RemoteEngine) -> None:
+    worker, answered = engine.remote(), Answered()
+    engine.worker.gate.clear()  # type: ignore[attr-defined]
+    worker.submit_many(works("a"), answered)
+    worker.cancel_many([0])
+    answered.wait(1)
+    until(lambda: engine.worker.cancelled)  # type: ignore[attr-defined]
+    assert answered.answers[0].failure is not None
+    assert answered.answers[0].failure.code == "client_closed_request"
+
+
+def test_a_front_end_that_goes_leaves_no_work_behind(engine: RemoteEngine) -> None:
+    worker, answered = engine.remote(), Answered()
+    engine.worker.gate.clear()  # type: ignore[attr-defined]
+    worker.submit_many(works("a", "b"), answered)
+    until(lambda: len(engine.worker.submitted) == 2)  # type: ignore[attr-defined]
+    worker.close()
+    until(lambda: len(engine.worker.cancelled) == 2)  # type: ignore[attr-defined]
+    assert {answer.failure.code for answer in answered.answers.values() if answer.failure} == {ShuttingDown.code}
+
+
+def test_until_a_model_is_loaded_work_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    engine = RemoteEngine(tmp_path / "far", FakeWorker())
+    engine.end()
+    worker, answered = engine.link(), Answered()
+    worker.submit_many(SPEC.name, works("a"), answered)
+    failure = answered.answers[0].failure
+    assert failure is not None
+    assert isinstance(failure.error(), NotReady)
+    engine.close()
+
+
+def test_who_waits_for_a_model_is_told_when_none_will_come(engine: RemoteEngine) -> None:
+    link = engine.link()
+    link.give_up(EngineError("ended 5 times"))
+    with pytest.raises(EngineError, match="ended 5 times"):
+        link.wait_loaded(SPEC.name)
+
+
+def test_a_front_end_that_sends_what_is_no_work_loses_its_connection(
+    engine: RemoteEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    from inlay.distributed.messages import Started
+
+    worker = engine.link()
+    worker.wait_loaded(SPEC.name)
+    worker.send(Started())
+    until(lambda: "is for no engine" in caplog.text)
+    until(lambda: worker.state_of(SPEC.name).is_ready)  # it connects again

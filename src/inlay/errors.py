@@ -44,7 +44,8 @@ Knows nothing of dialects: how an error looks on the wire is theirs to say.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import ClassVar
 
 # fmt: off
@@ -96,14 +97,17 @@ class InlayError(Exception):
 
 def error_of(code: str, message: str, retry_after: float | None = None) -> InlayError:
     """A new error of the class that has a code; of `InlayError` where none has it."""
-    found = next((kind for kind in _classes(InlayError) if kind.code == code), InlayError)
-    return found(message, retry_after=retry_after)
+    return _class_of(code)(message, retry_after=retry_after)
 
 
-def _classes(root: type[InlayError]) -> Iterator[type[InlayError]]:
-    yield root
-    for below in root.__subclasses__():
-        yield from _classes(below)
+@lru_cache(maxsize=64)
+def _class_of(code: str) -> type[InlayError]:
+    waiting: list[type[InlayError]] = [InlayError]
+    for kind in waiting:
+        if kind.code == code:
+            return kind
+        waiting += kind.__subclasses__()
+    return InlayError
 
 
 def shorten(name: str) -> str:
@@ -134,8 +138,6 @@ class EmptyInput(InvalidInput):
 
 
 class WrongTask(InvalidInput):
-    """What the model cannot do."""
-
     code = "wrong_task"
     is_of_input = False
 

@@ -1,6 +1,6 @@
 # docker build --target demo -t inlay:demo .              processors, with the demo model
 # docker build -t inlay:cpu .                             the same without a model
-# docker build --build-arg TORCH_INDEX= --build-arg EXTRAS=redis,parquet,cuda -t inlay:cuda .   GPUs: wheels bring CUDA
+# docker build --build-arg TORCH_INDEX= --build-arg EXTRAS=redis,parquet,otel,cuda -t inlay:cuda .   GPUs: wheels bring CUDA
 ARG PYTHON=python:3.12-slim-bookworm
 
 FROM ${PYTHON} AS build
@@ -14,7 +14,7 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url ${TORCH_INDEX}} torch -c constraints.txt
 COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE ./
 COPY src src
-ARG EXTRAS=redis,parquet
+ARG EXTRAS=redis,parquet,otel
 RUN pip install --no-cache-dir -c constraints.txt ".[${EXTRAS}]"
 
 FROM build AS build-demo

@@ -191,6 +191,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_jobs_bytes: Annotated[
         int, _option("Most bytes of the files of all jobs together.", SERVE, unit="bytes", ge=1)
     ] = 16 << 30
+    otlp_endpoint: Annotated[
+        str | None,
+        _option("Collector to send traces to, such as http://localhost:4318 (OTEL_* variables say the rest).", SERVE),
+    ] = None
     log_level: Annotated[str, _option("debug, info, warning or error.", SERVE)] = "info"
     log_format: Annotated[str, _option("auto, console or json; auto: json unless a terminal.", SERVE)] = "auto"
     model: Annotated[

@@ -56,7 +56,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Its URL, when it has seen a server at work for a while."""
     folder = tmp_path_factory.mktemp("prometheus")
     port = free_port()
-    with RunningServer("demo", "--jobs", str(folder / "jobs")) as server:
+    with RunningServer("demo", "--isolation", "process", "--jobs", str(folder / "jobs")) as server:
         config = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": [str(ALERTS)],

@@ -42,6 +42,7 @@ from inlay.serving.router import parse_aliases
 from inlay.serving.service import Service
 from inlay.serving.token_texts import TokenTexts
 from inlay.telemetry.metrics import Metrics
+from inlay.telemetry.tracing import Tracer
 from inlay.types import Worker
 
 LIMITS = (
@@ -80,10 +81,11 @@ def make_app(
     job_directory: JobDirectory | None = None,
     processes: Processes | None = None,
     numbers_port: int | None = None,
+    tracer: Tracer | None = None,
 ) -> App:
     """All that answers, around the models that are given."""
     aliases = parse_aliases(settings.alias, workers)
-    service = Service(workers, cache, aliases)
+    service = Service(workers, cache, aliases, tracer)
     metrics = Metrics(workers, cache)
     models = ModelRoutes(workers, aliases)
     limits = {name: msgspec.to_builtins(getattr(settings, name)) for name in LIMITS}
@@ -111,7 +113,7 @@ def make_app(
     )
     description.routes = routes.routes
     metrics.expect_routes(route.path for route in routes.routes if route.bodies)
-    return App(Envelope(routes, keyring, metrics), service, ops, metrics, jobs)
+    return App(Envelope(routes, keyring, metrics, tracer), service, ops, metrics, jobs)
 
 
 def _operations(service: Service, settings: Settings, max_inputs: int) -> Operations:
@@ -191,7 +193,7 @@ def _plain_routes(models: ModelRoutes, ops: Ops, description: Description) -> li
         Route(GET, "/ping", is_alive, ops.health, render_error, is_open=True, is_probe=True),
         Route(GET, "/health", is_alive, ops.health, render_error, is_open=True, is_probe=True),
         Route(GET, "/ready", is_ready, ops.ready, render_error, is_open=True, is_probe=True),
-        Route(GET, "/metrics", "Prometheus metrics", ops.prometheus, render_error, is_open=True),
+        Route(GET, "/metrics", "Prometheus metrics", ops.prometheus, render_error, is_open=True, is_probe=True),
         Route(GET, "/info", "Version, models, limits, cache", ops.info, render_error),
         Route(GET, "/openapi.json", "This description", description.openapi, render_error, is_open=True),
         Route(GET, "/docs", "The same as a page", description.docs, render_error, is_open=True),

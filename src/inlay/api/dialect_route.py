@@ -26,6 +26,7 @@ from inlay.requests import (
     TokensResult,
 )
 from inlay.telemetry.metrics import Metrics
+from inlay.telemetry.tracing import Attributes, perform
 
 C = TypeVar("C", bound=msgspec.Struct)
 Q = TypeVar("Q", bound=Request | TokenizeRequest | DecodeRequest)
@@ -70,10 +71,10 @@ class DialectRoute(Generic[C, Q, R]):
             if (reply := self._dialect.answer_at_once(call)) is not None:
                 return reply
             request = self._dialect.parse(call)
-            check, perform = self._operations[type(request)]
+            check, operation = self._operations[type(request)]
             check(request)
             request = completed(request, exchange, deadline)
-            result: R = await perform(request)
+            result: R = await perform(operation, request, described)
         except InlayError as error:
             raise self._dialect.in_own_words(error) from error
         reply = self._dialect.render(result, call)
@@ -85,6 +86,24 @@ class DialectRoute(Generic[C, Q, R]):
         if body is not None and isinstance(request, Request) and request.options.write_cache:
             self._repeated.keep(bytes(body), reply, result)
         return reply
+
+
+def described(result: Result | TokensResult) -> tuple[str, Attributes]:
+    """An operation's name and attributes in a trace, by OpenTelemetry's conventions where there are some."""
+    if not isinstance(result, Result):
+        return "tokenize", {}
+    kind = "rerank" if isinstance(result, RankResult) else "embeddings"
+    return f"{kind} {result.model}", {
+        "gen_ai.operation.name": kind,
+        "gen_ai.provider.name": "inlay",
+        "gen_ai.request.model": result.model,
+        "gen_ai.usage.input_tokens": result.num_tokens,
+        "gen_ai.usage.cache_read.input_tokens": result.cached_tokens,
+        "inlay.inputs": result.num_inputs,
+        "inlay.outputs": result.kinds,
+        "inlay.cache": result.cache_status,
+        "inlay.fingerprint": result.fingerprint,
+    }
 
 
 def completed(request: Q, exchange: Exchange, deadline: float | None) -> Q:

@@ -24,6 +24,7 @@ from inlay.api.streamed_reply import AnyReply
 from inlay.errors import InlayError, MethodNotAllowed, OutOfMemory, ShuttingDown, Unauthorized, shorten
 from inlay.telemetry.logs import get_logger
 from inlay.telemetry.metrics import Metrics
+from inlay.telemetry.tracing import Trace, Tracer, Within
 
 log = get_logger("api")
 _levels = logging.getLogger("inlay.api")
@@ -35,20 +36,31 @@ _PLAIN_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 class Envelope:
     """The app: answers exchanges by the table of routes."""
 
-    def __init__(self, routes: RouteTable, keyring: Keyring, metrics: Metrics) -> None:
+    def __init__(self, routes: RouteTable, keyring: Keyring, metrics: Metrics, tracer: Tracer | None = None) -> None:
         self._routes = routes
         self._keyring = keyring
         self._metrics = metrics
+        self._tracer = tracer
         self._id_prefix = uuid.uuid4().hex[:16]  # ids are unique between processes by this, within by number
         self._numbers = count()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        route, name = self._routes.match(scope["path"], scope["method"])
+        trace = self._begin_trace(route, scope)
+        with Within(trace):
+            status, request_id = await self._exchange(route, name, scope, receive, send)
+            if trace is not None:
+                trace.end(status, {"inlay.request_id": request_id})
+
+    async def _exchange(
+        self, route: Route | None, name: str, scope: Scope, receive: Receive, send: Send
+    ) -> tuple[int, str]:
+        """Answer, whatever happens; the status and the request's id."""
         began = time.perf_counter()
         request_id = self._id_of(scope)
         status = 0
-        route, name = self._routes.match(scope["path"], scope["method"])
         self._metrics.num_in_flight += 1
         reply: AnyReply
         try:
@@ -62,6 +74,15 @@ class Envelope:
         finally:
             self._metrics.num_in_flight -= 1
             self._count(route, scope, status, time.perf_counter() - began, request_id)
+        return status, request_id
+
+    def _begin_trace(self, route: Route | None, scope: Scope) -> Trace | None:
+        """Of what is asked for, but not of what watches."""
+        if self._tracer is None or route is None or route.is_probe:
+            return None
+        method = scope["method"]
+        about = {"http.request.method": method, "http.route": route.path, "url.path": shorten(scope["path"])}
+        return self._tracer.begin(f"{method} {route.path}", header(scope, b"traceparent"), about)
 
     async def _answer(self, route: Route | None, name: str, scope: Scope, receive: Receive) -> AnyReply:
         if route is None or not route.is_open:

@@ -37,6 +37,8 @@ from inlay.corpus.search.served_corpora import open_corpora
 from inlay.errors import ConfigError, EngineError, InlayError
 from inlay.jobs.directory import JobDirectory
 from inlay.telemetry.logs import get_logger
+from inlay.telemetry.otlp import make_tracer
+from inlay.telemetry.tracing import Tracer
 from inlay.types import Worker
 
 log = get_logger("server")
@@ -70,6 +72,7 @@ class Surroundings:
     keyring: Keyring
     corpora: Mapping[str, SearchBatcher]
     job_directory: JobDirectory | None
+    tracer: Tracer | None
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -79,7 +82,7 @@ class Surroundings:
         cache = make_cache(settings.cache, [batcher.searcher.corpus for batcher in corpora.values()], secret)
         jobs = None if settings.jobs is None else JobDirectory(Path(settings.jobs), settings.max_jobs_bytes)
         listener = listen(settings.host, settings.port, is_shared=settings.front_ends > 1)
-        return cls(listener, cache, keyring, corpora, jobs)
+        return cls(listener, cache, keyring, corpora, jobs, make_tracer(settings.otlp_endpoint))
 
     def make_app(
         self,
@@ -90,7 +93,7 @@ class Surroundings:
     ) -> App:
         """The app for these models; see `Ops` for what it tells of processes beside it."""
         given = (self.cache, self.corpora, self.keyring, settings, self.job_directory)
-        return make_app(workers, *given, processes, numbers_port)
+        return make_app(workers, *given, processes, numbers_port, self.tracer)
 
 
 def run_server(app: App, around: Surroundings, workers: Mapping[str, Worker], settings: Settings) -> None:
@@ -122,6 +125,8 @@ def run_server(app: App, around: Surroundings, workers: Mapping[str, Worker], se
             if app.jobs is not None:
                 await app.jobs.close()
             is_closed = await app.service.close()
+            if around.tracer is not None:
+                await asyncio.to_thread(around.tracer.close)
         finally:
             _close_workers(workers, failures, is_cache_closed=is_closed)
         if failures:

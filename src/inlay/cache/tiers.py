@@ -16,6 +16,7 @@ from typing import Protocol
 
 from inlay.cache.breaker import Breaker
 from inlay.telemetry.logs import Complaints, get_logger
+from inlay.telemetry.tracing import recorded_trace
 from inlay.types import Entry
 
 log = get_logger("cache")
@@ -137,7 +138,7 @@ class Cache:
         stats.gets += len(keys)
         if breaker.is_open:
             return {}
-        began = time.perf_counter()
+        began = time.monotonic()
         here: dict[bytes, Entry] = {}
         try:
             if tier.lookup_seconds is None:
@@ -148,8 +149,11 @@ class Cache:
             breaker.succeed("read")
         except Exception as error:  # noqa: BLE001 - a broken tier is a miss
             self._note(depth, "read", error, "cache tier failed; going on without it")
-        stats.seconds += time.perf_counter() - began
+        ended = time.monotonic()
+        stats.seconds += ended - began
         stats.hits += len(here)
+        if (trace := recorded_trace()) is not None:
+            trace.record(f"cache {tier.name}", began, ended, {"inlay.keys": len(keys), "inlay.hits": len(here)})
         return here
 
     async def _refill(self, depth: int, entries: Mapping[bytes, Entry]) -> None:

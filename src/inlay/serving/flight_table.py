@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from inlay.cache.key import CacheKeys
 from inlay.errors import InlayError
+from inlay.telemetry.tracing import Trace
 from inlay.types import Answer, Entry, Priority, Work
 
 Listener = Callable[["Flight"], None]
@@ -27,6 +28,7 @@ class Flight:
     listeners: list[Listener] = field(default_factory=list)
     answer: Answer | None = None  # once it has landed
     error: InlayError | None = None  # of an answer that is a failure
+    trace: Trace | None = None  # of the request that leads it
 
     def entries(self) -> dict[bytes, Entry]:
         """What a cache should keep of its answer."""
@@ -54,9 +56,9 @@ class FlightTable:
     def find(self, key: bytes) -> Flight | None:
         return self._by_key.get(key)
 
-    def lead(self, work: Work, keys: Mapping[str, CacheKeys], *, is_stored: bool) -> Flight:
+    def lead(self, work: Work, keys: Mapping[str, CacheKeys], *, is_stored: bool, trace: Trace | None = None) -> Flight:
         """A new flight for outputs that nobody computes yet."""
-        flight = Flight(work, keys, is_stored, work.priority)
+        flight = Flight(work, keys, is_stored, work.priority, trace=trace)
         self._by_id[work.id] = flight
         self._by_key.update((pair.of_work, flight) for pair in keys.values())
         return flight

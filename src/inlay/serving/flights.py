@@ -7,6 +7,7 @@ the event loop, wake those who wait, and are written to the cache behind their r
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from inlay.cache.tiers import Cache
 from inlay.errors import EngineError
 from inlay.requests import Request
 from inlay.serving.flight_table import Flight, FlightTable
+from inlay.serving.flight_traces import record_batch, record_wait
 from inlay.serving.items import Input, take_answer
 from inlay.serving.waiting import Gathering
 from inlay.telemetry.logs import get_logger
+from inlay.telemetry.tracing import Tracer, recorded_trace
 from inlay.types import Answer, Entry, Failure, Work, Worker
 
 log = get_logger("service")
@@ -27,9 +30,10 @@ log = get_logger("service")
 class Flights:
     """All computations of a service that are under way."""
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Cache, tracer: Tracer | None = None) -> None:
         self.table = FlightTable()
         self._cache = cache
+        self._tracer = tracer
         self._ids = count()
         self._writes: set[asyncio.Task[None]] = set()
 
@@ -48,11 +52,13 @@ class Flights:
         flights, led = self._join(worker, inputs, request)
         flying = {flight: None for flight in flights.values() if flight.answer is None}  # each once
         gathering = Gathering(flying, led, is_patient=is_patient)
+        began = time.monotonic()
         try:
             if led:
                 self._submit(worker, led)
             await gathering.wait(request)
         finally:
+            record_wait(flying, began, num_led=len(led))
             if left := [flight.work.id for flight in flying if self.table.leave(flight, gathering)]:
                 worker.cancel_many(left)
         again: dict[Input, None] = {}
@@ -103,7 +109,8 @@ class Flights:
             options.priority,
             tuple(kinds),
         )
-        return self.table.lead(work, {kind: given.keys[kind] for kind in kinds}, is_stored=options.write_cache)
+        keys = {kind: given.keys[kind] for kind in kinds}
+        return self.table.lead(work, keys, is_stored=options.write_cache, trace=recorded_trace())
 
     def _submit(self, worker: Worker, led: list[Flight]) -> None:
         works = [flight.work for flight in led]
@@ -116,12 +123,12 @@ class Flights:
 
     def land_many(self, answers: Iterable[Answer]) -> None:
         """Answers are back from a worker: wake those who wait, then write to the cache behind their replies."""
+        landed = [flight for answer in answers if (flight := self.table.land(answer)) is not None]
+        if self._tracer is not None:
+            record_batch(self._tracer, landed)
         stored: list[Flight] = []
-        for answer in answers:
-            flight = self.table.land(answer)
-            if flight is None:
-                continue
-            if flight.is_stored and self._cache.tiers and answer.failure is None:
+        for flight in landed:
+            if flight.is_stored and self._cache.tiers and flight.error is None:
                 stored.append(flight)
             else:
                 self.table.forget(flight)

@@ -43,6 +43,7 @@ from inlay.serving.items import (
 )
 from inlay.serving.results import errors_of, make_pairs_result, make_rank_result, make_result
 from inlay.serving.router import Router
+from inlay.telemetry.tracing import Tracer
 from inlay.types import Task, Worker
 
 A = TypeVar("A")
@@ -71,10 +72,16 @@ class Asked(NamedTuple):
 class Service:
     """Answers requests for the models it is given, each with its worker."""
 
-    def __init__(self, workers: Mapping[str, Worker], cache: Cache, aliases: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        workers: Mapping[str, Worker],
+        cache: Cache,
+        aliases: Mapping[str, str] | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
         self.workers = workers
         self.cache = cache
-        self.flights = Flights(cache)
+        self.flights = Flights(cache, tracer)
         self.router = Router(workers, aliases)
         self._is_closed = False
 

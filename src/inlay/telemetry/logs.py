@@ -16,6 +16,7 @@ from collections import Counter
 import structlog
 
 from inlay.errors import ConfigError, InlayError
+from inlay.telemetry.tracing import current_trace
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "console", "json")
@@ -50,6 +51,7 @@ def configure_logs(level: str, format_: str, process: str | None = None) -> None
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _with_trace,
     ]
     if process is not None:
         shared.append(lambda logger, name, event: {**event, "process_name": process})
@@ -72,6 +74,13 @@ def configure_logs(level: str, format_: str, process: str | None = None) -> None
     root.setLevel(logging.WARNING)
     logging.getLogger("inlay").setLevel(level.upper())
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what clients do wrong is told by our own
+
+
+def _with_trace(logger: object, name: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """The ids of the trace that the request under way belongs to."""
+    if (trace := current_trace()) is not None:
+        event["trace_id"], event["span_id"] = trace.trace_id, trace.span_id
+    return event
 
 
 def _without_controls(logger: object, name: str, event: structlog.types.EventDict) -> structlog.types.EventDict:

@@ -34,7 +34,7 @@ from distributed.test_processes import child_of, children_of, is_running
 from servers import RunningServer
 
 TICKS = os.sysconf("SC_CLK_TCK")
-CONNECTIONS, BLOCK = 64, 100
+CONNECTIONS, BLOCK, WARM = 64, 20, 3
 WRK = """wrk.method = "POST"
 wrk.headers["content-type"] = "application/json"
 wrk.body = '{"input": "a text that is in the cache"}'
@@ -87,21 +87,33 @@ def time_isolation(requests: int) -> dict[str, Any]:
     try:
         clients = {kind: Client(server.url) for kind, server in servers.items()}
         seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+        costs: list[float] = []  # of neighbouring blocks, which the machine treats alike
         for number in range(1 + requests // BLOCK):
+            medians = {}
             for kind in kinds if number % 2 else kinds[::-1]:
-                for place in range(BLOCK):  # what waits actively for a while does not disturb the other server
-                    text = f"a short text {number} {place}"
-                    request = clients[kind].request(json.dumps({"input": text}).encode())
-                    began = time.perf_counter()
-                    status, _ = clients[kind].ask(request)
-                    if number and place > BLOCK // 10:
-                        seconds[kind].append(time.perf_counter() - began)
-                    check(status)
+                times = time_block(clients[kind], number)
+                medians[kind] = statistics.median(times)
+                seconds[kind] += times if number else []
+            costs += [medians["process"] - medians["thread"]] if number else []
         p50 = {kind: statistics.median(times) * 1000 for kind, times in seconds.items()}
-        return {"p50_ms": p50, "cost_ms": p50["process"] - p50["thread"], "requests": requests}
+        low, cost, high = (quartile * 1000 for quartile in statistics.quantiles(costs, n=4))
+        told = {"median_of_blocks": cost, "quartiles": [low, high], "of_p50": p50["process"] - p50["thread"]}
+        return {"p50_ms": p50, "cost_ms": told, "requests": requests, "blocks_of": BLOCK}
     finally:
         for server in servers.values():
             server.stop()
+
+
+def time_block(client: Client, number: int) -> list[float]:
+    """Seconds of each request. What waits actively for a while after the block before does not count."""
+    times = []
+    for place in range(BLOCK + WARM):
+        request = client.request(json.dumps({"input": f"a short text {number} {place}"}).encode())
+        began = time.perf_counter()
+        status, _ = client.ask(request)
+        times.append(time.perf_counter() - began)
+        check(status)
+    return times[WARM:]
 
 
 def load(url: str, seconds: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import Counter
@@ -122,6 +123,55 @@ def test_an_engine_may_end_at_any_moment_and_each_work_is_answered_once(engine: 
     good = [answer for answer in answered.answers.values() if answer.failure is None]
     assert good
     assert all(answer.outputs[DENSE] == vector_of(f"text {answer.id}").tobytes() for answer in good)
+
+
+def test_answers_come_on_the_loop_that_asks_and_also_after_it_was_closed(engine: RemoteEngine) -> None:
+    worker = engine.remote()
+    threads: list[str] = []
+
+    class Noting(Answered):
+        def __call__(self, answers: list[Answer]) -> None:
+            threads.append(threading.current_thread().name)
+            super().__call__(answers)
+
+    async def ask(number: int) -> None:
+        answered = Noting()
+        for place in range(3):
+            worker.submit_many(works("a", first=10 * number + place), answered)
+            await asyncio.sleep(0.4)  # by the next sign of life the loop reads
+        assert len(answered.answers) == 3
+
+    for number in range(2):
+        asyncio.run(ask(number))
+    answered = Noting()
+    worker.submit_many(works("a", first=100), answered)
+    answered.wait(1)
+    assert threading.main_thread().name in threads[:3]
+    assert threading.main_thread().name in threads[3:6]
+    assert threads[-1] == "inlay-link"
+
+
+def test_an_engine_that_ends_while_the_loop_reads_is_seen(engine: RemoteEngine) -> None:
+    worker = engine.remote()
+
+    async def story() -> None:
+        answered = Answered()
+        worker.submit_many(works("a"), answered)
+        await asyncio.sleep(0.6)
+        engine.worker.gate.clear()  # type: ignore[attr-defined]
+        worker.submit_many(works("b", first=1), answered)
+        await asyncio.sleep(0.1)
+        engine.end()
+        await asyncio.sleep(0.3)
+        assert answered.answers[1].failure is not None
+        engine.start(FakeWorker())
+        await asyncio.to_thread(until, lambda: worker.is_ready)
+        worker.submit_many(works("c", first=2), answered)
+        await asyncio.sleep(0.6)
+        assert answered.answers[2].failure is None
+        assert set(answered.counts.values()) == {1}
+
+    asyncio.run(story())
 
 
 def test_cancelled_work_is_answered_and_reaches_the_worker(engine: RemoteEngine) -> None:

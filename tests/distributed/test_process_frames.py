@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from inlay.config import Settings
 from inlay.distributed import frames
-from inlay.distributed.frames import FrameError, pack_frame, read_frame
+from inlay.distributed.frames import FrameError, FrameReader, pack_frame
 from inlay.distributed.messages import (
     Answers,
     AnyMessage,
@@ -67,15 +67,21 @@ MESSAGES = st.one_of(
 )
 
 
-def carried(*messages: AnyMessage) -> list[AnyMessage | None]:
-    """What is read of messages that follow each other, and the end."""
-    source = io.BytesIO(b"".join(part for message in messages for part in pack_frame(message)))
-    return [read_frame(source) for _ in range(len(messages) + 1)]
+def bytes_of(*messages: AnyMessage) -> bytes:
+    return b"".join(part for message in messages for part in pack_frame(message))
 
 
-@given(st.lists(MESSAGES, max_size=4))
-def test_messages_come_out_as_they_went_in(messages: list[AnyMessage]) -> None:
-    assert carried(*messages) == [*messages, None]
+def read(data: bytes, *cuts: int) -> list[AnyMessage]:
+    """What is read of bytes that come in pieces."""
+    reader = FrameReader()
+    ends = [*sorted(cut for cut in cuts if cut < len(data)), len(data)]
+    pieces = [data[start:end] for start, end in pairwise([0, *ends])]
+    return [message for piece in pieces for message in reader.feed(piece)]
+
+
+@given(st.lists(MESSAGES, max_size=4), st.lists(st.integers(0, 500)))
+def test_messages_come_out_as_they_went_in_whatever_the_pieces(messages: list[AnyMessage], cuts: list[int]) -> None:
+    assert read(bytes_of(*messages), *cuts) == messages
 
 
 def test_facts_of_models_and_settings_come_out_as_they_went_in(checkpoint: Callable[[str], Path]) -> None:
@@ -87,14 +93,13 @@ def test_facts_of_models_and_settings_come_out_as_they_went_in(checkpoint: Calla
         StartEngine("engine-0", [spec], Settings(dtype="float32"), 0, 7, 8),
         Told(1, [Family("a", "b", "counter", [("a_total", {"model": "m"}, 1.0)])], "loading"),
     ]
-    assert carried(*messages) == [*messages, None]
+    assert read(bytes_of(*messages)) == messages
 
 
 @given(MESSAGES, st.data())
-def test_a_source_that_ends_within_a_frame_has_ended(message: AnyMessage, data: st.DataObject) -> None:
-    whole = b"".join(pack_frame(message))
-    end = data.draw(st.integers(0, len(whole) - 1))
-    assert read_frame(io.BytesIO(whole[:end])) is None
+def test_a_frame_that_is_not_whole_yet_is_waited_for(message: AnyMessage, data: st.DataObject) -> None:
+    whole = bytes_of(message)
+    assert read(whole[: data.draw(st.integers(0, len(whole) - 1))]) == []
 
 
 def head(magic: bytes = frames.MAGIC, version: int = frames.VERSION, body: int = 0, payload: int = 0) -> bytes:
@@ -112,18 +117,18 @@ def head(magic: bytes = frames.MAGIC, version: int = frames.VERSION, body: int =
         (head(body=3) + b"\xff\xff\xff", "no message"),
         (head(body=1) + b"\x93", "no message"),
         (head(body=2) + b"\x91\x01", "no message"),
-        (b"".join(pack_frame(Answers([Answer(1, {"dense": b"1234"})])))[:-4].replace(b"\0\0\0\4", b"\0\0\0\0"), "size"),
+        (bytes_of(Answers([Answer(1, {"dense": b"1234"})]))[:-4].replace(b"\0\0\0\4", b"\0\0\0\0"), "size"),
     ],
 )
 def test_what_is_no_frame_is_refused_with_its_reason(data: bytes, told: str) -> None:
     with pytest.raises(FrameError, match=told):
-        read_frame(io.BytesIO(data))
+        read(data)
 
 
 @given(st.binary(max_size=64))
 def test_a_body_of_any_bytes_is_a_message_or_refused(body: bytes) -> None:
     with suppress(FrameError):
-        read_frame(io.BytesIO(head(body=len(body)) + body))
+        read(head(body=len(body)) + body)
 
 
 def test_a_message_that_is_too_large_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:

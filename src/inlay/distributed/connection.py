@@ -9,7 +9,7 @@ from collections import deque
 from contextlib import suppress
 from threading import Condition, Thread
 
-from inlay.distributed.frames import FrameError, pack_frame, read_frame
+from inlay.distributed.frames import FrameError, FrameReader, pack_frame
 from inlay.distributed.messages import AnyMessage
 from inlay.telemetry.logs import get_logger
 
@@ -30,7 +30,8 @@ class Connection:
     def __init__(self, given: socket.socket, peer: str) -> None:
         self.peer = peer  # whom it leads to, for messages
         self._socket = given
-        self._source = given.makefile("rb", buffering=BUFFER)
+        self._frames = FrameReader()
+        self._received: deque[AnyMessage] = deque()
         self._changed = Condition()
         self._waiting: deque[bytes] = deque()
         self._num_waiting = 0  # bytes
@@ -58,13 +59,37 @@ class Connection:
 
     def receive(self) -> AnyMessage | None:
         """The next message; None once the other side has gone, or has sent what is none."""
+        while not self._received:
+            if not self._receive_more(0):
+                return None
+        return self._received.popleft()
+
+    def receive_many(self) -> list[AnyMessage] | None:
+        """The messages that are here, without waiting; None as for `receive`."""
+        if not self._receive_more(socket.MSG_DONTWAIT) and not self._received:
+            return None
+        messages = list(self._received)
+        self._received.clear()
+        return messages
+
+    def fileno(self) -> int:
+        """The descriptor that can be read when something comes."""
+        return self._socket.fileno()
+
+    def _receive_more(self, flags: int) -> bool:
+        """False at the end."""
         try:
-            return read_frame(self._source)
+            data = self._socket.recv(BUFFER, flags)
+            self._received += self._frames.feed(data)
+        except BlockingIOError:
+            return True
         except FrameError as error:
             log.error("a connection between processes is ended", process_name=self.peer, because=error.message)
-        except (OSError, ValueError) as error:  # it was reset, or closed here
+            return False
+        except OSError as error:  # it was reset, or closed here
             log.debug("a connection between processes has ended", process_name=self.peer, because=repr(error))
-        return None
+            return False
+        return bool(data)
 
     def shutdown(self) -> None:
         """Both sides learn that it ends; what was not sent is dropped."""
@@ -76,7 +101,6 @@ class Connection:
         self.shutdown()
         if self._writer is not None:
             self._writer.join()
-        self._source.close()
         self._socket.close()
 
     def _sent_at_once(self, buffers: list[bytes]) -> list[bytes]:

@@ -6,6 +6,7 @@ is refused within moments; the link waits for the engine that comes in its place
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import Iterable, Mapping
@@ -14,8 +15,10 @@ from threading import Event, Lock, Thread
 
 from inlay.distributed.connection import Connection, ConnectionLost
 from inlay.distributed.frames import FrameError
+from inlay.distributed.loop_reader import read_on_loop
 from inlay.distributed.messages import Answers, AnyMessage, Loaded, ModelState, NotLoaded, State, Submit
 from inlay.distributed.pulse import Pulse
+from inlay.engine.unanswered import hand_over
 from inlay.errors import InlayError, NotReady, ShuttingDown, TooLarge, WorkerDead
 from inlay.telemetry.logs import get_logger
 from inlay.types import Answer, Deliver, Failure, ModelSpec, Work
@@ -43,6 +46,7 @@ class EngineLink:
         self._delivers: dict[int, Deliver] = {}  # of all work that has no answer yet
         self._lock = Lock()
         self._is_closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # from which work comes, and to which answers go
         self._thread = Thread(target=self._run, name="inlay-link", daemon=True)
         self._thread.start()
 
@@ -72,6 +76,8 @@ class EngineLink:
 
     def submit_many(self, model: str, works: list[Work], deliver: Deliver) -> None:
         """Send work to the engine; what cannot be sent is refused at once."""
+        if self._loop is None:
+            self._loop = _running_loop()
         with self._lock:
             connection = self._connection if self.state_of(model).is_ready else None
             self._delivers.update((work.id, deliver) for work in works)
@@ -96,7 +102,7 @@ class EngineLink:
         self._is_closed = True
         if (connection := self._connection) is not None:
             connection.shutdown()
-        self._refuse_all(ShuttingDown("the server is shutting down: try another one", retry_after=1.0))
+        self._refuse_all(self._why_ended())
 
     def _run(self) -> None:
         while not self._is_closed:
@@ -105,10 +111,18 @@ class EngineLink:
                 time.sleep(RECONNECT_SECONDS)
                 continue
             pulse = Pulse(self._address, connection.shutdown)
-            while (message := connection.receive()) is not None:
-                self._take(message)
+            self._read(connection)
             self._lose(connection)
             pulse.close()
+
+    def _read(self, connection: Connection) -> None:
+        """Take what comes until the end: on this thread, and once work has come from an event loop on that."""
+        while (message := connection.receive()) is not None:
+            self._take(message)
+            if (loop := self._loop) is not None:
+                if read_on_loop(loop, connection, self._take):
+                    return
+                self._loop = None  # it is closed: perhaps another one comes
 
     def _connect(self) -> Connection | None:
         connecting = socket.socket(socket.AF_UNIX)
@@ -152,7 +166,7 @@ class EngineLink:
                 if deliver is not None:
                     receivers.setdefault(deliver, []).append(answer)
         for deliver, own in receivers.items():
-            deliver(own)
+            hand_over(deliver, own)
 
     def _lose(self, connection: Connection) -> None:
         """The engine has ended: nothing that it had will be answered."""
@@ -175,6 +189,8 @@ class EngineLink:
 
     def _why_ended(self) -> InlayError:
         """The time to come back is what the last start took, less what has passed of this one."""
+        if self._is_closed:
+            return ShuttingDown("the server is shutting down: try another one", retry_after=1.0)
         remaining = max(self._start_seconds - (time.monotonic() - self._lost), SHORTEST_RETRY)
         return WorkerDead("the engine has ended and is started again: try again", retry_after=remaining)
 
@@ -191,6 +207,13 @@ class EngineLink:
     def _fail(self, model: str, error: InlayError) -> None:
         self._failures[model] = error
         self._loaded[model].set()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _are_ready(states: Mapping[str, ModelState]) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 from msgspec.structs import replace
@@ -32,12 +31,6 @@ class FrameError(InlayError):
     """What came is no frame that can be read here, or a message is too large for one."""
 
 
-class Source(Protocol):
-    """What is read: as many bytes as are asked for, fewer at its end."""
-
-    def read(self, num_bytes: int, /) -> bytes: ...
-
-
 def pack_frame(message: AnyMessage) -> list[bytes]:
     """The buffers of a message; `FrameError` when they have too many bytes."""
     payloads: list[bytes] = []
@@ -52,23 +45,40 @@ def pack_frame(message: AnyMessage) -> list[bytes]:
     return [_HEAD.pack(MAGIC, VERSION, len(body), num_bytes) + body, *payloads]
 
 
-def read_frame(source: Source) -> AnyMessage | None:
-    """The next message; None where the source ends, also within a frame."""
-    head = source.read(_HEAD.size)
-    if len(head) < _HEAD.size:
-        return None
-    magic, version, num_body, num_payload = _HEAD.unpack(head)
-    if magic != MAGIC:
-        raise FrameError("what came does not begin as a frame does")
-    if version != VERSION:
-        raise FrameError(f"a frame of version {version} came, and this is version {VERSION}: start all processes anew")
-    if max(num_body, num_payload) > MOST_BYTES:
-        raise FrameError(f"a frame of {max(num_body, num_payload)} bytes was announced, over {MOST_BYTES}")
-    body = source.read(num_body)
-    payload = source.read(num_payload) if num_payload else b""
-    if len(body) < num_body or len(payload) < num_payload:
-        return None
-    return _message_of(body, payload)
+class FrameReader:
+    """Cuts what comes, in pieces of any size, into messages."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed(self, data: bytes) -> list[AnyMessage]:
+        """The messages that are whole now; `FrameError` when what came is none."""
+        self._data += data
+        messages = []
+        start = 0
+        while (sizes := self._sizes_at(start)) is not None:
+            body = start + _HEAD.size
+            payload, end = body + sizes[0], body + sum(sizes)
+            if len(self._data) < end:
+                break
+            with memoryview(self._data) as view:
+                messages.append(_message_of(bytes(view[body:payload]), bytes(view[payload:end])))
+            start = end
+        del self._data[:start]
+        return messages
+
+    def _sizes_at(self, start: int) -> tuple[int, int] | None:
+        """Bytes of the message and of the outputs behind it; None where the head is not whole yet."""
+        if len(self._data) - start < _HEAD.size:
+            return None
+        magic, version, num_body, num_payload = _HEAD.unpack_from(self._data, start)
+        if magic != MAGIC:
+            raise FrameError("what came does not begin as a frame does")
+        if version != VERSION:
+            raise FrameError(f"a frame of version {version} came, this is {VERSION}: start all processes anew")
+        if max(num_body, num_payload) > MOST_BYTES:
+            raise FrameError(f"a frame of {max(num_body, num_payload)} bytes was announced, over {MOST_BYTES}")
+        return num_body, num_payload
 
 
 def _message_of(body: bytes, payload: bytes) -> AnyMessage:

@@ -117,13 +117,41 @@ def test_lines_of_the_log_have_the_ids_of_the_trace_also_where_it_is_not_sampled
     ids = []
     for is_sampled in (True, False):
         asked = Asked(server, {"input": "x", "dimensions": 99999}, is_sampled=is_sampled)
-        line = next(json.loads(line) for line in server.output().splitlines() if asked.trace_id in line)
+        line = line_with(server, asked.trace_id)
         assert line["event"] == "request"
         ids.append((asked.trace_id, line["span_id"]))
     spans = collector.wait(lambda spans: any(span.span_id.hex() == ids[0][1] for span in spans))
     time.sleep(0.3)  # longer than spans wait to be sent
     assert not any(span.trace_id.hex() == ids[1][0] for span in collector.spans())
     assert spans
+
+
+def line_with(server: RunningServer, text: str) -> dict[str, Any]:
+    """The line of the log, which is written behind the reply."""
+    for _ in range(200):
+        for line in server.output().splitlines():
+            if text in line:
+                found: dict[str, Any] = json.loads(line)
+                return found
+        time.sleep(0.02)
+    raise AssertionError(f"{text} is in no line of the log")
+
+
+@pytest.mark.parametrize(
+    "traceparent",
+    ["", "00-x", f"00-{'0' * 32}-{'1' * 16}-01", f"00-{'1' * 32}-{'0' * 16}-01", f"ff-{'1' * 32}-{'1' * 16}-01"],
+)
+def test_a_traceparent_that_is_none_begins_a_trace(
+    server: RunningServer, collector: Collector, traceparent: str
+) -> None:
+    reply = server.post({"input": "x"}, headers={"traceparent": traceparent})
+    request_id = reply.headers["x-request-id"]
+
+    def roots(spans: list[Any]) -> list[Any]:
+        return [span for span in spans if values_of(span.attributes).get("inlay.request_id") == request_id]
+
+    (root,) = roots(collector.wait(roots))
+    assert not root.parent_span_id
 
 
 def test_who_has_no_trace_begins_one_and_watching_begins_none(server: RunningServer, collector: Collector) -> None:

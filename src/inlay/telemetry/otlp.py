@@ -7,11 +7,13 @@ headers, the service's name and the rest is said by OpenTelemetry's own variable
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections.abc import Sequence
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import inlay
 from inlay.errors import ConfigError
@@ -19,6 +21,7 @@ from inlay.telemetry.logs import get_logger
 from inlay.telemetry.tracing import Attributes, Trace, Tracer
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span
     from opentelemetry.trace import Tracer as SpanMaker
@@ -29,6 +32,7 @@ VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
 SEND_SECONDS = 5.0  # for one try to send
 CLOSE_SECONDS = 2.0  # for what is left when the server ends
 _PATH = "/v1/traces"
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
 
 def make_tracer(endpoint: str | None) -> Tracer | None:
@@ -54,6 +58,8 @@ class OtlpTracer:
     """Traces through OpenTelemetry's SDK, which samples and sends them."""
 
     def __init__(self, exporter: SpanExporter) -> None:
+        from opentelemetry import trace
+        from opentelemetry.context import Context
         from opentelemetry.sdk.resources import OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -61,6 +67,8 @@ class OtlpTracer:
 
         own = {"service.name": "inlay", "service.instance.id": f"{socket.gethostname()}:{os.getpid()}"}
         resource = Resource({**own, "service.version": inlay.__version__}).merge(OTELResourceDetector().detect())
+        self._api = trace
+        self._nothing = Context()
         self._processor = BatchSpanProcessor(exporter)
         requests = TracerProvider(resource=resource, shutdown_on_exit=False)
         batches = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False)  # of what is sampled already
@@ -70,23 +78,24 @@ class OtlpTracer:
 
     def begin(self, name: str, traceparent: str | None, attributes: Attributes) -> OtlpTrace:
         """See `Tracer.begin`."""
-        from opentelemetry.context import Context
-        from opentelemetry.trace import SpanKind
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+        context = self._context_of(traceparent)
+        span = self._requests.start_span(name, context, self._api.SpanKind.SERVER, attributes)
+        return OtlpTrace(self._requests, self._api, span)
 
-        context = Context()
-        if traceparent is not None:
-            context = TraceContextTextMapPropagator().extract({"traceparent": traceparent}, context)
-        return OtlpTrace(self._requests, self._requests.start_span(name, context, SpanKind.SERVER, attributes))
+    def _context_of(self, traceparent: str | None) -> Context:
+        """The caller's, by https://www.w3.org/TR/trace-context; none where the header is none."""
+        found = None if traceparent is None else _TRACEPARENT.fullmatch(traceparent)
+        if found is None or found[1] == "ff" or not int(found[2], 16) or not int(found[3], 16):
+            return self._nothing
+        ids = int(found[2], 16), int(found[3], 16)
+        caller = self._api.SpanContext(*ids, is_remote=True, trace_flags=self._api.TraceFlags(int(found[4], 16)))
+        return self._api.set_span_in_context(self._api.NonRecordingSpan(caller), self._nothing)
 
     def record_batch(self, traces: Sequence[Trace], began: float, ended: float, attributes: Attributes) -> None:
         """See `Tracer.record_batch`: a trace of its own, with a link to each of these requests."""
-        from opentelemetry.context import Context
-        from opentelemetry.trace import Link
-
-        links = [Link(trace.span.get_span_context()) for trace in traces if isinstance(trace, OtlpTrace)]
+        links = [self._api.Link(trace.span.get_span_context()) for trace in traces if isinstance(trace, OtlpTrace)]
         start = _nanoseconds(began)
-        span = self._batches.start_span("batch", Context(), attributes=attributes, links=links, start_time=start)
+        span = self._batches.start_span("batch", self._nothing, attributes=attributes, links=links, start_time=start)
         span.end(_nanoseconds(ended))
 
     def close(self) -> None:
@@ -101,24 +110,34 @@ class OtlpTracer:
 class OtlpTrace:
     """One request's spans."""
 
-    def __init__(self, maker: SpanMaker, span: Span) -> None:
-        known = span.get_span_context()
-        self.trace_id = f"{known.trace_id:032x}"
-        self.span_id = f"{known.span_id:016x}"
+    __slots__ = ("_api", "_maker", "_operation", "is_recorded", "span")
+
+    def __init__(self, maker: SpanMaker, api: ModuleType, span: Span) -> None:
         self.is_recorded = span.is_recording()
         self.span = span
         self._maker = maker
+        self._api = api
         self._operation: Span | None = None
+
+    @property
+    def trace_id(self) -> str:
+        """See `Trace.trace_id`."""
+        return f"{self.span.get_span_context().trace_id:032x}"
+
+    @property
+    def span_id(self) -> str:
+        """See `Trace.span_id`."""
+        return f"{self.span.get_span_context().span_id:016x}"
 
     def record(self, name: str, began: float, ended: float, attributes: Attributes) -> None:
         """See `Trace.record`."""
-        parent = self._operation or self.span
-        span = self._maker.start_span(name, _below(parent), attributes=attributes, start_time=_nanoseconds(began))
+        parent = self._api.set_span_in_context(self._operation or self.span)
+        span = self._maker.start_span(name, parent, attributes=attributes, start_time=_nanoseconds(began))
         span.end(_nanoseconds(ended))
 
     def begin_operation(self) -> None:
         """See `Trace.begin_operation`."""
-        self._operation = self._maker.start_span("operation", _below(self.span))
+        self._operation = self._maker.start_span("operation", self._api.set_span_in_context(self.span))
 
     def end_operation(self, name: str, attributes: Attributes) -> None:
         """See `Trace.end_operation`."""
@@ -130,22 +149,13 @@ class OtlpTrace:
 
     def end(self, status: int, attributes: Attributes) -> None:
         """See `Trace.end`. As OpenTelemetry's conventions for servers say, only our own failures are errors."""
-        from opentelemetry.trace import StatusCode
-
         if not self.is_recorded:
             return
         self.span.set_attributes({"http.response.status_code": status, **attributes})
         if status >= 500:
             self.span.set_attribute("error.type", str(status))
-            self.span.set_status(StatusCode.ERROR)
+            self.span.set_status(self._api.StatusCode.ERROR)
         self.span.end()
-
-
-def _below(span: Span) -> Any:  # noqa: ANN401 - the type is of a package that may be missing
-    from opentelemetry.context import Context
-    from opentelemetry.trace import set_span_in_context
-
-    return set_span_in_context(span, Context())
 
 
 def _nanoseconds(moment: float) -> int:

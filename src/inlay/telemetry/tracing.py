@@ -21,9 +21,15 @@ Attributes = Mapping[str, str | int | float | bool | Sequence[str]]
 class Trace(Protocol):
     """One request. Times are `time.monotonic()`."""
 
-    trace_id: str  # hexadecimal, as W3C has it
-    span_id: str
     is_recorded: bool  # else only its ids are known
+
+    @property
+    def trace_id(self) -> str:
+        """Hexadecimal, as W3C has it."""
+        ...
+
+    @property
+    def span_id(self) -> str: ...
 
     def record(self, name: str, began: float, ended: float, attributes: Attributes) -> None:
         """A part of the request that has ended."""

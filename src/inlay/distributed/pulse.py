@@ -12,6 +12,7 @@ import ctypes
 import os
 import select
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Thread
@@ -28,7 +29,8 @@ SUFFIX = ".pulse"  # of the address, behind that of the engine
 
 def start_pulse(listener: int) -> None:
     """Let whoever connects to a listening descriptor see at once that this process ends."""
-    Thread(target=_hold, args=(listener,), name="inlay-pulse", daemon=True).start()
+    if sys.platform == "linux":
+        Thread(target=_hold, args=(listener,), name="inlay-pulse", daemon=True).start()
 
 
 class Pulse:

@@ -30,7 +30,7 @@ from typing import Any
 import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from distributed.test_processes import child_of, children_of, is_running
+from children import child_of, children_of, is_running
 from servers import RunningServer
 
 TICKS = os.sysconf("SC_CLK_TCK")

@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from children import child_of, children_of, is_running
 from prometheus_client.parser import text_string_to_metric_families
 from servers import RunningServer
 
@@ -62,23 +63,6 @@ def admin_of(server: RunningServer, path: str) -> str:
     found = re.search(r"processes are told.*?(http://[^\s\"]+)/metrics", server.output())
     assert found
     return found[1] + path
-
-
-def children_of(parent: int) -> dict[int, str]:
-    """The processes that a process started, and what they are."""
-    listed = subprocess.run(["ps", "-ww", "-o", "pid=,args=", "--ppid", str(parent)], capture_output=True, text=True)
-    return {int(line.split()[0]): line for line in listed.stdout.splitlines() if "inlay" in line}
-
-
-def child_of(server: RunningServer, what: str) -> int:
-    return next(child for child, line in children_of(server.process.pid).items() if what in line)
-
-
-def is_running(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def until(is_so: Callable[[], object], seconds: float = 60) -> None:

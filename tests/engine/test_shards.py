@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import text_of
+from children import children_of, is_running
 from command import run_inlay
 from servers import RunningServer
 
@@ -34,22 +35,7 @@ def shared(checkpoint: Checkpoint) -> Iterator[Embedder]:
 
 def ranks_of(process: int) -> list[int]:
     """Those that it has started and that run."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        try:
-            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
-            if int(parent) == process and b"shard_process" in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
-        except (OSError, IndexError, ValueError):
-            continue  # no process, or none any more
-    return found
-
-
-def is_running(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    return [number for number, line in children_of(process).items() if "shard_process" in line]
 
 
 def wait_for_end(process: int) -> None:
@@ -165,7 +151,8 @@ def test_nccl_sums_on_a_gpu() -> None:
 
 def test_a_server_takes_the_flag_and_ends_with_its_processes(checkpoint: Checkpoint) -> None:
     with RunningServer(str(checkpoint("qwen3")), "--dtype=float32", "--tensor-parallel-size=2") as server:
-        (rank,) = ranks_of(server.process.pid)
+        (engine,) = children_of(server.process.pid)
+        (rank,) = ranks_of(engine)
         assert server.post({"input": "hello world"}).status_code == 200
     wait_for_end(rank)
 

@@ -84,7 +84,7 @@ class Connection:
         except BlockingIOError:
             return True
         except FrameError as error:
-            log.error("a connection between processes is ended", process_name=self.peer, because=error.message)
+            log.error("a connection between processes is ended", process_name=self.peer, because=str(error))
             return False
         except OSError as error:  # it was reset, or closed here
             log.debug("a connection between processes has ended", process_name=self.peer, because=repr(error))

@@ -88,7 +88,7 @@ class EngineLink:
         except ConnectionLost:
             self._refuse([work.id for work in works], self._why_not_served(model))
         except FrameError as error:
-            self._refuse([work.id for work in works], TooLarge(f"{error.message}: send it in parts"))
+            self._refuse([work.id for work in works], TooLarge(f"{error}: send it in parts"))
 
     def send(self, message: AnyMessage) -> None:
         """Send what needs no answer."""

@@ -156,7 +156,7 @@ def _send_answers(client: Connection, answers: list[Answer]) -> None:
         _send(client, Answers(answers))
     except FrameError as error:
         if len(answers) == 1:
-            failure = Failure.of(EngineError(error.message))
+            failure = Failure.of(EngineError(str(error)))
             _send(client, Answers([Answer(answers[0].id, failure=failure)]))
         else:
             half = len(answers) // 2

@@ -13,7 +13,6 @@ import msgspec
 from msgspec.structs import replace
 
 from inlay.distributed.messages import Answers, AnyMessage
-from inlay.errors import InlayError
 from inlay.types import Answer
 
 MAGIC = b"INLY"
@@ -27,7 +26,7 @@ _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(
 )
 
 
-class FrameError(InlayError):
+class FrameError(Exception):
     """What came is no frame that can be read here, or a message is too large for one."""
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import uvloop
 from fakes import SPEC, FakeWorker, vector_of
 from remote import RemoteEngine
 
@@ -149,6 +150,29 @@ def test_answers_come_on_the_loop_that_asks_and_also_after_it_was_closed(engine:
     assert threading.main_thread().name in threads[:3]
     assert threading.main_thread().name in threads[3:6]
     assert threads[-1] == "inlay-link"
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_large_work_goes_out_also_on_a_socket_that_a_loop_reads(
+    engine: RemoteEngine, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """uvloop makes it one that does not block."""
+    worker = engine.remote()
+
+    async def story() -> None:
+        answered = Answered()
+        worker.submit_many(works("a"), answered)
+        await asyncio.sleep(0.6)
+        worker.submit_many(works(*(f"{place} " + "x" * (4 << 20) for place in range(8)), first=1), answered)
+        await asyncio.to_thread(answered.wait, 9)
+        assert all(answer.failure is None for answer in answered.answers.values())
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(story())
+    answered = Answered()
+    worker.submit_many(works("after the loop"), answered)
+    answered.wait(1)
+    assert answered.answers[0].failure is None
 
 
 def test_an_engine_that_ends_while_the_loop_reads_is_seen(engine: RemoteEngine) -> None:

@@ -238,6 +238,16 @@ def test_a_port_that_is_taken_is_refused_also_for_front_ends() -> None:
     assert f"cannot listen on 127.0.0.1:{port}" in said
 
 
+def test_an_admin_port_that_is_taken_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        status, said = ended("demo", "--port", "0", "--front-ends", "2", "--admin-port", port)
+    assert status == 2
+    assert "choose others with --host and --admin-port" in said
+
+
 def test_without_a_directory_for_sockets_the_remedy_is_named(tmp_path: Path) -> None:
     long = tmp_path / ("x" * 100)
     long.mkdir()

@@ -47,7 +47,7 @@ BACKLOG = 2048
 WORKER_SECONDS = 2.0  # for a device thread to end, once all requests are answered
 
 
-def listen(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
+def listen(host: str, port: int, option: str = "--port", *, is_shared: bool = False) -> socket.socket:
     """A socket that listens, beside others where it is shared; `ConfigError` when the address is not to be had."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -59,7 +59,9 @@ def listen(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
         listener.listen(BACKLOG)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"cannot listen on {host}:{port} ({reason}): choose others with --host and --port") from error
+        raise ConfigError(
+            f"cannot listen on {host}:{port} ({reason}): choose others with --host and {option}"
+        ) from error
     return listener
 
 

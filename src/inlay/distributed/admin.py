@@ -50,7 +50,7 @@ class Admin:
     """The routes, and the server that answers them."""
 
     def __init__(self, settings: Settings, port: int) -> None:
-        self._listener = listen(settings.host, port)
+        self._listener = listen(settings.host, port, "--admin-port")
         self.port: int = self._listener.getsockname()[1]
         self._is_draining = False
 

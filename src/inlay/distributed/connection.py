@@ -4,6 +4,7 @@ goes out on a thread, up to a bound. Receiving blocks. Whatever goes wrong ends 
 
 from __future__ import annotations
 
+import select
 import socket
 from collections import deque
 from contextlib import suppress
@@ -62,6 +63,8 @@ class Connection:
         while not self._received:
             if not self._receive_more(0):
                 return None
+            if not self._received:  # a part of a message, or an event loop's socket, which does not block
+                _wait_for(self._socket, select.POLLIN)
         return self._received.popleft()
 
     def receive_many(self) -> list[AnyMessage] | None:
@@ -128,7 +131,7 @@ class Connection:
                     return
                 buffer = self._waiting[0]  # stays, so that nobody sends past it
             try:
-                self._socket.sendall(buffer)
+                self._send_all(buffer)
             except OSError:
                 with self._changed:
                     self._end()
@@ -138,6 +141,16 @@ class Connection:
                     self._waiting.popleft()
                     self._num_waiting -= len(buffer)
 
+    def _send_all(self, buffer: bytes) -> None:
+        """Blocks, also where an event loop that reads has made the socket one that does not."""
+        with memoryview(buffer) as rest:
+            sent = 0
+            while sent < len(rest):
+                try:
+                    sent += self._socket.send(rest[sent:])
+                except BlockingIOError:
+                    _wait_for(self._socket, select.POLLOUT)
+
     def _end(self) -> None:
         if not self._is_lost:
             self._is_lost = True
@@ -145,3 +158,10 @@ class Connection:
             self._changed.notify_all()
             with suppress(OSError):  # the other side was first
                 self._socket.shutdown(socket.SHUT_RDWR)  # wakes whoever receives
+
+
+def _wait_for(given: socket.socket, event: int) -> None:
+    """Until something can be read or written, or the connection has ended."""
+    waiting = select.poll()
+    waiting.register(given, event)
+    waiting.poll()

@@ -27,6 +27,7 @@ from inlay.types import ModelSpec
 log = get_logger("processes")
 
 MODULE = "inlay.distributed.front_end_process"
+LAST_PORT = 65535
 MARGIN_SECONDS = 5.0  # for a front end to end, beyond the time that it is given
 
 
@@ -110,4 +111,6 @@ def _held_port(host: str, port: int) -> socket.socket:
 def _admin_port(settings: Settings) -> int:
     if settings.admin_port is not None:
         return settings.admin_port
-    return settings.port + 1 if settings.port else 0
+    if settings.port == 0:
+        return 0
+    return settings.port + 1 if settings.port < LAST_PORT else settings.port - 1

@@ -34,21 +34,19 @@ class Child:
                 command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(), *descriptors)
             )
         self._connection = Connection(ours, name)
+        self._has_started = False
         self._asking = Lock()
         self._asked = count()
         self._told: SimpleQueue[Told] = SimpleQueue()
         self._send(start)
-
-    @property
-    def process_id(self) -> int:
-        return self._process.pid
 
     def started(self) -> bool | Failure:
         """Wait until it serves: True. Why it cannot, or False when it has ended without a word."""
         message = self._connection.receive()
         if isinstance(message, NotStarted):
             return message.failure
-        return isinstance(message, Started)
+        self._has_started = isinstance(message, Started)
+        return self._has_started
 
     def ended(self) -> str:
         """Wait until it has ended, however it does; what its end was."""
@@ -64,7 +62,9 @@ class Child:
         return f"signal {-status} ({signal.strsignal(-status)})" if status < 0 else f"status {status}"
 
     def ask(self, timeout: float) -> Told | None:
-        """How it is; None where it does not say within the time (seconds)."""
+        """How it is; None where it does not say within the time (seconds), or has not started yet."""
+        if not self._has_started:
+            return None
         with self._asking:
             number = next(self._asked)
             self._send(Ask(number))

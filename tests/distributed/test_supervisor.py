@@ -91,6 +91,23 @@ def test_what_has_served_is_given_up_when_it_cannot_start_several_times_in_a_row
     assert f"{MOST_FAILED_STARTS} times" in kept.errors[0].message
 
 
+def test_where_no_process_can_be_made_for_a_while_it_is_tried_again() -> None:
+    kept = Kept(True)
+    until(lambda: kept.children)
+    make, tries = kept._start, iter([OSError("no descriptor")] * (MOST_FAILED_STARTS - 1))
+
+    def start() -> FakeChild:
+        if (error := next(tries, None)) is not None:
+            raise error
+        return make()
+
+    kept.supervisor._start = start  # type: ignore[assignment]
+    kept.children[0].has_ended.set()
+    until(lambda: len(kept.children) == 2)
+    assert not kept.errors
+    kept.supervisor.close()
+
+
 def test_a_start_that_succeeds_forgets_those_that_failed() -> None:
     kept = Kept(True, *([False] * (MOST_FAILED_STARTS - 1)), True, *([False] * (MOST_FAILED_STARTS - 1)), True)
     for number in (0, MOST_FAILED_STARTS):

@@ -49,7 +49,7 @@ class Connection:
                 return
             self._num_waiting += sum(map(len, buffers))
             if self._num_waiting > MOST_WAITING and self._waiting:
-                log.error("a process reads nothing: its connection is ended", process_name=self.peer)
+                log.error("a process reads nothing: its connection is ended", peer=self.peer)
                 self._end()
                 raise ConnectionLost(self.peer)
             self._waiting += buffers
@@ -87,10 +87,10 @@ class Connection:
         except BlockingIOError:
             return True
         except FrameError as error:
-            log.error("a connection between processes is ended", process_name=self.peer, because=str(error))
+            log.error("a connection between processes is ended", peer=self.peer, because=str(error))
             return False
         except OSError as error:  # it was reset, or closed here
-            log.debug("a connection between processes has ended", process_name=self.peer, because=repr(error))
+            log.debug("a connection between processes has ended", peer=self.peer, because=repr(error))
             return False
         return bool(data)
 

@@ -125,11 +125,14 @@ class EngineLink:
                 self._loop = None  # it is closed: perhaps another one comes
 
     def _connect(self) -> Connection | None:
-        connecting = socket.socket(socket.AF_UNIX)
         try:
-            connecting.connect(self._address)
+            connecting = socket.socket(socket.AF_UNIX)
+            try:
+                connecting.connect(self._address)
+            except OSError:
+                connecting.close()
+                raise
         except OSError as error:
-            connecting.close()
             log.debug("no connection to an engine", engine=self.name, error=repr(error))
             return None
         with self._lock:

@@ -101,8 +101,9 @@ class EngineServer:
             try:
                 accepted, _ = self._listener.accept()
             except OSError as error:
-                log.debug("no more front ends are taken", error=repr(error))
-                return
+                log.warning("a front end could not be taken", error=repr(error))
+                self._is_closed.wait(BEAT_SECONDS)
+                continue
             if self._is_closed.is_set():
                 accepted.close()
                 return

@@ -13,6 +13,7 @@ import os
 import select
 import socket
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Thread
@@ -24,6 +25,7 @@ log = get_logger("processes")
 _CLOSE_RANGE = 436  # the system call, on all processors
 _UNSHARE = 2  # the calling thread has a table of its own from then on
 _LAST = (1 << 32) - 1
+PAUSE_SECONDS = 0.25
 SUFFIX = ".pulse"  # of the address, behind that of the engine
 
 
@@ -72,8 +74,11 @@ def _hold(listener: int) -> None:
     while True:
         for descriptor, _ in waiting.poll():
             if descriptor == listener:
-                accepted = accepting.accept()[0].detach()
-                waiting.register(accepted, select.POLLIN)
+                try:
+                    waiting.register(accepting.accept()[0].detach(), select.POLLIN)
+                except OSError as error:  # no descriptor: whoever watches is told a little later
+                    log.warning("a pulse could not be given", error=repr(error))
+                    time.sleep(PAUSE_SECONDS)
             else:  # whoever watched has gone
                 waiting.unregister(descriptor)
                 os.close(descriptor)

@@ -90,7 +90,10 @@ class Supervisor:
 
     def _run_once(self) -> tuple[bool | Failure, str]:
         """Start the process and wait until it has ended: did it serve, and what was its end?"""
-        self._child = child = self._start()
+        try:
+            self._child = child = self._start()
+        except OSError as error:  # no descriptor, no memory: perhaps the next time
+            return False, f"no process: {error}"
         if self._is_closing.is_set():
             child.close()
         started = child.started()

@@ -15,7 +15,7 @@ from inlay.telemetry.tracing import Tracer, recorded_trace
 def record_wait(flights: Collection[Flight], began: float, *, num_led: int) -> None:
     """A request's own: the longest wait for the device and the longest batch, of those that it waited for."""
     trace = recorded_trace()
-    answers = [flight.answer for flight in flights if flight.answer is not None]
+    answers = [flight.answer for flight in flights if flight.answer is not None and flight.error is None]
     if trace is None or not answers:
         return
     about = {"inlay.inputs": len(flights), "inlay.joined": len(flights) - num_led}
@@ -26,6 +26,7 @@ def record_wait(flights: Collection[Flight], began: float, *, num_led: int) -> N
 
 def record_batch(tracer: Tracer, landed: Collection[Flight]) -> None:
     """What came back together, with a link to each request that led a part of it and is recorded."""
+    landed = [flight for flight in landed if flight.error is None]  # what was refused has not run
     traces = list({id(flight.trace): flight.trace for flight in landed if flight.trace is not None}.values())
     if not traces:
         return

@@ -105,5 +105,8 @@ async def perform(
     except InlayError as error:
         trace.end_operation("refused", {"error.type": error.code})
         raise
+    except BaseException as error:  # whatever it is, what was begun ends
+        trace.end_operation("failed", {"error.type": type(error).__name__})
+        raise
     trace.end_operation(*describe(result))
     return result

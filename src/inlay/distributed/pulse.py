@@ -40,24 +40,26 @@ class Pulse:
 
     def __init__(self, address: str, on_end: Callable[[], None]) -> None:
         self._on_end = on_end
-        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket: socket.socket | None = None
         try:
+            self._socket = socket.socket(socket.AF_UNIX)
             self._socket.connect(address + SUFFIX)
         except OSError as error:
             log.debug("there is no pulse to watch", address=address, error=repr(error))
-            self._socket.close()
+            if self._socket is not None:
+                self._socket.close()
             return
-        self._thread = Thread(target=self._watch, name="inlay-pulse", daemon=True)
-        self._thread.start()
+        Thread(target=self._watch, args=(self._socket,), name="inlay-pulse", daemon=True).start()
 
     def close(self) -> None:
         """Watch no more."""
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
-    def _watch(self) -> None:
-        with self._socket, suppress(OSError):
-            self._socket.recv(1)
+    def _watch(self, watched: socket.socket) -> None:
+        with watched, suppress(OSError):
+            watched.recv(1)
         self._on_end()
 
 

@@ -2,7 +2,7 @@
 
 In: records by the room that they get. Out: records in segments, and their places in the index. A segment is filled
 under a lock that ends with the process; one whose process has ended is taken over. A full one is written out to the
-disk on a thread of its own. Lives on one thread.
+disk on a thread of its own, where few wait. Lives on one thread.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import BoundedSemaphore
 
 from inlay.cache.disk.segment import HEADER, Segment, stride_of
 from inlay.cache.disk.segment_index import Place, SegmentIndex
@@ -23,6 +24,7 @@ log = get_logger("cache")
 FORGOTTEN_AT_A_TIME = 2_000  # entries of dropped segments, with each write
 SEGMENTS_IN_BOUND = 16  # so that dropping the oldest drops a sixteenth
 LARGEST_SEGMENT = 1 << 30
+MOST_UNSYNCED = 4  # full segments that wait for a slow disk, each with a descriptor
 
 
 class SegmentWriter:
@@ -36,6 +38,7 @@ class SegmentWriter:
         self._active: dict[int, tuple[int, Segment, int]] = {}  # room → number, segment being filled, its next slot
         self._dropped: deque[tuple[int, Segment, int]] = deque()  # number, file, next slot to take out of the index
         self._syncing = ThreadPoolExecutor(1, thread_name_prefix="inlay-disk-sync")
+        self._may_wait = BoundedSemaphore(MOST_UNSYNCED)
 
     def write_many(self, rooms: Mapping[int, list[Record]]) -> None:
         """Keep records; OSError when the disk is full."""
@@ -72,7 +75,7 @@ class SegmentWriter:
         self._places.put_many((record.key, Place(number, at)) for at, record in enumerate(now, start=slot))
         if len(now) == num_free:
             del self._active[room]
-            self._syncing.submit(_sync_and_close, segment)
+            self._write_out(segment)
         return later
 
     def _active_segment(self, room: int) -> tuple[int, Segment, int]:
@@ -136,6 +139,23 @@ class SegmentWriter:
             self._dropped.append((number, segment, 0))
         self._segments.file(number).unlink(missing_ok=True)
 
+    def _write_out(self, segment: Segment) -> None:
+        """Sync and close a full one. Where many wait already it is left to the system, and read by its checksums."""
+        if self._may_wait.acquire(blocking=False):
+            self._syncing.submit(self._sync_and_close, segment)
+        else:
+            segment.close()
+
+    def _sync_and_close(self, segment: Segment) -> None:
+        try:
+            if segment.exists():
+                segment.sync()
+        except OSError as error:
+            log.warning("a full segment could not be written out", file=str(segment.path), error=repr(error))
+        finally:
+            segment.close()
+            self._may_wait.release()
+
     def _forget_some(self) -> None:
         """Take some entries of dropped segments out of the index: each write does a little of it."""
         budget = FORGOTTEN_AT_A_TIME
@@ -149,12 +169,3 @@ class SegmentWriter:
                 self._dropped.appendleft((number, segment, slots.stop))
             else:
                 segment.close()
-
-
-def _sync_and_close(segment: Segment) -> None:
-    try:
-        segment.sync()
-    except OSError as error:
-        log.warning("a full segment could not be written out", file=str(segment.path), error=repr(error))
-    finally:
-        segment.close()

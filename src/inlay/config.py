@@ -149,7 +149,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = 30.0
     stall_timeout: Annotated[
-        float, _option("A batch that runs longer turns /health to 503.", SERVE, unit="seconds", gt=0, le=MOST_SECONDS)
+        float,
+        _option(
+            "A batch that runs longer turns /health to 503; an engine of its own is started again.",
+            SERVE,
+            unit="seconds",
+            gt=0,
+            le=MOST_SECONDS,
+        ),
     ] = 300.0
     shutdown_delay: Annotated[
         float,

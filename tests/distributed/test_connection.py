@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from waiting import until
 
 from inlay.distributed import connection as module
 from inlay.distributed.connection import Connection, ConnectionLost
@@ -67,8 +68,34 @@ def test_whoever_reads_nothing_loses_the_connection(
     with pytest.raises(ConnectionLost):
         ours.send(large)
     with pytest.raises(ConnectionLost):
-        ours.send(Ask(1))
+        ours.send(Ask())
     assert "reads nothing" in caplog.text
+
+
+def test_where_no_thread_is_to_be_had_for_what_waits_the_connection_ends(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    ours, theirs = ends
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(ConnectionLost):
+            ours.send(Answers([Answer(1, {"dense": bytes(8 << 20)})]))
+    assert theirs.receive() is None
+    ours.close()
+
+
+def test_what_has_come_is_seen_before_it_is_received(ends: Ends) -> None:
+    ours, theirs = ends
+    assert not theirs.has_unread()
+    ours.send(Ask())
+    until(theirs.has_unread)
+    theirs.receive()
+    assert not theirs.has_unread()
+    ours.shutdown()
+    until(theirs.has_unread)
 
 
 def test_both_sides_learn_of_the_end(ends: Ends) -> None:
@@ -81,7 +108,7 @@ def test_both_sides_learn_of_the_end(ends: Ends) -> None:
     assert received == [None]
     assert ours.receive() is None
     with pytest.raises(ConnectionLost):
-        ours.send(Ask(1))
+        ours.send(Ask())
 
 
 def test_what_waits_when_the_other_side_goes_is_dropped(ends: Ends) -> None:
@@ -90,7 +117,7 @@ def test_what_waits_when_the_other_side_goes_is_dropped(ends: Ends) -> None:
     theirs.shutdown()
     while True:
         try:
-            ours.send(Ask(1))
+            ours.send(Ask())
         except ConnectionLost:
             break
 

@@ -14,6 +14,7 @@ import pytest
 import uvloop
 from fakes import SPEC, FakeWorker, vector_of
 from remote import RemoteEngine
+from waiting import until
 
 from inlay.errors import EngineError, NotReady, ShuttingDown, WorkerDead
 from inlay.types import DENSE, Answer, Truncate, Work
@@ -40,13 +41,6 @@ class Answered:
 
     def wait(self, number: int) -> None:
         until(lambda: len(self.answers) >= number)
-
-
-def until(is_so: Callable[[], object]) -> None:
-    end = time.monotonic() + 30
-    while not is_so():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.002)
 
 
 def works(*contents: str, first: int = 0) -> list[Work]:
@@ -94,6 +88,40 @@ def test_the_engine_that_comes_in_its_place_is_found(engine: RemoteEngine) -> No
     worker.submit_many(works("a"), answered)
     until(lambda: answered.answers[0].failure is None)
     assert answered.answers[0].outputs[DENSE] == vector_of("a").tobytes()
+
+
+def test_a_front_end_is_taken_once_there_is_a_thread_for_it(
+    engine: RemoteEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, refused = threading.Thread.start, threading.Event()
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "inlay-connection" and not refused.is_set():
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    answered = Answered()
+    engine.remote().submit_many(works("a"), answered)
+    answered.wait(1)
+    assert refused.is_set()
+    assert answered.answers[0].failure is None
+
+
+def test_what_was_said_and_not_read_yet_is_seen(engine: RemoteEngine) -> None:
+    link = engine.link()
+    until(lambda: link.num_heard)
+    held, taken = threading.Event(), threading.Event()
+
+    def hold(message: object) -> None:
+        taken.set()
+        held.wait(30)
+
+    link._take = hold  # type: ignore[method-assign]
+    taken.wait(30)
+    until(link.has_unread)
+    held.set()
 
 
 def test_an_engine_may_end_at_any_moment_and_each_work_is_answered_once(engine: RemoteEngine) -> None:

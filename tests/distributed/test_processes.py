@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -21,6 +21,7 @@ import pytest
 from children import child_of, children_of, is_running
 from prometheus_client.parser import text_string_to_metric_families
 from servers import RunningServer
+from waiting import until
 
 from inlay import Embedder
 
@@ -63,13 +64,6 @@ def admin_of(server: RunningServer, path: str) -> str:
     found = re.search(r"processes are told.*?(http://[^\s\"]+)/metrics", server.output())
     assert found
     return found[1] + path
-
-
-def until(is_so: Callable[[], object], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.02)
 
 
 def samples(url: str, name: str) -> dict[str, float]:
@@ -187,6 +181,43 @@ def test_an_engine_that_is_killed_is_told_of_by_all_front_ends(pair: RunningServ
     assert pair.post({"input": "after the kill"}).status_code == 200
 
 
+def test_what_stands_still_is_ended_and_started_again(tmp_path: Path) -> None:
+    """A front end and an engine that were stopped; requests to the other front end are answered meanwhile."""
+    arguments = ("demo", "--front-ends", "2", "--stall-timeout", "3", "--shutdown-delay", "0")
+    with RunningServer(*arguments, env={"TMPDIR": str(tmp_path)}) as running:
+        for what, name in [("front-end-1", "front-end-1"), ("engine_process", "engine-0")]:
+            until(lambda: httpx.get(admin_of(running, "/ready")).status_code == 200)
+            stopped = child_of(running, what)
+            os.kill(stopped, signal.SIGSTOP)
+            until(lambda: not is_running(stopped))  # noqa: B023
+            numbers = admin_of(running, "/metrics")
+            until(lambda: samples(numbers, "inlay_process_restarts_total")[name] >= 1)  # noqa: B023
+        until(lambda: httpx.get(admin_of(running, "/ready")).status_code == 200)
+        assert "has not spoken" in running.output()
+
+
+def test_a_server_that_stood_still_itself_ends_no_engine(tmp_path: Path) -> None:
+    arguments = ("demo", "--isolation", "process", "--stall-timeout", "2", "--shutdown-delay", "0")
+    with RunningServer(*arguments, env={"TMPDIR": str(tmp_path)}) as running:
+        engine = child_of(running, "engine_process")
+        os.kill(running.process.pid, signal.SIGSTOP)
+        time.sleep(4)
+        os.kill(running.process.pid, signal.SIGCONT)
+        assert running.post({"input": "after the pause"}).status_code == 200
+        time.sleep(2)  # two looks
+        assert child_of(running, "engine_process") == engine
+
+
+def test_the_port_that_tells_of_all_bounds_what_it_waits_for(tmp_path: Path) -> None:
+    arguments = ("demo", "--front-ends", "2", "--head-timeout", "1", "--shutdown-delay", "0")
+    with RunningServer(*arguments, env={"TMPDIR": str(tmp_path)}) as running:
+        host, _, port = admin_of(running, "").removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), timeout=30) as slow:
+            slow.sendall(b"GET /metrics HTTP/1.1\r\n")
+            while slow.recv(4096):  # the end comes by itself
+                pass
+
+
 @pytest.mark.parametrize("arguments", [["--isolation", "process"], ["--front-ends", "2"]])
 def test_all_processes_end_with_the_one_that_started_them(arguments: list[str], tmp_path: Path) -> None:
     with RunningServer("demo", *arguments, env={"TMPDIR": str(tmp_path)}) as running:
@@ -195,6 +226,32 @@ def test_all_processes_end_with_the_one_that_started_them(arguments: list[str], 
         running.process.kill()
         running.process.wait()
         until(lambda: not any(is_running(child) for child in children), 5)
+
+
+@pytest.mark.parametrize("arguments", [["--isolation", "process"], ["--front-ends", "2"]])
+def test_an_engine_that_still_loads_holds_no_end_up(arguments: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "inlay", "serve", "demo", "--port", "0", "--shutdown-delay", "0", *arguments]
+    process = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(tmp_path)}, stderr=subprocess.DEVNULL)
+    until(lambda: any("engine_process" in line for line in children_of(process.pid).values()))
+    engine = next(child for child, line in children_of(process.pid).items() if "engine_process" in line)
+    os.kill(engine, signal.SIGSTOP)  # it loads for good
+    process.terminate()
+    assert process.wait(20) == 0
+    assert not is_running(engine)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sockets_of_a_server_that_was_killed_are_taken_away_by_the_next(tmp_path: Path) -> None:
+    def start() -> RunningServer:
+        return RunningServer("demo", "--isolation", "process", env={"TMPDIR": str(tmp_path)})
+
+    with start() as first, start() as second:
+        second.process.kill()
+        second.process.wait()
+        assert len(list(tmp_path.iterdir())) == 2
+        with start() as third:
+            assert len(list(tmp_path.iterdir())) == 2
+            assert third.post(HIT).status_code == first.post(HIT).status_code == 200
 
 
 def ended(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, str]:
@@ -212,6 +269,8 @@ def ended(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, str]
         (["--front-ends", "2", "--isolation", "thread"], 2, "leave --isolation thread out"),
         (["--front-ends", "2", "--jobs", "jobs"], 2, "--jobs are run by one front end"),
         (["--front-ends", "2", "--corpus", "name=/nowhere"], 2, "/nowhere"),
+        (["--front-ends", "2", "--cache", "disk:///proc/nowhere"], 2, "disk:///proc/nowhere"),
+        (["--front-ends", "2", "--api-key-file", "/nowhere"], 2, "/nowhere"),
         (["--front-ends", "0"], 2, ">= 1"),
         (["--isolation", "node"], 2, "thread, process"),
     ],
@@ -224,6 +283,7 @@ def test_what_cannot_be_served_ends_the_server_with_the_reason(
     found, said = ended("demo", "--port", "0", *arguments, env={"TMPDIR": str(tmp_path)})
     assert found == status, said
     assert told in said
+    assert said.count("inlay: ") == 1, "said once, whoever finds it"
     assert list(tmp_path.iterdir()) == []
 
 

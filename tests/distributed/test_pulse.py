@@ -7,10 +7,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from inlay.distributed.pulse import SUFFIX, Pulse
 
@@ -63,13 +64,6 @@ def process(tmp_path: Path) -> Iterator[Process]:
     made = Process(tmp_path)
     yield made
     made.close()
-
-
-def until(is_so: Callable[[], object]) -> None:
-    end = time.monotonic() + 30
-    while not is_so():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.01)
 
 
 def test_a_kill_is_seen_by_all_who_watch(process: Process) -> None:

@@ -30,7 +30,7 @@ class HeldWorker(FakeWorker):
 
     def cancel_many(self, ids: list[int]) -> None:
         for number in ids:
-            self.held.pop(number)
+            self.held.pop(number, None)
 
     def answer(self, number: int, failure: Failure | None = None) -> None:
         work, deliver = self.held.pop(number)
@@ -184,3 +184,47 @@ def test_work_that_the_worker_does_not_take_is_answered() -> None:
     shared, one = SharedWork(Broken()), FrontEnd()
     shared.submit_many([one.work("a")], one.deliver)
     assert one.failed == {1: "engine_error"}
+
+
+def test_who_leaves_while_refused_work_is_asked_for_anew_leaves_nothing_to_compute(worker: HeldWorker) -> None:
+    shared, one, two = SharedWork(worker), FrontEnd(), FrontEnd()
+
+    def go(answers: list[Answer]) -> None:
+        one.deliver(answers)
+        shared.cancel_all(two.deliver)
+
+    shared.submit_many([one.work("a")], go)
+    shared.submit_many([two.work("a")], two.deliver)
+    worker.answer(0, Failure(Overloaded.code, "full"))
+    assert not worker.held
+    assert two.failed == {1: "client_closed_request"}
+    assert len(shared) == 0
+
+
+def test_who_leaves_while_his_work_is_given_to_the_worker_leaves_nothing_to_compute() -> None:
+    class Slow(HeldWorker):
+        def submit_many(self, works: list[Work], deliver: Deliver) -> None:
+            shared.cancel_all(one.deliver)  # another thread's, meanwhile
+            super().submit_many(works, deliver)
+
+    worker = Slow()
+    shared, one = SharedWork(worker), FrontEnd()
+    shared.submit_many([one.work("a")], one.deliver)
+    assert not worker.held
+    assert one.failed == {1: "client_closed_request"}
+
+
+def test_what_rises_while_it_is_given_to_the_worker_hurries() -> None:
+    class Slow(HeldWorker):
+        def submit_many(self, works: list[Work], deliver: Deliver) -> None:
+            shared.submit_many([two.work("a", priority=Priority.HIGH)], two.deliver)  # another thread's, meanwhile
+            super().submit_many(works, deliver)
+
+        def promote_many(self, ids: list[int], priority: Priority) -> None:
+            if set(ids) <= self.held.keys():
+                super().promote_many(ids, priority)
+
+    worker = Slow()
+    shared, one, two = SharedWork(worker), FrontEnd(), FrontEnd()
+    shared.submit_many([one.work("a", priority=Priority.LOW)], one.deliver)
+    assert worker.promoted == [(0, Priority.HIGH)]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 
 import pytest
+from waiting import until
 
 from inlay.distributed import supervisor as module
 from inlay.distributed.supervisor import MOST_FAILED_STARTS, Supervisor
@@ -56,13 +55,6 @@ class Kept:
         return child
 
 
-def until(is_so: Callable[[], object]) -> None:
-    end = time.monotonic() + 30
-    while not is_so():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.002)
-
-
 def test_what_ends_is_started_again_however_often() -> None:
     kept = Kept(True)
     for number in range(3 * MOST_FAILED_STARTS):
@@ -89,16 +81,18 @@ def test_what_has_served_is_given_up_when_it_cannot_start_several_times_in_a_row
     until(lambda: kept.errors)
     assert len(kept.children) == 1 + MOST_FAILED_STARTS
     assert f"{MOST_FAILED_STARTS} times" in kept.errors[0].message
+    assert start is False or "no memory" in kept.errors[0].message
 
 
-def test_where_no_process_can_be_made_for_a_while_it_is_tried_again() -> None:
+@pytest.mark.parametrize("error", [OSError("no descriptor"), RuntimeError("can't start new thread")])
+def test_where_no_process_can_be_made_for_a_while_it_is_tried_again(error: Exception) -> None:
     kept = Kept(True)
     until(lambda: kept.children)
-    make, tries = kept._start, iter([OSError("no descriptor")] * (MOST_FAILED_STARTS - 1))
+    make, tries = kept._start, iter([error] * (MOST_FAILED_STARTS - 1))
 
     def start() -> FakeChild:
-        if (error := next(tries, None)) is not None:
-            raise error
+        if (fault := next(tries, None)) is not None:
+            raise fault
         return make()
 
     kept.supervisor._start = start  # type: ignore[assignment]

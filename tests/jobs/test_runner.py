@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from job_directories import ENDPOINT, add_batch, add_file, line_of, results_of
 
-from inlay.errors import InvalidInput, Overloaded, TooLarge, WorkerDead
+from inlay.errors import InlayError, InvalidInput, NotReady, Overloaded, TooLarge, WorkerDead
 from inlay.jobs import run, runner
 from inlay.jobs.answers import LineReply
 from inlay.jobs.batch import Batch, Status
@@ -162,6 +162,25 @@ def test_lines_that_are_too_much_together_are_asked_for_with_fewer_at_a_time(tmp
 
     done = finish(tmp_path, Endpoint(react), batch)
     assert (done.progress.completed, done.progress.failed) == (7, 1)  # alone id5 is too much, too
+
+
+@pytest.mark.parametrize(
+    ("error", "sizes"),
+    [(WorkerDead("dead"), [4, 4, 4]), (NotReady("loads"), [4, 4, 4]), (Overloaded("full"), [4, 2, 1, 2, 1])],
+)
+def test_only_a_queue_that_is_full_makes_groups_smaller_and_for_as_long_as_it_is(
+    error: InlayError, sizes: list[int], tmp_path: Path
+) -> None:
+    directory, batch = start(tmp_path, [line_of(f"id{i}") for i in range(4)])
+    directory.close()
+    asked: list[int] = []
+
+    def react(inputs: list[str]) -> list[LineReply] | None:
+        asked.append(len(inputs))
+        return [LineReply(503, b"{}", error=error)] * len(inputs) if len(asked) <= 2 else None
+
+    assert finish(tmp_path, Endpoint(react), batch).progress.completed == 4
+    assert asked == sizes
 
 
 def test_a_cancelled_batch_ends_with_what_was_answered_and_says_so_of_the_rest(tmp_path: Path) -> None:

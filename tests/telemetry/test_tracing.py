@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from children import child_of
 from collector import Collector, values_of
 from servers import RunningServer
 
@@ -39,10 +43,13 @@ def server(collector: Collector) -> Iterator[RunningServer]:
 class Asked:
     """A request within somebody's trace, and its spans."""
 
-    def __init__(self, server: RunningServer, body: object, *, is_sampled: bool = True) -> None:
+    def __init__(
+        self, server: RunningServer, body: object, *, is_sampled: bool = True, tracestate: str | None = None
+    ) -> None:
         self.trace_id, self.parent_id = secrets.token_hex(16), secrets.token_hex(8)
         traceparent = f"00-{self.trace_id}-{self.parent_id}-{int(is_sampled):02x}"
-        self.reply = server.post(body, headers={"traceparent": traceparent})
+        headers = {"traceparent": traceparent, **({} if tracestate is None else {"tracestate": tracestate})}
+        self.reply = server.post(body, headers=headers)
 
     def spans(self, collector: Collector) -> dict[str, Any]:
         """By name, once the request's own has come, which is the last of them."""
@@ -139,7 +146,14 @@ def line_with(server: RunningServer, text: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "traceparent",
-    ["", "00-x", f"00-{'0' * 32}-{'1' * 16}-01", f"00-{'1' * 32}-{'0' * 16}-01", f"ff-{'1' * 32}-{'1' * 16}-01"],
+    [
+        "",
+        "00-x",
+        f"00-{'0' * 32}-{'1' * 16}-01",
+        f"00-{'1' * 32}-{'0' * 16}-01",
+        f"ff-{'1' * 32}-{'1' * 16}-01",
+        f"00-{'1' * 32}-{'1' * 16}-01-more",
+    ],
 )
 def test_a_traceparent_that_is_none_begins_a_trace(
     server: RunningServer, collector: Collector, traceparent: str
@@ -208,6 +222,47 @@ def test_without_the_packages_the_remedy_is_named(
     monkeypatch.setenv(otlp.VARIABLES[1], "http://localhost:4318")
     assert make_tracer(None) is None, "a variable that is set for all containers stops none"
     assert "no traces are sent" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({otlp.VARIABLES[1]: "localhost:4318"}, "is no URL"),
+        ({otlp.VARIABLES[1]: "http://localhost:4317", otlp.PROTOCOLS[1]: "grpc"}, "http/protobuf is spoken"),
+        ({otlp.VARIABLES[1]: "http://localhost:4318", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "100000"}, "does not take"),
+        ({otlp.VARIABLES[1]: "http://localhost:4318", "OTEL_TRACES_EXPORTER": "none"}, ""),
+    ],
+)
+def test_variables_that_cannot_be_followed_are_told_and_stop_no_server(
+    variables: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert make_tracer(None) is None
+    reasons = [record.__dict__["because"] for record in caplog.records]
+    assert len(reasons) == bool(told)
+    assert not told or told in reasons[0]
+
+
+def test_the_callers_state_goes_along_to_the_spans(server: RunningServer, collector: Collector) -> None:
+    asked = Asked(server, {"input": "with a state"}, tracestate="vendor=value")
+    root = asked.spans(collector)["POST /v1/embeddings"]
+    assert root.trace_state == "vendor=value"
+
+
+def test_a_batch_has_a_link_to_who_joined_what_was_under_way(server: RunningServer, collector: Collector) -> None:
+    engine = child_of(server, "engine_process")
+    os.kill(engine, signal.SIGSTOP)
+    with ThreadPoolExecutor(2) as pool:
+        asking = [pool.submit(Asked, server, {"input": "wanted by two at a time"}) for _ in range(2)]
+        time.sleep(0.5)  # both have come
+        os.kill(engine, signal.SIGCONT)
+        wanted = {one.result().trace_id for one in asking}
+
+    def linked(spans: list[Any]) -> list[set[str]]:
+        return [{link.trace_id.hex() for link in span.links} for span in spans if span.name == "batch"]
+
+    collector.wait(lambda spans: wanted in linked(spans))
 
 
 def test_without_an_endpoint_there_is_no_tracer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,8 @@ class Envelope:
             return None
         method = scope["method"]
         about = {"http.request.method": method, "http.route": route.path, "url.path": shorten(scope["path"])}
-        return self._tracer.begin(f"{method} {route.path}", header(scope, b"traceparent"), about)
+        caller = header(scope, b"traceparent"), header(scope, b"tracestate")
+        return self._tracer.begin(f"{method} {route.path}", *caller, about)
 
     async def _answer(self, route: Route | None, name: str, scope: Scope, receive: Receive) -> AnyReply:
         if route is None or not route.is_open:

@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
@@ -28,6 +28,7 @@ from inlay.api.app import App, make_app
 from inlay.api.auth import Keyring, read_keys
 from inlay.api.connection import ConnectionLimits, connection_class
 from inlay.api.connections import Connections, most_connections
+from inlay.api.envelope import Envelope
 from inlay.api.ops import Ops, Processes
 from inlay.cache.tiers import Cache
 from inlay.cache.urls import make_cache, read_secret
@@ -97,13 +98,19 @@ class Surroundings:
         given = (self.cache, self.corpora, self.keyring, settings, self.job_directory)
         return make_app(workers, *given, processes, numbers_port, self.tracer)
 
+    async def close(self) -> None:
+        """For whoever has served nothing with them."""
+        self.listener.close()
+        await self.cache.close()
+        if self.tracer is not None:
+            await asyncio.to_thread(self.tracer.close)
 
-def run_server(app: App, around: Surroundings, workers: Mapping[str, Worker], settings: Settings) -> None:
-    """Serve until a signal comes. Raises what kept a model from loading."""
-    envelope = app.envelope
+
+def server_config(envelope: Envelope, settings: Settings) -> uvicorn.Config:
+    """How HTTP is spoken: with bounds on connections, heads and bodies."""
     body_seconds = min(settings.body_timeout, settings.request_timeout)
     connections = Connections(most_connections(settings.max_connections))
-    config = uvicorn.Config(
+    return uvicorn.Config(
         envelope,
         http=connection_class(ConnectionLimits(connections, settings.head_timeout, body_seconds, envelope.renderer_of)),
         ws="none",
@@ -114,11 +121,24 @@ def run_server(app: App, around: Surroundings, workers: Mapping[str, Worker], se
         proxy_headers=False,  # nothing here depends on the client's address
         timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout)),
     )
+
+
+def run_server(
+    app: App,
+    around: Surroundings,
+    workers: Mapping[str, Worker],
+    settings: Settings,
+    on_start: Callable[[asyncio.AbstractEventLoop], None] | None = None,
+) -> None:
+    """Serve until a signal comes; `on_start` hears of the loop as it begins. Raises what kept a model from loading."""
+    config = server_config(app.envelope, settings)
     failures: list[InlayError] = []
     server = Server(config, app.ops, settings.shutdown_delay, failures)
 
     async def serve() -> None:
         _watch_loading(server, workers, around, failures)
+        if on_start is not None:
+            on_start(asyncio.get_running_loop())
         is_closed = True
         if app.jobs is not None:
             app.jobs.start()

@@ -21,7 +21,7 @@ from inlay.api.exchange import Exchange
 from inlay.api.ops import PROMETHEUS, Processes, status_reply
 from inlay.api.replies import Reply
 from inlay.api.routes import GET, Route, RouteTable
-from inlay.api.server import listen, url_of
+from inlay.api.server import listen, server_config, url_of
 from inlay.cache.tiers import Cache
 from inlay.config import Settings
 from inlay.distributed.messages import Told
@@ -50,6 +50,7 @@ class Admin:
     """The routes, and the server that answers them."""
 
     def __init__(self, settings: Settings, port: int) -> None:
+        self._settings = settings
         self._listener = listen(settings.host, port, "--admin-port")
         self.port: int = self._listener.getsockname()[1]
         self._is_draining = False
@@ -58,9 +59,8 @@ class Admin:
         """Answer until a signal comes or the processes cannot go on, and have them end."""
         metrics = Metrics({}, Cache([]))
         envelope = Envelope(RouteTable(self._routes(processes, metrics)), Keyring([]), metrics)
-        config = uvicorn.Config(envelope, ws="none", log_config=None, access_log=False, lifespan="off")
         log.info("the numbers of all processes are told", url=f"{url_of(self._listener)}/metrics")
-        _Server(config, self, processes).run(sockets=[self._listener])
+        _Server(server_config(envelope, self._settings), self, processes).run(sockets=[self._listener])
 
     def drain(self) -> None:
         """From now on it is not ready."""

@@ -10,17 +10,25 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import suppress
-from itertools import count
-from queue import Empty, SimpleQueue
 from threading import Lock
+from typing import NamedTuple
 
 from inlay.distributed.connection import Connection, ConnectionLost
 from inlay.distributed.messages import AnyMessage, Ask, NotStarted, Started, Told
 from inlay.types import Failure
 
 _ENDING_SECONDS = 5.0  # for a process to end once its socket is closed
+
+
+class _Question(NamedTuple):
+    """What was asked, for all who want to know meanwhile."""
+
+    asked_at: float
+    answer: Future[Told | None]
 
 
 class Child:
@@ -36,8 +44,7 @@ class Child:
         self._connection = Connection(ours, name)
         self._has_started = False
         self._asking = Lock()
-        self._asked = count()
-        self._told: SimpleQueue[Told] = SimpleQueue()
+        self._question: _Question | None = None  # that has no answer yet
         self._send(start)
 
     def started(self) -> bool | Failure:
@@ -52,7 +59,8 @@ class Child:
         """Wait until it has ended, however it does; what its end was."""
         while (message := self._connection.receive()) is not None:
             if isinstance(message, Told):
-                self._told.put(message)
+                self._note(message)
+        self._note(None)
         try:
             status = self._process.wait(_ENDING_SECONDS)
         except subprocess.TimeoutExpired:
@@ -66,14 +74,13 @@ class Child:
         if not self._has_started:
             return None
         with self._asking:
-            number = next(self._asked)
-            self._send(Ask(number))
-            try:
-                while (told := self._told.get(timeout=timeout)).number != number:
-                    pass  # an answer to what was asked before, and came too late
-            except Empty:
-                return None
-            return told
+            if (question := self._question) is None:
+                question = self._question = _Question(time.monotonic(), Future())
+                self._send(Ask())
+        try:
+            return question.answer.result(max(question.asked_at + timeout - time.monotonic(), 0))
+        except TimeoutError:
+            return None
 
     def kill(self) -> None:
         self._process.kill()
@@ -83,8 +90,16 @@ class Child:
         self._process.terminate()
 
     def close(self) -> None:
-        """Ask it to end at once; `ended` returns when it has."""
+        """Have it end at once; `ended` returns when it has. While it starts it listens to nothing, and has nothing."""
         self._connection.shutdown()
+        if not self._has_started:
+            self._process.kill()
+
+    def _note(self, told: Told | None) -> None:
+        with self._asking:
+            question, self._question = self._question, None
+        if question is not None:
+            question.answer.set_result(told)
 
     def _send(self, message: AnyMessage) -> None:
         with suppress(ConnectionLost):  # `ended` says so

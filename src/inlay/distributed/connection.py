@@ -55,8 +55,7 @@ class Connection:
             self._waiting += buffers
             self._changed.notify()
             if self._writer is None:
-                self._writer = Thread(target=self._write, name="inlay-write", daemon=True)
-                self._writer.start()
+                self._writer = self._start_writer()
 
     def receive(self) -> AnyMessage | None:
         """The next message; None once the other side has gone, or has sent what is none."""
@@ -74,6 +73,12 @@ class Connection:
         messages = list(self._received)
         self._received.clear()
         return messages
+
+    def has_unread(self) -> bool:
+        """Has something come, or its end, that nobody has received yet?"""
+        waiting = select.poll()
+        waiting.register(self._socket, select.POLLIN)
+        return bool(waiting.poll(0))
 
     def fileno(self) -> int:
         """The descriptor that can be read when something comes."""
@@ -120,6 +125,16 @@ class Connection:
         while buffers and sent >= len(buffers[0]):
             sent -= len(buffers.pop(0))
         return [buffers[0][sent:], *buffers[1:]] if buffers else []
+
+    def _start_writer(self) -> Thread:
+        writer = Thread(target=self._write, name="inlay-write", daemon=True)
+        try:
+            writer.start()
+        except RuntimeError as error:  # no thread is to be had: what waits would wait for good
+            log.error("a connection between processes is ended", peer=self.peer, because=str(error))
+            self._end()
+            raise ConnectionLost(self.peer) from None
+        return writer
 
     def _write(self) -> None:
         """Send what waits, in its order, until the connection ends."""

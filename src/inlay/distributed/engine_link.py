@@ -39,7 +39,8 @@ class EngineLink:
         self._address = address
         self._connection: Connection | None = None
         self._states: dict[str, ModelState] = {}
-        self._heard = self._lost = time.monotonic()  # when the engine spoke last, and since when it does not serve
+        self.num_heard = 0  # messages that came from it
+        self._lost = time.monotonic()  # since when it does not serve
         self._start_seconds = SHORTEST_RETRY  # how long the last start took
         self._failures: dict[str, InlayError] = {}
         self._loaded = {model: Event() for model in models}  # is it known whether it is served?
@@ -50,10 +51,15 @@ class EngineLink:
         self._thread = Thread(target=self._run, name="inlay-link", daemon=True)
         self._thread.start()
 
-    @property
-    def silence(self) -> float:
-        """Seconds for which an engine that serves has not spoken; 0 where none serves."""
-        return time.monotonic() - self._heard if self._states else 0.0
+    def has_unread(self) -> bool:
+        """Has the engine said something, or ended, that is not known here yet?"""
+        with self._lock:
+            return self._connection is not None and self._connection.has_unread()
+
+    def why_unwell(self) -> str | None:
+        """What the engine says is wrong with its models."""
+        reasons = (state.health for state in self._states.values())
+        return next((reason for reason in reasons if reason is not None), None)
 
     def state_of(self, model: str) -> ModelState:
         """What the engine told last."""
@@ -142,7 +148,7 @@ class EngineLink:
         return self._connection
 
     def _take(self, message: AnyMessage) -> None:
-        self._heard = time.monotonic()
+        self.num_heard += 1
         if isinstance(message, Answers):
             self._answer(message.answers)
         elif isinstance(message, State):

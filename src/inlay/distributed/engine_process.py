@@ -16,44 +16,39 @@ from inlay.distributed.engine_server import EngineServer
 from inlay.distributed.messages import StartEngine, Told
 from inlay.distributed.parent import Parent
 from inlay.distributed.pulse import start_pulse
-from inlay.errors import EngineError, InlayError
 from inlay.telemetry.collectors import EngineCollector
 from inlay.telemetry.families import families_of
-from inlay.telemetry.logs import configure_logs, get_logger
+from inlay.telemetry.logs import configure_logs
 from inlay.types import Worker
-
-log = get_logger("engine")
 
 CLOSING_SECONDS = 2.0  # for the batch under way, which nobody waits for any more
 
 
 def run(parent: Parent, start: StartEngine) -> None:
     """Be this engine until the parent wants it to end."""
-    start_pulse(start.pulse)
     configure_logs(start.settings.log_level, start.settings.log_format, start.name)
     workers: dict[str, Worker] = {}
-    try:
-        from inlay.engine.starting import start_replica  # torch comes in here, which takes seconds
-
-        for spec in start.specs:
-            workers[spec.name] = start_replica(spec, start.settings, start.replica)
-        server = EngineServer(socket.socket(fileno=start.listener), workers)
-        server.start()
-        server.wait_loaded()
-    except InlayError as error:
-        parent.tell_not_started(error)
+    if not parent.tell_failure_of(lambda: _serve(start, workers)):
         return
-    except Exception as error:
-        log.exception("an engine could not be started")
-        parent.tell_not_started(EngineError(f"the engine could not be started ({type(error).__name__}: {error})"))
-        return
+    parent.tell_started()
     gc.collect()
     gc.freeze()  # what torch and the models brought need not be looked through again
-    parent.tell_started()
     registry = _registry_of(workers)
-    parent.answer(lambda number: Told(number, families_of(registry)))
+    parent.answer(lambda: Told(families_of(registry)))
     for worker in workers.values():
         worker.close(CLOSING_SECONDS)
+
+
+def _serve(start: StartEngine, workers: dict[str, Worker]) -> None:
+    """Load the models and serve them, on threads."""
+    start_pulse(start.pulse)
+    from inlay.engine.starting import start_replica  # torch comes in here, which takes seconds
+
+    for spec in start.specs:
+        workers[spec.name] = start_replica(spec, start.settings, start.replica)
+    server = EngineServer(socket.socket(fileno=start.listener), workers)
+    server.start()
+    server.wait_loaded()
 
 
 def _registry_of(workers: dict[str, Worker]) -> CollectorRegistry:

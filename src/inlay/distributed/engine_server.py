@@ -7,7 +7,7 @@ is cancelled. One that sends what is no message loses its connection.
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from threading import Event, Lock, Thread
 
@@ -72,10 +72,14 @@ class EngineServer:
     def _note(self, outcome: Loaded | NotLoaded) -> None:
         with self._lock:
             self._outcomes[outcome.model] = outcome
-            clients = list(self._clients)
+            self._tell(self._clients, outcome)
+
+    def _tell(self, clients: Iterable[Connection], *outcomes: Loaded | NotLoaded) -> None:
+        """What became of models, and then how all are doing. Under the lock: none is ready before it was told so."""
+        state = self._state()
         for client in clients:
-            _send(client, outcome)
-            _send(client, self._state())
+            for message in (*outcomes, state):
+                _send(client, message)
 
     def _state(self) -> State:
         return State(
@@ -92,36 +96,40 @@ class EngineServer:
     def _beat(self) -> None:
         while not self._is_closed.wait(BEAT_SECONDS):
             with self._lock:
-                clients = list(self._clients)
-            for client in clients:
-                _send(client, self._state())
+                self._tell(self._clients)
 
     def _accept(self) -> None:
         while not self._is_closed.is_set():
             try:
-                accepted, _ = self._listener.accept()
-            except OSError as error:
+                self._accept_one()
+            except (OSError, RuntimeError) as error:  # no descriptor, no thread: the front end comes again
                 log.warning("a front end could not be taken", error=repr(error))
                 self._is_closed.wait(BEAT_SECONDS)
-                continue
-            if self._is_closed.is_set():
-                accepted.close()
-                return
-            client = Connection(accepted, "a front end")
-            Thread(target=self._serve, args=(client,), name="inlay-connection", daemon=True).start()
+
+    def _accept_one(self) -> None:
+        accepted, _ = self._listener.accept()
+        if self._is_closed.is_set():
+            accepted.close()
+            return
+        serving = Thread(
+            target=self._serve, args=(Connection(accepted, "a front end"),), name="inlay-connection", daemon=True
+        )
+        try:
+            serving.start()
+        except RuntimeError:
+            accepted.close()
+            raise
 
     def _serve(self, client: Connection) -> None:
         """One front end, until it goes."""
-        with self._lock:
-            self._clients.add(client)
-            outcomes = list(self._outcomes.values())
-        for told in (*outcomes, self._state()):
-            _send(client, told)
 
         def deliver(answers: list[Answer]) -> None:
             _send_answers(client, answers)
 
         try:
+            with self._lock:
+                self._clients.add(client)
+                self._tell([client], *self._outcomes.values())
             while (message := client.receive()) is not None and self._take(message, deliver):
                 pass
         finally:

@@ -7,11 +7,13 @@ connections.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import Sequence
+from threading import Event, Thread
 
-from inlay.api.server import listen
+from inlay.api.server import Surroundings, listen
 from inlay.config import Settings
 from inlay.distributed.admin import Admin
 from inlay.distributed.child import Child
@@ -19,6 +21,7 @@ from inlay.distributed.engines import Engines
 from inlay.distributed.messages import StartFrontEnd, Told
 from inlay.distributed.numbers import ask_all, numbers_of
 from inlay.distributed.supervisor import Supervisor
+from inlay.distributed.watch import WATCH_SECONDS, Watch
 from inlay.errors import ConfigError, InlayError
 from inlay.telemetry.families import Family
 from inlay.telemetry.logs import get_logger
@@ -37,6 +40,7 @@ def run_front_ends(specs: Sequence[ModelSpec], settings: Settings) -> None:
         raise ConfigError(
             "--jobs are run by one front end alone: leave --front-ends out, or serve them by another server"
         )
+    asyncio.run(Surroundings.of(settings).close())  # a mistake shows before anything is started
     with _held_port(settings.host, settings.port) as held:
         admin = Admin(settings, _admin_port(settings))
         engines = Engines(specs, settings)
@@ -57,13 +61,15 @@ class FrontEnds:
         self, engines: Engines, specs: Sequence[ModelSpec], settings: Settings, port: int, admin_port: int
     ) -> None:
         self.engines = engines
-        self.port = port
         self._failure: InlayError | None = None
         self._seconds = settings.shutdown_delay + settings.shutdown_timeout + MARGIN_SECONDS
         self._supervisors = [
             self._supervise(StartFrontEnd(name, list(specs), settings, port, admin_port, engines.addresses))
             for name in (f"front-end-{number}" for number in range(settings.front_ends))
         ]
+        self._watches = [Watch(supervisor, settings.stall_timeout) for supervisor in self._supervisors]
+        self._is_closed = Event()
+        Thread(target=self._watch, name="inlay-watch", daemon=True).start()
 
     @property
     def failure(self) -> InlayError | None:
@@ -80,6 +86,7 @@ class FrontEnds:
 
     def terminate(self) -> None:
         """Let the front ends answer what they have, and end."""
+        self._is_closed.set()
         for supervisor in self._supervisors:
             supervisor.terminate()
         end = time.monotonic() + self._seconds
@@ -88,11 +95,19 @@ class FrontEnds:
 
     def close(self) -> None:
         """End what has not ended."""
+        self._is_closed.set()
         for supervisor in self._supervisors:
             supervisor.close()
 
     def _supervise(self, start: StartFrontEnd) -> Supervisor:
         return Supervisor(start.name, lambda: Child(MODULE, start.name, start), self._fail)
+
+    def _watch(self) -> None:
+        """Have front ends end whose loop does not answer any more."""
+        while not self._is_closed.wait(WATCH_SECONDS):
+            told = ask_all(self._supervisors, WATCH_SECONDS)
+            for watch, one in zip(self._watches, told, strict=True):
+                watch.note(has_spoken=one is not None)
 
     def _fail(self, error: InlayError) -> None:
         self._failure = error

@@ -104,15 +104,12 @@ class NotStarted(Struct, frozen=True, tag=True, array_like=True):
 
 
 class Ask(Struct, frozen=True, tag=True, array_like=True):
-    """To a process: how are you?"""
-
-    number: int
+    """To a process: how are you? One at a time."""
 
 
 class Told(Struct, frozen=True, tag=True, array_like=True):
     """The answer to `Ask`."""
 
-    number: int
     families: list[Family]
     why_not_ready: str | None = None
     why_unhealthy: str | None = None

@@ -16,10 +16,10 @@ from inlay.telemetry.families import Family
 ANSWER_SECONDS = 2.0
 
 
-def ask_all(supervisors: Sequence[Supervisor]) -> list[Told | None]:
-    """How each process is; None of one that does not say."""
+def ask_all(supervisors: Sequence[Supervisor], timeout: float = ANSWER_SECONDS) -> list[Told | None]:
+    """How each process is; None of one that does not say within the time (seconds)."""
     with ThreadPoolExecutor(len(supervisors)) as pool:
-        return list(pool.map(lambda supervisor: supervisor.ask(ANSWER_SECONDS), supervisors))
+        return list(pool.map(lambda supervisor: supervisor.ask(timeout), supervisors))
 
 
 def numbers_of(supervisors: Sequence[Supervisor]) -> dict[str, list[Family]]:

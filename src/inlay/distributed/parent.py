@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from inlay.distributed.connection import Connection, ConnectionLost
 from inlay.distributed.messages import AnyMessage, Ask, NotStarted, Started, Told
-from inlay.errors import InlayError
+from inlay.errors import EngineError, InlayError
 from inlay.telemetry.logs import get_logger
 from inlay.types import Failure
 
@@ -38,14 +38,25 @@ class Parent:
     def tell_started(self) -> None:
         self._tell(Started())
 
-    def tell_not_started(self, error: InlayError) -> None:
-        self._tell(NotStarted(Failure.of(error)))
+    def tell_failure_of(self, act: Callable[[], None]) -> bool:
+        """Do what this process is for; what goes wrong is told. True when nothing did."""
+        try:
+            act()
+        except InlayError as error:
+            self._tell(NotStarted(Failure.of(error)))
+            return False
+        except Exception as error:
+            log.exception("a process could not be started")
+            reason = EngineError(f"it could not be started ({type(error).__name__}: {error})")
+            self._tell(NotStarted(Failure.of(reason)))
+            return False
+        return True
 
-    def answer(self, tell: Callable[[int], Told]) -> None:
+    def answer(self, tell: Callable[[], Told]) -> None:
         """Answer what is asked, until the parent ends or wants this process to."""
         while (message := self.receive()) is not None:
             if isinstance(message, Ask):
-                self._tell(tell(message.number))
+                self._tell(tell())
 
     def _tell(self, message: AnyMessage) -> None:
         try:

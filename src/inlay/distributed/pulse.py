@@ -44,12 +44,11 @@ class Pulse:
         try:
             self._socket = socket.socket(socket.AF_UNIX)
             self._socket.connect(address + SUFFIX)
-        except OSError as error:
+            Thread(target=self._watch, args=(self._socket,), name="inlay-pulse", daemon=True).start()
+        except (OSError, RuntimeError) as error:  # no such socket, no descriptor, no thread
             log.debug("there is no pulse to watch", address=address, error=repr(error))
             if self._socket is not None:
                 self._socket.close()
-            return
-        Thread(target=self._watch, args=(self._socket,), name="inlay-pulse", daemon=True).start()
 
     def close(self) -> None:
         """Watch no more."""

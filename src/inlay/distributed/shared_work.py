@@ -11,6 +11,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import count
 from threading import Lock
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -38,6 +39,14 @@ class _Computation:
     listeners: list[_Listener]
 
 
+class _Asked(NamedTuple):
+    """What became of a listener's wish."""
+
+    computation: _Computation
+    is_led: bool  # the worker does not have it yet
+    has_risen: bool
+
+
 class SharedWork:
     """All that a worker computes for front ends."""
 
@@ -54,23 +63,9 @@ class SharedWork:
 
     def submit_many(self, works: list[Work], deliver: Deliver) -> None:
         """See `Worker.submit_many`; what others have under way is not taken again."""
-        led: list[Work] = []
-        risen: list[_Computation] = []
         with self._lock:
-            for work in works:
-                listener = _Listener(work, deliver)
-                computation = self._find(work)
-                if computation is None:
-                    computation = self._lead(work)
-                    led.append(computation.work)
-                elif work.priority.is_above(computation.priority):
-                    computation.priority = work.priority
-                    risen.append(computation)
-                computation.listeners.append(listener)
-                self._places[deliver, work.id] = computation
-        self._promote(risen)
-        if led:
-            self._submit(led)
+            asked = [self._join(_Listener(work, deliver)) for work in works]
+        self._begin(asked)
 
     def cancel_many(self, ids: list[int], deliver: Deliver) -> None:
         """Who gave these waits no more; what nobody else waits for is cancelled."""
@@ -108,6 +103,31 @@ class SharedWork:
                 computation.priority = priority
         self._promote(risen)
 
+    def _join(self, listener: _Listener) -> _Asked:
+        """Wait for what is under way, or lead it. Under the lock."""
+        work = listener.work
+        computation = self._find(work)
+        is_led = computation is None
+        if computation is None:
+            computation = self._lead(work)
+        has_risen = work.priority.is_above(computation.priority)
+        if has_risen:
+            computation.priority = work.priority
+        computation.listeners.append(listener)
+        self._places[listener.deliver, work.id] = computation
+        return _Asked(computation, is_led, has_risen)
+
+    def _begin(self, asked: list[_Asked]) -> None:
+        """Give the worker what is led, and tell it what has risen. Others may have left or risen meanwhile."""
+        led = [one.computation for one in asked if one.is_led and one.computation.listeners]
+        if led:
+            self._submit([computation.work for computation in led])
+        left = [computation.work.id for computation in led if not computation.listeners]
+        if left:
+            self._worker.cancel_many(left)
+        risen = [computation for computation in led if computation.priority.is_above(computation.work.priority)]
+        self._promote([one.computation for one in asked if one.has_risen and not one.is_led] + risen)
+
     def _find(self, work: Work) -> _Computation | None:
         """What is under way and gives all that is wanted."""
         for computation in self._by_content.get(_content_of(work), ()):
@@ -144,23 +164,22 @@ class SharedWork:
     def _land(self, answers: list[Answer]) -> None:
         """Answers are back from the worker. Who joined what was refused as a part of another's request asks anew."""
         receivers: dict[Deliver, list[Answer]] = {}
-        again: list[_Listener] = []
+        again: list[_Asked] = []
         with self._lock:
-            for answer in answers:
-                computation = self._by_id.get(answer.id)
-                if computation is None:
-                    continue
+            found = [(answer, self._by_id[answer.id]) for answer in answers if answer.id in self._by_id]
+            for _, computation in found:
                 self._forget(computation)
+            for answer, computation in found:
                 for place, listener in enumerate(computation.listeners):
                     del self._places[listener.deliver, listener.work.id]
                     if place and _is_of_request(answer):
-                        again.append(listener)
+                        again.append(self._join(listener))
                     else:
                         receivers.setdefault(listener.deliver, []).append(_answer_for(listener, answer))
         for deliver, own in receivers.items():
             deliver(own)
-        for listener in again:
-            self.submit_many([listener.work], listener.deliver)
+        for asked in again:  # each for itself: the worker takes all or none of what it is given
+            self._begin([asked])
 
 
 def _content_of(work: Work) -> Hashable:

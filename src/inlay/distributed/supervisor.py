@@ -35,10 +35,6 @@ class Supervisor:
         self._thread = Thread(target=self._run, name=f"inlay-{name}", daemon=True)
         self._thread.start()
 
-    @property
-    def is_running(self) -> bool:
-        return self._thread.is_alive()
-
     def ask(self, timeout: float) -> Told | None:
         """How the process is; None where it does not say within the time (seconds)."""
         child = self._child
@@ -72,6 +68,8 @@ class Supervisor:
         failed_starts = 0
         while not self._is_closing.is_set():
             started, end = self._run_once()
+            if isinstance(started, Failure):
+                end = f"{end}: {started.message}"
             if self._is_closing.is_set():
                 return
             self.restarts += 1
@@ -92,7 +90,7 @@ class Supervisor:
         """Start the process and wait until it has ended: did it serve, and what was its end?"""
         try:
             self._child = child = self._start()
-        except OSError as error:  # no descriptor, no memory: perhaps the next time
+        except Exception as error:  # noqa: BLE001 - no descriptor, no memory, no thread: perhaps the next time
             return False, f"no process: {error}"
         if self._is_closing.is_set():
             child.close()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from inlay.errors import DeviceLost, Refused, TooLarge, WorkerDead
+from inlay.errors import DeviceLost, Overloaded, Refused, TooLarge, WorkerDead
 from inlay.jobs.answers import CANCELLED, EXPIRED, LineReply, written_problem, written_reply
 from inlay.jobs.batch import OUTPUT, Batch, Problem, Progress, Status, StoredFile, now
 from inlay.jobs.directory import JobDirectory
@@ -114,11 +114,13 @@ class BatchRun:
             answered = {place: reply for place, reply in found.items() if not _is_for_later(reply, len(asked))}
             replies |= answered
             waiting = [place for place in waiting if place not in replies]
-            if len(answered) == len(asked):
+            if any(isinstance(reply.error, Overloaded | TooLarge) for reply in found.values()):
+                most = max(1, len(asked) // 2)  # the queue may be too short for so many at a time
+            elif answered:
+                most = max(most, len(asked) * 2)
+            if answered:
                 pause = SHORTEST_PAUSE
-                continue
-            most = max(1, len(asked) // 2)  # the queue may be too short for so many at a time
-            if not answered:
+            else:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
         return part, replies, None

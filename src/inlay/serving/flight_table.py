@@ -28,7 +28,7 @@ class Flight:
     listeners: list[Listener] = field(default_factory=list)
     answer: Answer | None = None  # once it has landed
     error: InlayError | None = None  # of an answer that is a failure
-    trace: Trace | None = None  # of the request that leads it
+    traces: list[Trace] = field(default_factory=list)  # of the requests that want it, where they are recorded
 
     def entries(self) -> dict[bytes, Entry]:
         """What a cache should keep of its answer."""
@@ -56,9 +56,9 @@ class FlightTable:
     def find(self, key: bytes) -> Flight | None:
         return self._by_key.get(key)
 
-    def lead(self, work: Work, keys: Mapping[str, CacheKeys], *, is_stored: bool, trace: Trace | None = None) -> Flight:
+    def lead(self, work: Work, keys: Mapping[str, CacheKeys], *, is_stored: bool) -> Flight:
         """A new flight for outputs that nobody computes yet."""
-        flight = Flight(work, keys, is_stored, work.priority, trace=trace)
+        flight = Flight(work, keys, is_stored, work.priority)
         self._by_id[work.id] = flight
         self._by_key.update((pair.of_work, flight) for pair in keys.values())
         return flight

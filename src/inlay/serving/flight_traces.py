@@ -25,9 +25,9 @@ def record_wait(flights: Collection[Flight], began: float, *, num_led: int) -> N
 
 
 def record_batch(tracer: Tracer, landed: Collection[Flight]) -> None:
-    """What came back together, with a link to each request that led a part of it and is recorded."""
+    """What came back together, with a link to each recorded request that wanted a part of it."""
     landed = [flight for flight in landed if flight.error is None]  # what was refused has not run
-    traces = list({id(flight.trace): flight.trace for flight in landed if flight.trace is not None}.values())
+    traces = list({id(trace): trace for flight in landed for trace in flight.traces}.values())
     if not traces:
         return
     answers = [flight.answer for flight in landed if flight.answer is not None]

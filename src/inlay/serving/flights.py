@@ -94,6 +94,9 @@ class Flights:
                 flight = self._lead(worker, given, new, request)
                 flights.update((given.keys[kind].of_work, flight) for kind in new)
                 led.append(flight)
+        if (trace := recorded_trace()) is not None:
+            for flight in {*flights.values()}:
+                flight.traces.append(trace)
         if promoted:
             worker.promote_many([flight.work.id for flight in promoted], options.priority)
         return flights, led
@@ -110,7 +113,7 @@ class Flights:
             tuple(kinds),
         )
         keys = {kind: given.keys[kind] for kind in kinds}
-        return self.table.lead(work, keys, is_stored=options.write_cache, trace=recorded_trace())
+        return self.table.lead(work, keys, is_stored=options.write_cache)
 
     def _submit(self, worker: Worker, led: list[Flight]) -> None:
         works = [flight.work for flight in led]

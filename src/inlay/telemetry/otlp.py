@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 log = get_logger("server")
 
 VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+SPOKEN = "http/protobuf"
+SCHEMES = ("http://", "https://")
 SEND_SECONDS = 5.0  # for one try to send
 CLOSE_SECONDS = 2.0  # for what is left when the server ends
 _PATH = "/v1/traces"
@@ -37,21 +40,44 @@ _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f
 
 def make_tracer(endpoint: str | None) -> Tracer | None:
     """A tracer for a collector's URL, or for the one in OpenTelemetry's variables; None where there is none."""
-    by_variable = next((name for name in VARIABLES if os.environ.get(name)), None)
-    if endpoint is None and by_variable is None:
+    if endpoint is not None:
+        return _tracer_for(endpoint)
+    name = next((name for name in VARIABLES if os.environ.get(name)), None)
+    if name is None or os.environ.get("OTEL_TRACES_EXPORTER") == "none":
         return None
-    if endpoint is not None and not endpoint.startswith(("http://", "https://")):
+    try:
+        return _tracer_by_variable(name)
+    except ConfigError as error:  # it may be set for all containers, and stops none
+        log.warning("no traces are sent", because=error.message)
+        return None
+
+
+def _tracer_for(endpoint: str) -> Tracer:
+    if not endpoint.startswith(SCHEMES):
         raise ConfigError(f"--otlp-endpoint {endpoint}: give the collector's URL, such as http://localhost:4318")
+    return _make("--otlp-endpoint", endpoint.removesuffix("/").removesuffix(_PATH) + _PATH)
+
+
+def _tracer_by_variable(name: str) -> Tracer:
+    if not os.environ[name].startswith(SCHEMES):
+        raise ConfigError(f"{name} is no URL, such as http://localhost:4318")
+    protocol = next((os.environ[one] for one in PROTOCOLS if os.environ.get(one)), SPOKEN)
+    if protocol != SPOKEN:
+        raise ConfigError(f"{name} is for {protocol}, and {SPOKEN} is spoken: see --otlp-endpoint")
+    return _make(name, None)
+
+
+def _make(given_by: str, url: str | None) -> Tracer:
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError:
-        if endpoint is None:
-            log.warning("no traces are sent", because=f"{by_variable} is set, but inlay[otel] is not installed")
-            return None
-        raise ConfigError("--otlp-endpoint needs OpenTelemetry: pip install 'inlay[otel]'") from None
-    url = None if endpoint is None else endpoint.removesuffix("/").removesuffix(_PATH) + _PATH
-    log.info("traces are sent", endpoint=url or os.environ[by_variable or VARIABLES[0]])
-    return OtlpTracer(OTLPSpanExporter(endpoint=url, timeout=SEND_SECONDS))
+        raise ConfigError(f"{given_by} needs OpenTelemetry: pip install 'inlay[otel]'") from None
+    try:
+        tracer = OtlpTracer(OTLPSpanExporter(endpoint=url, timeout=SEND_SECONDS))
+    except ValueError as error:
+        raise ConfigError(f"{given_by}: OpenTelemetry does not take its variables ({error})") from error
+    log.info("traces are sent", endpoint=url or os.environ[given_by])
+    return tracer
 
 
 class OtlpTracer:
@@ -76,19 +102,21 @@ class OtlpTracer:
             provider.add_span_processor(self._processor)
         self._requests, self._batches = requests.get_tracer("inlay"), batches.get_tracer("inlay")
 
-    def begin(self, name: str, traceparent: str | None, attributes: Attributes) -> OtlpTrace:
+    def begin(self, name: str, traceparent: str | None, tracestate: str | None, attributes: Attributes) -> OtlpTrace:
         """See `Tracer.begin`."""
-        context = self._context_of(traceparent)
+        context = self._context_of(traceparent, tracestate)
         span = self._requests.start_span(name, context, self._api.SpanKind.SERVER, attributes)
         return OtlpTrace(self._requests, self._api, span)
 
-    def _context_of(self, traceparent: str | None) -> Context:
+    def _context_of(self, traceparent: str | None, tracestate: str | None) -> Context:
         """The caller's, by https://www.w3.org/TR/trace-context; none where the header is none."""
         found = None if traceparent is None else _TRACEPARENT.fullmatch(traceparent)
-        if found is None or found[1] == "ff" or not int(found[2], 16) or not int(found[3], 16):
+        if found is None or not _is_known(found[1], found[5]) or not int(found[2], 16) or not int(found[3], 16):
             return self._nothing
         ids = int(found[2], 16), int(found[3], 16)
-        caller = self._api.SpanContext(*ids, is_remote=True, trace_flags=self._api.TraceFlags(int(found[4], 16)))
+        flags = self._api.TraceFlags(int(found[4], 16))
+        state = None if tracestate is None else self._api.TraceState.from_header([tracestate])
+        caller = self._api.SpanContext(*ids, is_remote=True, trace_flags=flags, trace_state=state)
         return self._api.set_span_in_context(self._api.NonRecordingSpan(caller), self._nothing)
 
     def record_batch(self, traces: Sequence[Trace], began: float, ended: float, attributes: Attributes) -> None:
@@ -156,6 +184,11 @@ class OtlpTrace:
             self.span.set_attribute("error.type", str(status))
             self.span.set_status(self._api.StatusCode.ERROR)
         self.span.end()
+
+
+def _is_known(version: str, rest: str | None) -> bool:
+    """Later versions may have more behind what is read here; this one does not, and ff is none."""
+    return version != "ff" and (version != "00" or rest is None)
 
 
 def _nanoseconds(moment: float) -> int:

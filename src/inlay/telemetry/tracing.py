@@ -49,8 +49,8 @@ class Trace(Protocol):
 class Tracer(Protocol):
     """Makes traces, and sends them on."""
 
-    def begin(self, name: str, traceparent: str | None, attributes: Attributes) -> Trace:
-        """A request has come, perhaps as a part of somebody's trace."""
+    def begin(self, name: str, traceparent: str | None, tracestate: str | None, attributes: Attributes) -> Trace:
+        """A request has come, perhaps as a part of somebody's trace, as its headers say."""
         ...
 
     def record_batch(self, traces: Sequence[Trace], began: float, ended: float, attributes: Attributes) -> None:

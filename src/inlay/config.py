@@ -96,7 +96,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         _option("GPUs that share the weights of each model (Qwen3 and Qwen2, without int8 and fp8).", *ENGINE, ge=1),
     ] = 1
     data_parallel_size: Annotated[
-        int, _option("GPUs, or groups of them, that each hold every model whole.", *UNTIMED, ge=1)
+        int,
+        _option(
+            "Engines that each hold every model whole, on a GPU each; inlay serve: or on a share of the processors.",
+            *UNTIMED,
+            ge=1,
+        ),
     ] = 1
     isolation: Annotated[
         Literal["auto", "thread", "process"],

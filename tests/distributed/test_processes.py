@@ -218,6 +218,28 @@ def test_the_port_that_tells_of_all_bounds_what_it_waits_for(tmp_path: Path) -> 
                 pass
 
 
+def test_what_one_of_two_engines_loses_is_answered_by_the_other(tmp_path: Path) -> None:
+    arguments = ("demo", "--data-parallel-size", "2", "--cache", "none", "--shutdown-delay", "0")
+
+    async def ask(running: RunningServer) -> list[httpx.Response]:
+        limits = httpx.Limits(max_connections=64)
+        async with httpx.AsyncClient(base_url=running.url, timeout=60, limits=limits) as client:
+            bodies = [{"input": [f"{i} {j} " + "word " * 60 for j in range(8)]} for i in range(64)]
+            asked = [asyncio.create_task(client.post("/v1/embeddings", json=body)) for body in bodies]
+            await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            os.kill(child_of(running, "engine-1"), signal.SIGKILL)
+            return await asyncio.gather(*asked)
+
+    with RunningServer(*arguments, env={"TMPDIR": str(tmp_path)}) as running:
+        until(lambda: samples(f"{running.url}/metrics", "inlay_process_up") == {"engine-0": 1, "engine-1": 1})
+        replies = asyncio.run(ask(running))
+        assert {reply.status_code for reply in replies} == {200}
+        assert "what a replica lost is computed by another" in running.output()
+        vector = running.post({"input": "0 0 " + "word " * 60}).json()["data"][0]["embedding"]
+        assert np.dot(replies[0].json()["data"][0]["embedding"], vector) > 0.999
+        until(lambda: samples(f"{running.url}/metrics", "inlay_engine_ready") == {"front-end": 1})
+
+
 @pytest.mark.parametrize("arguments", [["--isolation", "process"], ["--front-ends", "2"]])
 def test_all_processes_end_with_the_one_that_started_them(arguments: list[str], tmp_path: Path) -> None:
     with RunningServer("demo", *arguments, env={"TMPDIR": str(tmp_path)}) as running:

@@ -9,7 +9,8 @@ import pytest
 from fakes import SPEC
 
 from inlay.engine.replicas import ReplicaWorker
-from inlay.types import Answer, Deliver, Priority, Truncate, Work, WorkerStats
+from inlay.errors import Overloaded, WorkerDead
+from inlay.types import Answer, Deliver, Failure, Priority, Truncate, Work, WorkerStats
 
 
 @dataclass
@@ -37,10 +38,15 @@ class HeldWorker:
     def submit_many(self, works: list[Work], deliver: Deliver) -> None:
         self.held.append((works, deliver))
 
-    def answer(self) -> None:
-        for works, deliver in self.held:
-            deliver([Answer(work.id) for work in works])
-        self.held.clear()
+    def answer(self, failure: Failure | None = None) -> None:
+        held, self.held = self.held, []
+        for works, deliver in held:
+            deliver([Answer(work.id, failure=failure) for work in works])
+
+    def die(self) -> None:
+        """As a link does when its engine ends."""
+        self.is_ready = False
+        self.answer(Failure.of(WorkerDead("the engine has ended")))
 
     def cancel_many(self, ids: list[int]) -> None:
         self.cancelled += ids
@@ -111,3 +117,63 @@ def test_figures_are_sums(worker: ReplicaWorker, replicas: list[HeldWorker]) -> 
     assert all(replica.is_closed for replica in replicas)
     replicas[0].is_ready = False
     assert worker.is_ready
+
+
+def test_what_one_loses_is_computed_by_another_and_answered_once(
+    worker: ReplicaWorker, replicas: list[HeldWorker]
+) -> None:
+    answers: list[Answer] = []
+    worker.submit_many(works(0, "one", "two"), answers.extend)
+    worker.submit_many(works(2, "three"), answers.extend)
+    replicas[0].die()
+    assert not answers
+    replicas[1].answer()
+    assert sorted((answer.id, answer.failure) for answer in answers) == [(0, None), (1, None), (2, None)]
+
+
+def test_what_is_lost_twice_or_by_the_last_one_is_refused(worker: ReplicaWorker, replicas: list[HeldWorker]) -> None:
+    answers: list[Answer] = []
+    worker.submit_many(works(0, "one"), answers.extend)
+    replicas[0].die()
+    replicas[0].is_ready = True
+    replicas[1].die()
+    assert [answer.failure and answer.failure.code for answer in answers] == [WorkerDead.code]
+    worker.submit_many(works(1, "two"), answers.extend)
+    replicas[0].die()
+    assert [answer.id for answer in answers] == [0, 1]
+
+
+def test_what_is_refused_for_other_reasons_is_not_tried_elsewhere(
+    worker: ReplicaWorker, replicas: list[HeldWorker]
+) -> None:
+    answers: list[Answer] = []
+    worker.submit_many(works(0, "one"), answers.extend)
+    replicas[0].answer(Failure.of(Overloaded("full")))
+    assert [answer.failure and answer.failure.code for answer in answers] == [Overloaded.code]
+    assert not replicas[1].held
+
+
+def test_nobody_computes_again_what_nobody_waits_for(worker: ReplicaWorker, replicas: list[HeldWorker]) -> None:
+    answers: list[Answer] = []
+    worker.submit_many(works(0, "one", "two"), answers.extend)
+    worker.cancel_many([0])
+    replicas[0].die()
+    assert [work.id for held, _ in replicas[1].held for work in held] == [1]
+    worker.cancel_many([1])
+    assert replicas[1].cancelled == [1]
+
+
+def test_one_that_is_slower_gets_less(
+    worker: ReplicaWorker, replicas: list[HeldWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("inlay.engine.replicas.time.monotonic", lambda: now)
+    for number in range(2):
+        worker.submit_many(works(number, "x" * 99), lambda answers: None)
+    now = 1.0
+    replicas[0].answer()
+    now = 4.0
+    replicas[1].answer()
+    for number in range(2, 12):
+        worker.submit_many(works(number, "x" * 99), lambda answers: None)
+    assert [len(replica.held) for replica in replicas] == [8, 2]

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from inlay.errors import ConfigError
+from inlay.ops import threads
 from inlay.ops.linear import Weights, make_product
 from inlay.ops.native import load_kernels
 from inlay.ops.processor import has_amx
@@ -184,3 +185,33 @@ def test_any_number_of_threads_gives_the_same_bits_torchs_own_too() -> None:
 @pytest.mark.skipif(has_amx(), reason="with AMX torch's own threads compute, which do not outlive a fork")
 def test_a_forked_process_computes_on() -> None:
     assert bits_of(3, "fork")[1] == "0"
+
+
+def test_engines_side_by_side_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares: list[set[int]] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(7)))
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, share: shares.append(set(share)))
+    monkeypatch.setattr(threads, "cpu_quota", lambda: None)
+    counts = []
+    for number in range(3):
+        choose_threads.cache_clear()
+        threads.take_share(number, 3)
+        counts.append(choose_threads().count)
+        threads.take_share(number, 3)  # for the next model, which changes nothing
+        monkeypatch.delenv("INLAY_THREADS")
+    assert counts == [len(share) for share in shares] == [2, 2, 3]
+    assert set.union(*shares) == set(range(7))
+    choose_threads.cache_clear()
+    with pytest.raises(ConfigError, match="8 engines on a processor need 8 processors, and there are 7"):
+        threads.take_share(0, 8)
+    choose_threads.cache_clear()
+
+
+def test_with_a_quota_the_share_is_of_it_and_the_system_places_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, share: pytest.fail("not here"))
+    monkeypatch.setattr(threads, "cpu_quota", lambda: 4.0)
+    threads.take_share(1, 2)
+    assert choose_threads().count == 2
+    monkeypatch.delenv("INLAY_THREADS")
+    choose_threads.cache_clear()

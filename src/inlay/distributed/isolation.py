@@ -29,7 +29,7 @@ def choose_isolation(settings: Settings) -> Isolation:
     if settings.isolation != AUTO:
         return Isolation(settings.isolation, "as asked")
     if settings.tensor_parallel_size * settings.data_parallel_size > 1:
-        return Isolation(PROCESS, "several devices are used")
+        return Isolation(PROCESS, "there are several engines")
     if settings.device.startswith("cuda") or (settings.device == AUTO and any(gpu.exists() for gpu in GPUS)):
         return Isolation(PROCESS, "a GPU is used")
     return Isolation(THREAD, "one engine on a processor")

@@ -13,6 +13,7 @@ from inlay.engine.loading import choose_for, load_engine
 from inlay.engine.replicas import ReplicaWorker
 from inlay.engine.worker import DeviceWorker
 from inlay.errors import ConfigError
+from inlay.ops.threads import take_share
 from inlay.types import ModelSpec, Worker
 
 
@@ -24,8 +25,13 @@ def start_worker(spec: ModelSpec, settings: Settings) -> Worker:
 
 
 def start_replica(spec: ModelSpec, settings: Settings, number: int) -> Worker:
-    """One of the workers that `start_worker` starts together; `ConfigError` where there are too few devices."""
-    if settings.data_parallel_size > 1:
+    """One of several workers, each in a process of its own; `ConfigError` where there are too few devices."""
+    size = settings.data_parallel_size
+    if size > 1 and choose_for(spec, settings).device.type == "cpu":
+        if settings.tensor_parallel_size > 1:
+            raise ConfigError("--data-parallel-size and --tensor-parallel-size go together on GPUs only")
+        take_share(number, size)
+    elif size > 1:
         settings = replace(settings, device=_devices(spec, settings)[number])
     return _start(spec, settings)
 
@@ -40,8 +46,8 @@ def _devices(spec: ModelSpec, settings: Settings) -> list[str]:
     device = choose_for(spec, settings).device
     if device.type != "cuda":
         raise ConfigError(
-            f"--data-parallel-size {size} is for GPUs, and the device is {device}: on a processor one engine has all "
-            "cores; for several computers start a server on each"
+            f"--data-parallel-size {size} is for GPUs, and the device is {device}: on a processor it takes "
+            "processes, which inlay serve starts (--isolation process)"
         )
     first, count = device.index or 0, torch.cuda.device_count()
     if first + size * each > count:

@@ -49,6 +49,20 @@ def choose_threads() -> Threads:
     return Threads(processors, f"the process may run on {processors} processors")
 
 
+def take_share(number: int, of: int) -> None:
+    """From now on this process computes on its part of the processors, beside others with the other parts."""
+    if os.environ.get(THREADS_VARIABLE):
+        return  # so many, in each process
+    whole = choose_threads().count
+    if of > whole:
+        raise ConfigError(f"{of} engines on a processor need {of} processors, and there are {whole}")
+    processors = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if len(processors) == whole:  # else the system moves threads about as the quota allows
+        os.sched_setaffinity(0, processors[number * whole // of : (number + 1) * whole // of])
+    os.environ[THREADS_VARIABLE] = str(max(1, (number + 1) * whole // of - number * whole // of))
+    choose_threads.cache_clear()
+
+
 def cpu_quota(groups: Path = CONTROL_GROUPS, own: Path = OWN_GROUPS) -> float | None:
     """Processors' worth of time that the control groups (v1 or v2) of this process allow; None: no limit."""
     try:

@@ -13,7 +13,18 @@ import pytest
 import inlay
 
 SOURCE = Path(inlay.__file__).parent
-COMMON = {"types", "requests", "config", "errors", "quantities", "file_guard", "durable", "telemetry", "inlay"}
+COMMON = {
+    "types",
+    "requests",
+    "config",
+    "errors",
+    "quantities",
+    "file_guard",
+    "durable",
+    "telemetry",
+    "inlay",
+    "thread_count",
+}
 FACTS = {
     "models.adapter_config",
     "models.adapters",
@@ -58,6 +69,7 @@ ALLOWED = {
     "errors": set(),
     "file_guard": set(),
     "durable": set(),
+    "thread_count": set(),
     "quantities": set(),
     "inlay": {"library"},
     "integrations": set(),
@@ -71,6 +83,7 @@ BELOW_COMMON = {
     "quantities": set(),
 }
 BELOW_COMMON |= {"errors": set(), "file_guard": set(), "durable": set(), "inlay": {"errors"}}
+BELOW_COMMON["thread_count"] = {"config", "errors"}
 FRONT_HALF = ("api", "distributed", "jobs", "serving", "cache", "corpus", "precompute", "library", "telemetry", "cli")
 
 

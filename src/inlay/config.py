@@ -20,7 +20,7 @@ from inlay.types import Truncate
 
 ENV_PREFIX = "INLAY_"
 CPU_ISA_VARIABLE = "INLAY_MAX_CPU_ISA"  # read by `ops.processor`, and no option
-THREADS_VARIABLE = "INLAY_THREADS"  # read by `ops.threads`, and no option: threads belong to the process
+THREADS_VARIABLE = "INLAY_THREADS"  # read by `thread_count`, and no option: threads belong to the process
 MOST_SECONDS = 30 * 86_400
 
 SERVE, EMBED, VERIFY, PRECOMPUTE, SEARCH = "serve", "embed", "verify", "precompute", "search"
@@ -96,12 +96,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         _option("GPUs that share the weights of each model (Qwen3 and Qwen2, without int8 and fp8).", *ENGINE, ge=1),
     ] = 1
     data_parallel_size: Annotated[
-        int,
-        _option(
-            "Engines that each hold every model whole, on a GPU each; inlay serve: or on a share of the processors.",
-            *UNTIMED,
-            ge=1,
-        ),
+        int, _option("Engines with all models, each on a GPU, or (serve) on a share of the processors.", *UNTIMED, ge=1)
     ] = 1
     isolation: Annotated[
         Literal["auto", "thread", "process"],
@@ -155,13 +150,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 30.0
     stall_timeout: Annotated[
         float,
-        _option(
-            "A batch that runs longer turns /health to 503; an engine of its own is started again.",
-            SERVE,
-            unit="seconds",
-            gt=0,
-            le=MOST_SECONDS,
-        ),
+        _option("A batch that runs longer is a fault.", SERVE, unit="seconds", gt=0, le=MOST_SECONDS),
     ] = 300.0
     shutdown_delay: Annotated[
         float,

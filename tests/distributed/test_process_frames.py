@@ -89,7 +89,7 @@ def test_facts_of_models_and_settings_come_out_as_they_went_in(checkpoint: Calla
     messages: list[AnyMessage] = [
         Loaded("fake", SPEC),
         NotLoaded("fake", Failure("unusable_model", "no", 1.0)),
-        State({"fake": ModelState(True, 3, 4, None)}),
+        State({"fake": ModelState(True, 3, 5.5, 4, None)}),
         StartEngine("engine-0", [spec], Settings(dtype="float32"), 0, 7, 8),
         Told([Family("a", "b", "counter", [("a_total", {"model": "m"}, 1.0)])], "loading"),
     ]

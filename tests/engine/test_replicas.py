@@ -163,17 +163,16 @@ def test_nobody_computes_again_what_nobody_waits_for(worker: ReplicaWorker, repl
     assert replicas[1].cancelled == [1]
 
 
-def test_one_that_is_slower_gets_less(
-    worker: ReplicaWorker, replicas: list[HeldWorker], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 0.0
-    monkeypatch.setattr("inlay.engine.replicas.time.monotonic", lambda: now)
-    for number in range(2):
+def test_one_that_is_slower_gets_less(worker: ReplicaWorker, replicas: list[HeldWorker]) -> None:
+    replicas[0].stats.tokens_per_second, replicas[1].stats.tokens_per_second = 3000.0, 1000.0
+    for number in range(16):
         worker.submit_many(works(number, "x" * 99), lambda answers: None)
-    now = 1.0
-    replicas[0].answer()
-    now = 4.0
-    replicas[1].answer()
-    for number in range(2, 12):
+    assert [len(replica.held) for replica in replicas] == [12, 4]
+
+
+def test_a_rate_is_not_taken_for_more_than_it_is(worker: ReplicaWorker, replicas: list[HeldWorker]) -> None:
+    """It is that of the batches that there were: one that had small ones alone is not left without work."""
+    replicas[0].stats.tokens_per_second = 100.0 * replicas[1].stats.tokens_per_second
+    for number in range(16):
         worker.submit_many(works(number, "x" * 99), lambda answers: None)
-    assert [len(replica.held) for replica in replicas] == [8, 2]
+    assert len(replicas[1].held) >= 3

@@ -85,9 +85,9 @@ def test_what_cannot_be_shared_is_refused_with_the_remedy(
 
 def test_a_process_that_fails_to_start_ends_the_others(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INLAY_THREADS", "none")  # which only a process that is new reads
-    from inlay.ops import threads
+    from inlay import thread_count
 
-    monkeypatch.setattr(threads, "THREADS_VARIABLE", "UNSET_HERE")
+    monkeypatch.setattr(thread_count, "THREADS_VARIABLE", "UNSET_HERE")
     with pytest.raises(InlayError, match="did not start"):
         Embedder(str(checkpoint("qwen3")), dtype="float32", tensor_parallel_size=2)
     assert not ranks_of(os.getpid())

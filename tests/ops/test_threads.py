@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from inlay import thread_count
 from inlay.errors import ConfigError
-from inlay.ops import threads
 from inlay.ops.linear import Weights, make_product
 from inlay.ops.native import load_kernels
 from inlay.ops.processor import has_amx
 from inlay.ops.rows import Rows
-from inlay.ops.threads import choose_threads, cpu_quota, torch_on_one_thread
+from inlay.ops.threads import torch_on_one_thread
+from inlay.thread_count import choose_threads, cpu_quota, take_share
 
 needs_kernels = pytest.mark.skipif(load_kernels() is None, reason="no kernels for this processor")
 
@@ -77,7 +78,7 @@ def test_threads_are_the_processors_that_may_be_kept_busy(
     monkeypatch: pytest.MonkeyPatch, quota: float | None, count: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(4)))
-    monkeypatch.setattr("inlay.ops.threads.cpu_quota", lambda: quota)
+    monkeypatch.setattr("inlay.thread_count.cpu_quota", lambda: quota)
     threads = choose_threads()
     assert threads.count == count
     assert ("control group" in threads.reason) == (quota is not None and quota < 4)
@@ -191,27 +192,27 @@ def test_engines_side_by_side_share_the_processors(monkeypatch: pytest.MonkeyPat
     shares: list[set[int]] = []
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(7)))
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, share: shares.append(set(share)))
-    monkeypatch.setattr(threads, "cpu_quota", lambda: None)
+    monkeypatch.setattr(thread_count, "cpu_quota", lambda: None)
     counts = []
     for number in range(3):
         choose_threads.cache_clear()
-        threads.take_share(number, 3)
+        take_share(number, 3)
         counts.append(choose_threads().count)
-        threads.take_share(number, 3)  # for the next model, which changes nothing
+        take_share(number, 3)  # for the next model, which changes nothing
         monkeypatch.delenv("INLAY_THREADS")
     assert counts == [len(share) for share in shares] == [2, 2, 3]
     assert set.union(*shares) == set(range(7))
     choose_threads.cache_clear()
     with pytest.raises(ConfigError, match="8 engines on a processor need 8 processors, and there are 7"):
-        threads.take_share(0, 8)
+        take_share(0, 8)
     choose_threads.cache_clear()
 
 
 def test_with_a_quota_the_share_is_of_it_and_the_system_places_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, share: pytest.fail("not here"))
-    monkeypatch.setattr(threads, "cpu_quota", lambda: 4.0)
-    threads.take_share(1, 2)
+    monkeypatch.setattr(thread_count, "cpu_quota", lambda: 4.0)
+    take_share(1, 2)
     assert choose_threads().count == 2
     monkeypatch.delenv("INLAY_THREADS")
     choose_threads.cache_clear()

@@ -24,7 +24,7 @@ from inlay.engine.worker import DeviceWorker
 from inlay.errors import ConfigError
 from inlay.models.source import locate, served_name
 from inlay.models.spec import read_spec
-from inlay.ops.threads import choose_threads
+from inlay.thread_count import choose_threads
 
 GIB = 1 << 30
 

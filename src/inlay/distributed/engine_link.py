@@ -27,7 +27,7 @@ log = get_logger("processes")
 
 RECONNECT_SECONDS = 0.1
 SHORTEST_RETRY = 1.0  # seconds
-NOT_READY = ModelState(is_ready=False, queued_tokens=0, device_bytes=0, health=None)
+NOT_READY = ModelState(is_ready=False, queued_tokens=0, tokens_per_second=0.0, device_bytes=0, health=None)
 
 
 class EngineLink:

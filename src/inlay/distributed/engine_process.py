@@ -13,12 +13,14 @@ import socket
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from inlay.distributed.engine_server import EngineServer
+from inlay.distributed.isolation import is_on_processor
 from inlay.distributed.messages import StartEngine, Told
 from inlay.distributed.parent import Parent
 from inlay.distributed.pulse import start_pulse
 from inlay.telemetry.collectors import EngineCollector
 from inlay.telemetry.families import families_of
 from inlay.telemetry.logs import configure_logs
+from inlay.thread_count import take_share
 from inlay.types import Worker
 
 CLOSING_SECONDS = 2.0  # for the batch under way, which nobody waits for any more
@@ -42,10 +44,14 @@ def run(parent: Parent, start: StartEngine) -> None:
 def _serve(start: StartEngine, workers: dict[str, Worker]) -> None:
     """Load the models and serve them, on threads."""
     start_pulse(start.pulse)
+    size = start.settings.data_parallel_size
+    has_share = size > 1 and is_on_processor(start.settings)
+    if has_share:
+        take_share(start.replica, size)
     from inlay.engine.starting import start_replica  # torch comes in here, which takes seconds
 
     for spec in start.specs:
-        workers[spec.name] = start_replica(spec, start.settings, start.replica)
+        workers[spec.name] = start_replica(spec, start.settings, start.replica, has_share=has_share)
     server = EngineServer(socket.socket(fileno=start.listener), workers)
     server.start()
     server.wait_loaded()

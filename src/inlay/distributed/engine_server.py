@@ -84,7 +84,13 @@ class EngineServer:
     def _state(self) -> State:
         return State(
             {
-                name: ModelState(self._is_ready(name), worker.queued_tokens, worker.device_bytes, worker.health())
+                name: ModelState(
+                    self._is_ready(name),
+                    worker.queued_tokens,
+                    worker.stats.tokens_per_second,
+                    worker.device_bytes,
+                    worker.health(),
+                )
                 for name, worker in self._workers.items()
             }
         )

@@ -30,9 +30,14 @@ def choose_isolation(settings: Settings) -> Isolation:
         return Isolation(settings.isolation, "as asked")
     if settings.tensor_parallel_size * settings.data_parallel_size > 1:
         return Isolation(PROCESS, "there are several engines")
-    if settings.device.startswith("cuda") or (settings.device == AUTO and any(gpu.exists() for gpu in GPUS)):
+    if not is_on_processor(settings):
         return Isolation(PROCESS, "a GPU is used")
     return Isolation(THREAD, "one engine on a processor")
+
+
+def is_on_processor(settings: Settings) -> bool:
+    """Is it certain that no GPU computes? To be known before torch is imported."""
+    return settings.device == "cpu" or (settings.device == AUTO and not any(gpu.exists() for gpu in GPUS))
 
 
 def settings_of_engines(settings: Settings) -> Settings:

@@ -61,6 +61,7 @@ class ModelState(Struct, frozen=True, array_like=True):
 
     is_ready: bool
     queued_tokens: int
+    tokens_per_second: float
     device_bytes: int
     health: str | None
 

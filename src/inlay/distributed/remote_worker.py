@@ -21,7 +21,6 @@ class RemoteWorker:
     is_counted_elsewhere = True
 
     def __init__(self, link: EngineLink, spec: ModelSpec) -> None:
-        self.stats = WorkerStats()
         self._link = link
         self._spec = spec
         self._name = spec.name
@@ -39,6 +38,11 @@ class RemoteWorker:
     def queued_tokens(self) -> int:
         """As the engine told it last, like all that is read here."""
         return self._link.state_of(self._name).queued_tokens
+
+    @property
+    def stats(self) -> WorkerStats:
+        """The rate alone."""
+        return WorkerStats(tokens_per_second=self._link.state_of(self._name).tokens_per_second)
 
     @property
     def device_bytes(self) -> int:

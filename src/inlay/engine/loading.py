@@ -40,8 +40,8 @@ from inlay.models.registry import OUTPUTS
 from inlay.models.source import stored_scheme
 from inlay.ops.dispatch import why_no_gpu_kernels
 from inlay.ops.native import kernels_name
-from inlay.ops.threads import choose_threads
 from inlay.telemetry.logs import get_logger
+from inlay.thread_count import choose_threads
 from inlay.types import DENSE, IntArray, ModelSpec, Priority, Truncate, Work
 
 log = get_logger("engine")

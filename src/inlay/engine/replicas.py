@@ -7,7 +7,6 @@ computed. A replica that fails is left out, and the log says so, as long as anot
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -18,32 +17,18 @@ from inlay.types import WORKER_NUMBERS, Answer, Deliver, ModelSpec, Priority, Wo
 
 log = get_logger("engine")
 
-NEWEST = 0.1  # weight of the last answers in a replica's rate
+SLOWEST, FASTEST = 0.5, 2.0  # that one is taken for, of the average: a rate is also that of what it was given
 
 
 @dataclass(slots=True, eq=False)
 class _Replica:
-    """One engine and what it has to do, in characters or token ids."""
+    """One engine and what it has to do."""
 
     number: int
     worker: Worker
-    waiting: int = 0
-    rate: float = 0.0  # of these a second; 0: not known yet
-    noted_at: float = 0.0  # when it last began or answered
+    waiting: int = 0  # characters or token ids
+    taken: int = 0  # pieces of work since the start
     has_failed: bool = False
-
-    def take(self, size: int) -> None:
-        if not self.waiting:
-            self.noted_at = time.monotonic()
-        self.waiting += size
-
-    def give_back(self, size: int, *, is_done: bool) -> None:
-        self.waiting -= size
-        now = time.monotonic()
-        if is_done and now > self.noted_at:
-            found = size / (now - self.noted_at)
-            self.rate = NEWEST * found + (1 - NEWEST) * (self.rate or found)
-        self.noted_at = now
 
 
 @dataclass(slots=True, eq=False)
@@ -138,22 +123,29 @@ class ReplicaWorker:
         return [one for one in self._replicas if one.worker.is_ready and one.worker.health() is None]
 
     def _soonest(self, replicas: Sequence[_Replica], size: int) -> _Replica:
-        """The one that will be done first with so much more. One of which nothing is known is taken for an average."""
-        known = [one.rate for one in self._replicas if one.rate]
+        """The one that will be done first with so much more, by the rate of its device."""
+        rates = {one: one.worker.stats.tokens_per_second for one in replicas}
+        known = [rate for rate in rates.values() if rate]
         average = sum(known) / len(known) if known else 1.0
-        return min(replicas, key=lambda one: (one.waiting + size) / (one.rate or average))
+
+        def expected(one: _Replica) -> tuple[float, int]:
+            rate = min(max((rates[one] or average) / average, SLOWEST), FASTEST)
+            return (one.waiting + size) / rate, one.taken
+
+        return min(replicas, key=expected)
 
     def _place(self, tasks: list[_Task]) -> None:
         for task in tasks:
             self._tasks[task.work.id] = task
-            task.replica.take(task.size)
+            task.replica.waiting += task.size
+            task.replica.taken += 1
 
     def _receive(self, answers: list[Answer]) -> None:
         receivers: dict[Deliver, list[Answer]] = {}
         with self._lock:
             found = [(self._tasks.pop(answer.id), answer) for answer in answers]
-            for task, answer in found:
-                task.replica.give_back(task.size, is_done=answer.failure is None)
+            for task, _ in found:
+                task.replica.waiting -= task.size
             again = self._placed_again([task for task, answer in found if _is_lost(answer)])
             for task, answer in found:
                 if task not in again:

@@ -24,8 +24,8 @@ from inlay.engine.shards import ShardGroup, meet
 from inlay.errors import ConfigError, EngineError, InlayError
 from inlay.models.sharding import Shard
 from inlay.models.spec import read_spec
-from inlay.ops.threads import choose_threads
 from inlay.telemetry.logs import get_logger
+from inlay.thread_count import choose_threads
 from inlay.types import ModelSpec
 
 log = get_logger("engine")

@@ -13,7 +13,6 @@ from inlay.engine.loading import choose_for, load_engine
 from inlay.engine.replicas import ReplicaWorker
 from inlay.engine.worker import DeviceWorker
 from inlay.errors import ConfigError
-from inlay.ops.threads import take_share
 from inlay.types import ModelSpec, Worker
 
 
@@ -24,13 +23,17 @@ def start_worker(spec: ModelSpec, settings: Settings) -> Worker:
     return ReplicaWorker([_start(spec, replace(settings, device=device)) for device in _devices(spec, settings)])
 
 
-def start_replica(spec: ModelSpec, settings: Settings, number: int) -> Worker:
-    """One of several workers, each in a process of its own; `ConfigError` where there are too few devices."""
+def start_replica(spec: ModelSpec, settings: Settings, number: int, *, has_share: bool) -> Worker:
+    """One of several workers, each in a process of its own, which may have its share of the processors.
+
+    `ConfigError` where there are too few devices.
+    """
     size = settings.data_parallel_size
     if size > 1 and choose_for(spec, settings).device.type == "cpu":
         if settings.tensor_parallel_size > 1:
             raise ConfigError("--data-parallel-size and --tensor-parallel-size go together on GPUs only")
-        take_share(number, size)
+        if not has_share:
+            raise ConfigError("--data-parallel-size on a processor, where there is a GPU: add --device cpu")
     elif size > 1:
         settings = replace(settings, device=_devices(spec, settings)[number])
     return _start(spec, settings)

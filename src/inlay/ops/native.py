@@ -1,9 +1,8 @@
 """The compiled kernels: finds the build for this processor and calls it on tensors.
 
-In: CPU tensors whose rows are contiguous. Out: tensors; each method is the kernel of the op of that name, and
-says nothing that the op does not. The library knows no torch: it gets addresses, and has threads of its own. Only
-where torch does the products (AMX) it runs on torch's, through `torch_parallel_for` of torch's stable C interface.
-Where none was built, or the processor has no AVX2, there is none.
+In: CPU tensors whose rows are contiguous. Out: tensors; each method is the kernel of the op of that name, and says
+nothing that the op does not. The library knows no torch: it gets addresses, and has threads of its own. Only where
+torch does the products (AMX) it runs on torch's, by `torch_parallel_for` of its C interface. Not built, no AVX2: none.
 """
 
 from __future__ import annotations
@@ -36,7 +35,8 @@ from inlay.ops.addresses import (
 from inlay.ops.layout import Layout
 from inlay.ops.processor import has_amx, runnable_builds
 from inlay.ops.rows import Form, Rows
-from inlay.ops.threads import choose_threads, torch_on_one_thread
+from inlay.ops.threads import torch_on_one_thread
+from inlay.thread_count import choose_threads
 
 OUT_OF_MEMORY, OUT_OF_RANGE = 1, 3  # of a kernel's statuses; 0 is success
 SIGNATURES = {

@@ -23,7 +23,7 @@ from torch import Tensor
 from inlay.bench.ask import Asker
 from inlay.bench.process import peak_bytes, resident_bytes
 from inlay.bench.shapes import SHAPES, make_checkpoint
-from inlay.config import make_settings
+from inlay.config_values import make_settings
 from inlay.engine.loading import load_engine
 from inlay.engine.pieces import PieceDriver
 from inlay.engine.worker import DeviceWorker

@@ -18,7 +18,7 @@ import numpy as np
 
 from inlay.bench.ask import Asker
 from inlay.bench.card import machine_card
-from inlay.config import make_settings
+from inlay.config_values import make_settings
 from inlay.engine.batch import Sequence, pack
 from inlay.engine.loading import load_engine
 from inlay.engine.stats import EngineStats

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from inlay.cli.serve import _models_of
-from inlay.config import OPTIONS, Settings, make_settings, meta_of
+from inlay.config import OPTIONS, Settings, meta_of
 from inlay.config_sources import load_settings
+from inlay.config_values import make_settings
 from inlay.errors import ConfigError
 from inlay.quantities import parse_size
 

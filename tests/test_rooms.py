@@ -24,6 +24,7 @@ COMMON = {
     "telemetry",
     "inlay",
     "thread_count",
+    "config_values",
 }
 FACTS = {
     "models.adapter_config",
@@ -64,6 +65,7 @@ ALLOWED = {
     "telemetry": set(),
     "config": set(),
     "config_sources": set(),
+    "config_values": set(),
     "types": set(),
     "requests": set(),
     "errors": set(),
@@ -79,11 +81,11 @@ BELOW_COMMON = {
     "telemetry": {"types", "requests", "errors", "inlay"},
     "requests": {"types", "errors"},
     "types": {"errors"},
-    "config": {"errors", "types", "quantities"},
+    "config": {"types"},
     "quantities": set(),
 }
 BELOW_COMMON |= {"errors": set(), "file_guard": set(), "durable": set(), "inlay": {"errors"}}
-BELOW_COMMON["thread_count"] = {"config", "errors"}
+BELOW_COMMON |= {"thread_count": {"config", "errors"}, "config_values": {"config", "errors", "quantities"}}
 FRONT_HALF = ("api", "distributed", "jobs", "serving", "cache", "corpus", "precompute", "library", "telemetry", "cli")
 
 

@@ -19,7 +19,7 @@ import torch
 from report import allow_any_fp8, lengths_of, make_shape, report
 
 from inlay.bench.ask import Asker
-from inlay.config import make_settings
+from inlay.config_values import make_settings
 from inlay.engine.loading import load_engine
 from inlay.engine.worker import DeviceWorker
 from inlay.types import ModelSpec, WorkerStats

@@ -8,7 +8,7 @@ from pathlib import Path
 from answering import answer
 
 from inlay.bench.ask import Asker
-from inlay.config import make_settings
+from inlay.config_values import make_settings
 from inlay.engine.loading import load_engine
 from inlay.engine.worker import DeviceWorker
 from inlay.models.spec import read_spec

@@ -1,21 +1,16 @@
 """Every option of every verb, said once: its default, bounds, help, and the verbs that take it.
 
-In: values by name, checked and converted here. Out: one frozen `Settings`. The command line is generated from the
-fields, so a flag, a variable and a key of `inlay.toml` never differ; `config_sources` reads them.
+The command line is generated from the fields of `Settings`, so a flag, a variable and a key of `inlay.toml` never
+differ; `config_sources` reads them, and `config_values` checks and converts them.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
-from enum import StrEnum
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
-from inlay.errors import ConfigError
-from inlay.quantities import parse_size
 from inlay.types import Truncate
 
 ENV_PREFIX = "INLAY_"
@@ -256,39 +251,3 @@ def flag_of(name: str) -> str:
 def is_list(name: str) -> bool:
     """Does the option take several values?"""
     return isinstance(getattr(Settings(), name), list)
-
-
-def make_settings(values: Mapping[str, Any], sources: Mapping[str, str] | None = None) -> Settings:
-    """Settings from checked and converted values; `sources` says how each was given, for the error."""
-    converted = {}
-    for name, value in values.items():
-        source = (sources or {}).get(name, name)
-        if name not in OPTIONS:
-            raise ConfigError(f"{source}: there is no option {name!r}{nearest_option(name)}")
-        converted[name] = _convert(name, value, source)
-    return msgspec.convert(converted, Settings)
-
-
-def _convert(name: str, value: object, source: str) -> object:
-    field = OPTIONS[name]
-    try:
-        if (meta_of(name).extra or {})["unit"] == "bytes" and isinstance(value, str):
-            value = parse_size(value)
-        if is_list(name) and isinstance(value, str):
-            value = [part.strip() for part in value.split(",") if part.strip()]
-        if is_list(name) and not value:
-            raise ValueError("is empty: give a value, or take it out for the default")
-        return msgspec.convert(value, field.type, strict=False)
-    except (msgspec.ValidationError, ValueError) as error:
-        default = getattr(Settings(), name)
-        allowed = list(type(default)) if isinstance(default, StrEnum) else get_args(field.type.__origin__)
-        choices = f"; use {', '.join(allowed)}" if allowed and all(isinstance(one, str) for one in allowed) else ""
-        raise ConfigError(f"{source}: {error}{choices}") from error
-
-
-def nearest_option(name: str, prefix: str = "") -> str:
-    """For a message about a name that is none; empty where none is near."""
-    near = difflib.get_close_matches(name, OPTIONS, n=1)
-    if not near:
-        return ""
-    return f"; did you mean {prefix + near[0].upper() if prefix else near[0]}?"

@@ -20,9 +20,8 @@ from inlay.config import (
     THREADS_VARIABLE,
     Settings,
     flag_of,
-    make_settings,
-    nearest_option,
 )
+from inlay.config_values import make_settings, nearest_option
 from inlay.errors import ConfigError
 
 CONFIG_FILE = "inlay.toml"

@@ -16,7 +16,7 @@ from rerankers import make_reranker, reference_of
 from inlay.api.app import make_app
 from inlay.api.auth import Keyring
 from inlay.cache.urls import make_cache
-from inlay.config import make_settings
+from inlay.config_values import make_settings
 from inlay.engine.loading import load_engine
 from inlay.engine.worker import DeviceWorker
 from inlay.models.spec import read_spec

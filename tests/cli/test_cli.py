@@ -14,7 +14,7 @@ from servers import RunningServer
 from inlay import Embedder
 from inlay.cli.embedders import open_embedder
 from inlay.cli.sglang import translate
-from inlay.config import make_settings
+from inlay.config_values import make_settings
 from inlay.errors import ConfigError
 from inlay.ops.int8 import can_multiply_bytes
 

@@ -164,7 +164,7 @@ def heed_interrupts() -> None:
 
 
 def test_killed_and_interrupted_runs_go_on_where_they_were(tmp_path: Path) -> None:
-    rows = [{"text": f"{text} {text} {text} {n}"} for n, text in enumerate(texts_of(6000))]  # some seconds of work
+    rows = [{"text": f"{text} {n}"} for n, text in enumerate(texts_of(20_000))]  # five groups that are written down
     file = write_rows(tmp_path / "a.jsonl", rows)
     command = [sys.executable, "-m", "inlay", "precompute", str(file), "-o", str(tmp_path / "c")]
     progress = tmp_path / "c" / "building" / "progress.json"
@@ -179,7 +179,7 @@ def test_killed_and_interrupted_runs_go_on_where_they_were(tmp_path: Path) -> No
         _, said = running.communicate(timeout=60)
         assert running.returncode == (130 if sign == signal.SIGINT else -signal.SIGKILL), said
         seen = json.loads(progress.read_text())["rows_read"]
-        assert 0 < seen < 6000
+        assert 0 < seen < 20_000
     assert subprocess.run(command, capture_output=True).returncode == 0
     with Embedder("demo") as embedder:
         expected = embedder.embed([row["text"] for row in rows], normalize=False)

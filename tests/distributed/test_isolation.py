@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from inlay.config import OPTIONS, make_settings
+from inlay.config import OPTIONS
+from inlay.config_values import make_settings
 from inlay.distributed import isolation as module
 from inlay.distributed.isolation import choose_isolation, settings_of_engines
 from inlay.errors import ConfigError

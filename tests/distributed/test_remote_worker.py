@@ -16,7 +16,7 @@ from inlay.api.app import make_app
 from inlay.api.auth import Keyring
 from inlay.cache.memory import MemoryTier
 from inlay.cache.tiers import Cache
-from inlay.config import make_settings
+from inlay.config_values import make_settings
 from inlay.distributed.remote_worker import RemoteWorker
 from inlay.engine.loading import load_engine
 from inlay.engine.worker import DeviceWorker

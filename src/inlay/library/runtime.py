@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inlay.cache.urls import make_cache, read_secret
-from inlay.config import make_settings
+from inlay.config_values import make_settings
 from inlay.errors import ConfigError, InlayError, ModelError, ShuttingDown
 from inlay.library.outputs import Outputs
 from inlay.models.adapters import is_named_base, locate_adapter

@@ -15,7 +15,7 @@ from rerankers import make_reranker
 from inlay.api.app import make_app
 from inlay.api.auth import Keyring
 from inlay.cache.urls import make_cache
-from inlay.config import make_settings
+from inlay.config_values import make_settings
 from inlay.engine.starting import start_worker
 from inlay.models.spec import read_spec
 from inlay.types import Worker

@@ -21,7 +21,7 @@ from inlay.api.dialects import jina, registry, tei, voyage
 from inlay.api.dialects.dialect import Dialect
 from inlay.api.envelope import Envelope
 from inlay.cache.tiers import Cache
-from inlay.config import make_settings
+from inlay.config_values import make_settings
 from inlay.errors import ConfigError, Overloaded, TooLarge
 from inlay.serving.admission import Admission
 from inlay.types import Worker

@@ -232,3 +232,15 @@ class FakeWorker:
 
     def renamed(self, name: str) -> ModelSpec:
         return replace(self.spec, name=name)
+
+
+class UnwellWorker(FakeWorker):
+    """Whose engine may have a fault, or much to do."""
+
+    reason: str | None = None
+
+    def health(self) -> str | None:
+        return self.reason
+
+    def be_flooded(self, seconds: float) -> None:
+        self.queued_tokens, self.stats.tokens_per_second = round(1000 * seconds), 1000.0

@@ -166,6 +166,18 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     alias: Annotated[
         list[str], _option("NAME=MODEL: another name for a served model (repeat for several).", SERVE)
     ] = []
+    fallback: Annotated[
+        list[str], _option("MODEL=OTHER: OTHER answers for MODEL where that cannot (repeat for several).", SERVE)
+    ] = []
+    fallback_wait: Annotated[
+        float,
+        _option(
+            "Queued work of a model from which on its fallback is asked.", SERVE, unit="seconds", gt=0, le=MOST_SECONDS
+        ),
+    ] = 1.0
+    fallback_always: Annotated[bool, _option("Fall back also for requests that do not say fallback: true.", SERVE)] = (
+        False
+    )
     cache: Annotated[
         list[str],
         _option(

@@ -41,6 +41,7 @@ class EmbedOptions(Struct, frozen=True):
     allow_untrained_cut: bool = False  # cut vectors of a model that was not trained for it
     outputs: tuple[str, ...] = (DENSE,)  # the kinds asked for
     skips_failed: bool = False  # an input at fault costs only itself
+    fallback: bool | None = None  # may another model answer; None: as the server has it
 
 
 class EmbedRequest(Struct, frozen=True):
@@ -51,6 +52,7 @@ class EmbedRequest(Struct, frozen=True):
     options: EmbedOptions = EmbedOptions()
     deadline: float | None = None  # on the clock of time.monotonic()
     departed: Callable[[], Awaitable[object]] | None = None  # returns when the client has gone
+    may_wait: float | None = None  # seconds of queued work; where there is more, it is refused at once
     first_index: int = 0  # of its first input, where it is a part of a longer request
 
 
@@ -64,6 +66,7 @@ class RankOptions(Struct, frozen=True):
     write_cache: bool = True
     expect_fingerprint: str | None = None
     skips_failed: bool = False  # a document at fault costs only itself
+    fallback: bool | None = None  # may another model answer; None: as the server has it
 
     @property
     def truncate(self) -> Truncate:
@@ -79,6 +82,7 @@ class RankRequest(Struct, frozen=True):
     options: RankOptions = RankOptions()
     deadline: float | None = None  # on the clock of time.monotonic()
     departed: Callable[[], Awaitable[object]] | None = None  # returns when the client has gone
+    may_wait: float | None = None  # seconds of queued work; where there is more, it is refused at once
     first_index: int = 0  # of its first document, where it is a part of a longer request
 
 
@@ -90,6 +94,7 @@ class PairsRequest(Struct, frozen=True):
     options: RankOptions = RankOptions()
     deadline: float | None = None  # on the clock of time.monotonic()
     departed: Callable[[], Awaitable[object]] | None = None  # returns when the client has gone
+    may_wait: float | None = None  # seconds of queued work; where there is more, it is refused at once
 
 
 Request = EmbedRequest | RankRequest | PairsRequest
@@ -131,6 +136,13 @@ class TokensResult(Struct, frozen=True):
     texts: list[str]  # prompts included
 
 
+class Fallback(Struct, frozen=True):
+    """Another model has answered. Filled by `serving.fallbacks`."""
+
+    asked: str  # the model that was asked for
+    reason: str  # the code of the error that it gave
+
+
 class Result(Struct, frozen=True):
     """What every answer to a request tells. Filled by the service."""
 
@@ -146,6 +158,7 @@ class Result(Struct, frozen=True):
     kinds: tuple[str, ...]  # of output, that every input has
     warnings: list[str]  # for whoever asked
     failed: Mapping[int, InlayError]  # by the indices of inputs that were skipped; nothing else here counts them
+    fallback: Fallback | None  # where another model has answered than the one that was asked for
 
     @property
     def num_inputs(self) -> int:

@@ -11,7 +11,9 @@ from inlay.requests import EmbedResult
 
 def result_of(num_hits: int = 1) -> EmbedResult:
     vectors = np.zeros((1, 2), np.float32)
-    return EmbedResult("m", "f", [0], [3], 3, num_hits, [], 0.0, 0.0, ("dense",), [], {}, vectors=vectors, others={})
+    return EmbedResult(
+        "m", "f", [0], [3], 3, num_hits, [], 0.0, 0.0, ("dense",), [], {}, None, vectors=vectors, others={}
+    )
 
 
 def test_a_body_gets_its_reply_again_with_headers_of_its_own() -> None:

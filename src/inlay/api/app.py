@@ -38,6 +38,7 @@ from inlay.jobs.directory import JobDirectory
 from inlay.jobs.runner import FILE_SECONDS, JobRunner
 from inlay.requests import DecodeRequest, EmbedRequest, PairsRequest, RankRequest, TokenizeRequest
 from inlay.serving.admission import Admission, ByteBudget
+from inlay.serving.fallbacks import Fallbacks, parse_fallbacks
 from inlay.serving.router import parse_aliases
 from inlay.serving.service import Service
 from inlay.serving.token_texts import TokenTexts
@@ -85,7 +86,11 @@ def make_app(
 ) -> App:
     """All that answers, around the models that are given."""
     aliases = parse_aliases(settings.alias, workers)
-    service = Service(workers, cache, aliases, tracer)
+    others = parse_fallbacks(settings.fallback, workers)
+    wait, is_default = settings.fallback_wait, settings.fallback_always
+    service = Service(
+        workers, cache, aliases, tracer, lambda router: Fallbacks(router, others, wait, is_default=is_default)
+    )
     metrics = Metrics(workers, cache)
     models = ModelRoutes(workers, aliases)
     limits = {name: msgspec.to_builtins(getattr(settings, name)) for name in LIMITS}

@@ -12,6 +12,7 @@ from msgspec import Struct
 from inlay.api.replies import Reply
 from inlay.errors import InlayError
 
+MAY_FALL_BACK = "May the model's fallback answer where it cannot itself? Default: as the server has it."
 EXPECT_FINGERPRINT = (
     "The model's fingerprint that earlier vectors or scores have: another is refused with 409. Also a header, "
     "x-inlay-expect-fingerprint."

@@ -14,7 +14,7 @@ from inlay.api.exchange import Exchange, header
 from inlay.api.json_route import Body
 from inlay.api.repeated import LARGEST, RepeatedReplies
 from inlay.api.replies import Headers, Reply
-from inlay.errors import InlayError
+from inlay.errors import InlayError, InvalidInput, shorten
 from inlay.requests import (
     DecodeRequest,
     EmbedOptions,
@@ -27,6 +27,7 @@ from inlay.requests import (
 )
 from inlay.telemetry.metrics import Metrics
 from inlay.telemetry.tracing import Attributes, perform
+from inlay.types import Priority
 
 C = TypeVar("C", bound=msgspec.Struct)
 Q = TypeVar("Q", bound=Request | TokenizeRequest | DecodeRequest)
@@ -37,6 +38,9 @@ Operations = Mapping[type[Any], tuple[Callable[[Any], None], Callable[[Any], Awa
 
 CACHE_CONTROL = b"cache-control"
 EXPECTED = b"x-inlay-expect-fingerprint"
+PRIORITY, DEADLINE = b"x-inlay-priority", b"x-request-deadline-ms"
+FALLBACK = b"x-inlay-fallback"  # of a request: may another model answer? of a reply: for which one, and why
+LONGEST_NUMBER = 12  # digits
 NAMED_INDICES = 64  # indices listed in the header
 
 
@@ -83,7 +87,8 @@ class DialectRoute(Generic[C, Q, R]):
         self._metrics.count_result(result)
         reply.headers.extend(result_headers(result))
         reply.headers.extend(self._dialect.timing_headers(result, time.monotonic() - began))
-        if body is not None and isinstance(request, Request) and request.options.write_cache:
+        is_as_asked = isinstance(request, Request) and request.options.write_cache and result.fallback is None
+        if body is not None and is_as_asked:
             self._repeated.keep(bytes(body), reply, result)
         return reply
 
@@ -114,9 +119,37 @@ def completed(request: Q, exchange: Exchange, deadline: float | None) -> Q:
     if asked := exchange.directives(CACHE_CONTROL):
         no_store = "no-store" in asked
         options = replace(options, read_cache=not (no_store or "no-cache" in asked), write_cache=not no_store)
+    if (asked_priority := header(exchange.scope, PRIORITY)) is not None:
+        options = replace(options, priority=_priority_of(asked_priority))
+    if options.fallback is None and (allowed := header(exchange.scope, FALLBACK)) is not None:
+        options = replace(options, fallback=_truth_of(allowed))
     if options.expect_fingerprint is None and (expected := header(exchange.scope, EXPECTED)) is not None:
         options = replace(options, expect_fingerprint=expected)
+    deadline = _sooner(deadline, header(exchange.scope, DEADLINE))
     return replace(request, options=options, deadline=deadline, departed=exchange.departed)
+
+
+def _priority_of(text: str) -> Priority:
+    try:
+        return Priority(text)
+    except ValueError:
+        raise InvalidInput(f"the header x-inlay-priority is {shorten(text)!r}: send high, normal or low") from None
+
+
+def _truth_of(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise InvalidInput(f"the header x-inlay-fallback is {shorten(text)!r}: send true or false")
+    return text == "true"
+
+
+def _sooner(deadline: float | None, text: str | None) -> float | None:
+    """A client's own deadline, in milliseconds from now, or the server's."""
+    if text is None:
+        return deadline
+    if not text.isascii() or not text.isdigit() or not 0 < len(text) <= LONGEST_NUMBER:
+        raise InvalidInput(f"the header x-request-deadline-ms is {shorten(text)!r}: send whole milliseconds from now")
+    own = time.monotonic() + int(text) / 1000
+    return own if deadline is None else min(deadline, own)
 
 
 def result_headers(result: Result) -> Headers:
@@ -127,6 +160,9 @@ def result_headers(result: Result) -> Headers:
         (b"x-inlay-cache", result.cache_status.encode()),
         *space_headers(result),
     ]
+    if result.fallback is not None:
+        asked, reason = result.fallback.asked, result.fallback.reason
+        headers.append((FALLBACK, f"{asked}; reason={reason}".encode("ascii", "backslashreplace")))
     if result.failed:
         headers.append((b"x-inlay-failed", _listed(list(result.failed))))
     if result.truncated:

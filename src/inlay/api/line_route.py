@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 import msgspec
 import orjson
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
 from inlay.api.common_shapes import ErrorBody, Usage, body_of, usage_of
 from inlay.api.dialect_route import Operations, completed, space_headers
@@ -69,7 +70,9 @@ class LineRoute(Generic[C, Q, R]):
             request = self._dialect.parse(call)
             check, perform = self._operations[type(request)]
             check(request)
-            stream: ItemStream[Q, R] = ItemStream(completed(request, exchange, None), perform, part_seconds)
+            request = completed(request, exchange, None)
+            one_space = replace(request.options, fallback=False)  # parts of another model would be of another space
+            stream: ItemStream[Q, R] = ItemStream(replace(request, options=one_space), perform, part_seconds)
             first = await stream.first()
         except InlayError as error:
             raise self._dialect.in_own_words(error) from error

@@ -103,6 +103,7 @@ class SearchRoute:
             instruction=call.instruction,
             priority=Priority.HIGH,
             outputs=outputs,
+            fallback=False,  # another model's vectors are of another space than the corpus
         )
         asked = EmbedRequest(
             model=self._model_of(name, batcher),

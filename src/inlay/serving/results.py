@@ -102,6 +102,7 @@ def _told_of(
         "kinds": kinds,
         "warnings": list(warnings),
         "failed": failed,
+        "fallback": None,
     }
 
 

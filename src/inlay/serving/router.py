@@ -7,12 +7,15 @@ may be another one's alias.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import TypeVar
 
 from msgspec.structs import replace
 
 from inlay.errors import ConfigError, InvalidInput, NotReady, UnknownModel, WorkerDead, WrongTask, shorten
-from inlay.requests import EmbedRequest
+from inlay.requests import EmbedRequest, PairsRequest, RankRequest
 from inlay.types import Task, Worker
+
+Q = TypeVar("Q", EmbedRequest, RankRequest, PairsRequest)
 
 _OTHERWISE = {
     Task.EMBED: "gives vectors and ranks nothing: name a reranker, and start the server with one if there is none",
@@ -44,22 +47,29 @@ class Router:
 
     def route(self, request: EmbedRequest) -> tuple[Worker, EmbedRequest]:
         """The worker of a model's name; None means the first that embeds. It is loaded, or this raises."""
-        worker, request = self._resolve(request)
-        return self._checked(worker, Task.EMBED), request
+        name, request = self._resolve(request)
+        return self._checked(self.workers[name], Task.EMBED), request
 
     def ranker(self, name: str | None) -> Worker:
         """The worker of a reranker's name; None means the first."""
-        name = self._first(Task.RANK) if name is None else self._aliases.get(name, name)
-        if name not in self.workers:
-            raise self._unknown(name)
-        return self._checked(self.workers[name], Task.RANK)
+        return self._checked(self.workers[self._named(name, Task.RANK)], Task.RANK)
 
     def any(self, name: str | None, preferred: Task = Task.EMBED) -> Worker:
         """The worker of a model's name, whatever it does; None means the first that does what is preferred."""
+        worker = self.workers[self._named(name, preferred)]
+        return self._checked(worker, worker.spec.task)
+
+    def resolve(self, request: Q) -> tuple[str, Q]:
+        """The served name of the model that a request means, and the request without what its name said beside."""
+        if isinstance(request, EmbedRequest):
+            return self._resolve(request)
+        return self._named(request.model, Task.RANK), request
+
+    def _named(self, name: str | None, preferred: Task) -> str:
         name = self._first(preferred) if name is None else self._aliases.get(name, name)
         if name not in self.workers:
             raise self._unknown(name)
-        return self._checked(self.workers[name], self.workers[name].spec.task)
+        return name
 
     def _first(self, task: Task, outputs: Collection[str] = ()) -> str:
         """The first model that does something; of several one that gives all that is asked for."""
@@ -78,11 +88,11 @@ class Router:
             raise NotReady(f"model {worker.spec.name!r} is still loading: try again", retry_after=1.0)
         return worker
 
-    def _resolve(self, request: EmbedRequest) -> tuple[Worker, EmbedRequest]:
+    def _resolve(self, request: EmbedRequest) -> tuple[str, EmbedRequest]:
         name = request.model
         name = self._first(Task.EMBED, request.options.outputs) if name is None else self._aliases.get(name, name)
         if name in self.workers:
-            return self.workers[name], request
+            return name, request
         base, _, prompt = name.rpartition(":")
         base = self._aliases.get(base, base)
         if base in self.workers:
@@ -92,7 +102,7 @@ class Router:
                     f"{request.options.prompt_name!r}: send one of them",
                     param="prompt_name",
                 )
-            return self.workers[base], replace(request, options=replace(request.options, prompt_name=prompt))
+            return base, replace(request, options=replace(request.options, prompt_name=prompt))
         raise self._unknown(name)
 
     def _unknown(self, name: str) -> UnknownModel:

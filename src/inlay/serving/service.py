@@ -27,6 +27,7 @@ from inlay.requests import (
     Result,
 )
 from inlay.serving.chunks import halves_of, is_too_long, take_best
+from inlay.serving.fallbacks import Fallbacks, check_wait
 from inlay.serving.flights import Flights
 from inlay.serving.items import (
     Input,
@@ -69,6 +70,11 @@ class Asked(NamedTuple):
         return self.worker.spec.name, *own
 
 
+def no_fallbacks(router: Router) -> Fallbacks:
+    """No model answers for another."""
+    return Fallbacks(router, {}, 0.0, is_default=False)
+
+
 class Service:
     """Answers requests for the models it is given, each with its worker."""
 
@@ -78,15 +84,20 @@ class Service:
         cache: Cache,
         aliases: Mapping[str, str] | None = None,
         tracer: Tracer | None = None,
+        fallbacks: Callable[[Router], Fallbacks] = no_fallbacks,
     ) -> None:
         self.workers = workers
         self.cache = cache
         self.flights = Flights(cache, tracer)
         self.router = Router(workers, aliases)
+        self._fallbacks = fallbacks(self.router)
         self._is_closed = False
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """Outputs for all inputs, or the error of the first that has none; if asked, for those that have some."""
+        return await self._fallbacks.answer(request, self._embed_alone)
+
+    async def _embed_alone(self, request: EmbedRequest) -> EmbedResult:
         return _result_of(await self._embed(request, is_patient=request.options.skips_failed))
 
     async def embed_each(self, request: EmbedRequest, *, is_patient: bool = True) -> tuple[EmbedResult, list[Input]]:
@@ -121,6 +132,9 @@ class Service:
 
     async def rank(self, request: RankRequest) -> RankResult:
         """Scores for all documents, or the error of the first that has none; if asked, for those that have one."""
+        return await self._fallbacks.answer(request, self._rank)
+
+    async def _rank(self, request: RankRequest) -> RankResult:
         self._refuse_closed()
         check_query(request)
         worker = self.router.ranker(request.model)
@@ -141,6 +155,9 @@ class Service:
 
     async def score_pairs(self, request: PairsRequest) -> PairsResult:
         """A score for each pair: a reranker's, or of a model that embeds the cosine of their vectors."""
+        return await self._fallbacks.answer(request, self._score_pairs)
+
+    async def _score_pairs(self, request: PairsRequest) -> PairsResult:
         self._refuse_closed()
         worker = self.router.any(request.model, Task.RANK)
         if worker.spec.task is Task.EMBED:
@@ -164,7 +181,8 @@ class Service:
             expect_fingerprint=asked.expect_fingerprint,
         )
         texts = [text for pair in request.pairs for text in pair]
-        result = await self.embed(EmbedRequest(request.model, texts, options, request.deadline, request.departed))
+        whole = EmbedRequest(request.model, texts, options, request.deadline, request.departed, request.may_wait)
+        result = await self._embed_alone(whole)
         told = {name: getattr(result, name) for name in Result.__struct_fields__}
         scores = np.vecdot(result.vectors[::2], result.vectors[1::2])
         return PairsResult(**told, scores=scores, are_logits=False)
@@ -190,6 +208,8 @@ class Service:
         good = [given for given in inputs if given.error is None]
         if is_patient or len(good) == len(inputs):
             missing = await self._ask_cache(worker, request, good)
+            if missing and request.may_wait is not None:
+                check_wait(worker, request.may_wait)
             await self.flights.compute_many(worker, missing, request, is_patient)
 
     async def _ask_cache(self, worker: Worker, request: Request, inputs: list[Input]) -> list[Input]:

@@ -44,6 +44,7 @@ class Metrics:
         self._inputs: dict[tuple[str, str], float] = defaultdict(float)
         self._tokens: dict[tuple[str, str], float] = defaultdict(float)
         self._outputs: dict[tuple[str, str], float] = defaultdict(float)
+        self._fallbacks: dict[tuple[str, str], float] = defaultdict(float)
         self._begin(workers)
         self._seconds = Histograms("inlay_request_seconds", "Time to answer a request", "route", SECONDS)
         queued = "Time that requests waited for the device, tokenising included, without those that a cache answered"
@@ -63,6 +64,7 @@ class Metrics:
                 ("inlay_requests", "Requests answered", ("route", "status"), self._requests),
                 ("inlay_inputs", "Inputs embedded", ("model", "source"), self._inputs),
                 ("inlay_input_tokens", "Tokens of the inputs", ("model", "source"), self._tokens),
+                ("inlay_fallbacks", "Requests that another model answered", ("model", "reason"), self._fallbacks),
                 ("inlay_outputs", "Outputs given, by kind", ("model", "kind"), self._outputs),
             )
         )
@@ -97,6 +99,8 @@ class Metrics:
         self._lengths.observe_many(result.model, result.item_tokens)
         for kind in result.kinds:
             self._outputs[result.model, kind] += result.num_inputs
+        if result.fallback is not None:
+            self._fallbacks[result.fallback.asked, result.fallback.reason] += 1
         if result.truncated:
             self._truncated.labels(result.model).inc(len(result.truncated))
 

@@ -86,7 +86,7 @@ def _answer_nothing(call: OllamaEmbedRequest) -> Reply | None:
 def _render(result: EmbedResult, call: OllamaEmbedRequest) -> Reply:
     return Reply.of_json(
         {
-            "model": call.model,
+            "model": call.model if result.fallback is None else result.model,
             "embeddings": np.ascontiguousarray(result.vectors),
             "total_duration": round((result.queue_seconds + result.model_seconds) * NANOSECONDS),
             "load_duration": 0,

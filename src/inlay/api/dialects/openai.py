@@ -116,6 +116,7 @@ def _options_of(call: EmbeddingRequest) -> EmbedOptions:
         outputs=_outputs_of(call),
         expect_fingerprint=call.expect_fingerprint,
         skips_failed=call.on_error == SKIP,
+        fallback=call.fallback,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from inlay.api.common_shapes import EXPECT_FINGERPRINT, ON_ERROR, ErrorBody, Usage
+from inlay.api.common_shapes import EXPECT_FINGERPRINT, MAY_FALL_BACK, ON_ERROR, ErrorBody, Usage
 from inlay.serving.output_dtypes import OutputDtype
 
 
@@ -41,6 +41,7 @@ class EmbeddingRequest(Struct):
         ),
     ] = None
     priority: Literal["high", "normal", "low"] | None = None
+    fallback: Annotated[bool | None, Meta(description=MAY_FALL_BACK)] = None
     outputs: Annotated[
         list[str] | None,
         Meta(

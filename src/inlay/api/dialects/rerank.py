@@ -38,6 +38,7 @@ def parse(call: RerankRequest) -> RankRequest:
         priority=Priority(call.priority or Priority.NORMAL),
         expect_fingerprint=call.expect_fingerprint,
         skips_failed=call.on_error == "skip",
+        fallback=call.fallback,
     )
     return RankRequest(call.model, call.query, [text_of(document) for document in call.documents], options)
 

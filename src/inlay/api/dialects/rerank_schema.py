@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from inlay.api.common_shapes import EXPECT_FINGERPRINT, ON_ERROR, ErrorBody, Usage
+from inlay.api.common_shapes import EXPECT_FINGERPRINT, MAY_FALL_BACK, ON_ERROR, ErrorBody, Usage
 from inlay.api.dialects.shared import TextObject
 
 
@@ -32,6 +32,7 @@ class RerankRequest(Struct):
     ] = None
     truncate: Annotated[bool | None, Meta(description="true: long_documents is truncate.")] = None
     priority: Literal["high", "normal", "low"] | None = None
+    fallback: Annotated[bool | None, Meta(description=MAY_FALL_BACK)] = None
     rank_fields: Annotated[Any, Meta(description="Of Cohere; refused, as documents are texts.")] = None
     on_error: Annotated[Literal["fail", "skip"] | None, Meta(description=ON_ERROR)] = None
     expect_fingerprint: Annotated[str | None, Meta(description=EXPECT_FINGERPRINT)] = None

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import inlay
 from inlay import errors
-from inlay.errors import InlayError, error_of
+from inlay.error_codes import error_of
+from inlay.errors import InlayError
 from inlay.types import Failure
 
 

@@ -18,6 +18,7 @@ COMMON = {
     "requests",
     "config",
     "errors",
+    "error_codes",
     "quantities",
     "file_guard",
     "durable",
@@ -69,6 +70,7 @@ ALLOWED = {
     "types": set(),
     "requests": set(),
     "errors": set(),
+    "error_codes": set(),
     "file_guard": set(),
     "durable": set(),
     "thread_count": set(),
@@ -80,11 +82,11 @@ ALLOWED = {
 BELOW_COMMON = {
     "telemetry": {"types", "requests", "errors", "inlay"},
     "requests": {"types", "errors"},
-    "types": {"errors"},
+    "types": {"errors", "error_codes"},
     "config": {"types"},
     "quantities": set(),
 }
-BELOW_COMMON |= {"errors": set(), "file_guard": set(), "durable": set(), "inlay": {"errors"}}
+BELOW_COMMON |= {"error_codes": {"errors"}, "errors": set(), "file_guard": set(), "durable": set(), "inlay": {"errors"}}
 BELOW_COMMON |= {"thread_count": {"config", "errors"}, "config_values": {"config", "errors", "quantities"}}
 FRONT_HALF = ("api", "distributed", "jobs", "serving", "cache", "corpus", "precompute", "library", "telemetry", "cli")
 

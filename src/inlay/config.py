@@ -53,7 +53,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             *(SERVE, EMBED, RERANK, PRECOMPUTE, SEARCH),
         ),
     ] = []
-    api_key_file: Annotated[str | None, _option("File with one key a line.", SERVE)] = None
+    api_key_file: Annotated[str | None, _option("File with one key a line, or .toml with more of each.", SERVE)] = None
     device: Annotated[str, _option("auto, cpu, cuda, cuda:N or mps.", *ENGINE, QUANTIZE)] = "auto"
     dtype: Annotated[
         str,

@@ -10,6 +10,7 @@
     │   ├── ContextLengthExceeded       400
     │   ├── QueryTooLong                400
     │   ├── Unauthorized                401
+    │   ├── Forbidden                   403
     │   ├── UnknownModel                404
     │   ├── UnknownCorpus               404
     │   ├── NotFound                    404
@@ -26,6 +27,7 @@
     │   └── HeadTooLarge                431
     ├── Refused                 not now; try again
     │   ├── Overloaded                  429
+    │   ├── QuotaExceeded               429
     │   ├── NotReady                    503
     │   └── ShuttingDown                503
     ├── CorpusDamaged                   503
@@ -45,17 +47,17 @@ Knows nothing of dialects: how an error looks on the wire is theirs to say.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import ClassVar
 
 # fmt: off
 __all__ = [
     "BodyTimeout", "Cancelled", "ConfigError", "Conflict", "ContextLengthExceeded", "CorpusDamaged",
     "CorpusMismatch", "DatabaseError", "DeadlineExceeded", "DeviceLost", "EmptyInput", "EngineError",
-    "FingerprintMismatch", "HeadTimeout", "HeadTooLarge", "InlayError", "InvalidInput", "MethodNotAllowed",
-    "ModelChanged", "ModelError", "NonFiniteVector", "NotFound", "NotReady", "OutOfMemory", "Overloaded",
-    "QueryTooLong", "Refused", "RequestError", "ShuttingDown", "StorageFull", "TooLarge", "Unauthorized",
-    "UnknownBatch", "UnknownCorpus", "UnknownFile", "UnknownModel", "WorkerDead", "WrongTask",
+    "FingerprintMismatch", "Forbidden", "HeadTimeout", "HeadTooLarge", "InlayError", "InvalidInput",
+    "MethodNotAllowed", "ModelChanged", "ModelError", "NonFiniteVector", "NotFound", "NotReady", "OutOfMemory",
+    "Overloaded", "QueryTooLong", "QuotaExceeded", "Refused", "RequestError", "ShuttingDown", "StorageFull",
+    "TooLarge", "Unauthorized", "UnknownBatch", "UnknownCorpus", "UnknownFile", "UnknownModel", "WorkerDead",
+    "WrongTask",
 ]
 # fmt: on
 
@@ -93,21 +95,6 @@ class InlayError(Exception):
             return self
         param = f"input[{index}]"
         return type(self)(f"{param} {self.message}", param=param, retry_after=self.retry_after)
-
-
-def error_of(code: str, message: str, retry_after: float | None = None) -> InlayError:
-    """A new error of the class that has a code; of `InlayError` where none has it."""
-    return _class_of(code)(message, retry_after=retry_after)
-
-
-@lru_cache(maxsize=64)
-def _class_of(code: str) -> type[InlayError]:
-    waiting: list[type[InlayError]] = [InlayError]
-    for kind in waiting:
-        if kind.code == code:
-            return kind
-        waiting += kind.__subclasses__()
-    return InlayError
 
 
 def shorten(name: str) -> str:
@@ -154,6 +141,11 @@ class QueryTooLong(RequestError):
 class Unauthorized(RequestError):
     status = 401
     code = "invalid_api_key"
+
+
+class Forbidden(RequestError):
+    status = 403
+    code = "forbidden"
 
 
 class UnknownModel(RequestError):
@@ -235,6 +227,11 @@ class Refused(InlayError):
 class Overloaded(Refused):
     status = 429
     code = "overloaded"
+
+
+class QuotaExceeded(Refused):
+    status = 429
+    code = "quota_exceeded"
 
 
 class NotReady(Refused):

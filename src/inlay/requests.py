@@ -8,14 +8,35 @@ from __future__ import annotations
 
 from collections import abc
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import numpy.typing as npt
 from msgspec import Struct
 
 from inlay.errors import InlayError
 from inlay.types import DENSE, FloatArray, Priority, Truncate
+
+
+class Rights(Protocol):
+    """What somebody may ask for; see `serving.callers`."""
+
+    def may_use(self, model: str) -> bool: ...
+
+    def check_model(self, model: str) -> None:
+        """Raises unless it may be used."""
+        ...
+
+    def spending(self, expected: int) -> AbstractContextManager[Spending]:
+        """Around a request that has about so many tokens; raises where there are none left to spend."""
+        ...
+
+
+class Spending(Protocol):
+    """What one request costs."""
+
+    num_tokens: int  # a guess, until it is known
 
 
 class LongDocuments(StrEnum):
@@ -53,6 +74,7 @@ class EmbedRequest(Struct, frozen=True):
     deadline: float | None = None  # on the clock of time.monotonic()
     departed: Callable[[], Awaitable[object]] | None = None  # returns when the client has gone
     may_wait: float | None = None  # seconds of queued work; where there is more, it is refused at once
+    rights: Rights | None = None  # of who asks; None: all
     first_index: int = 0  # of its first input, where it is a part of a longer request
 
 
@@ -83,6 +105,7 @@ class RankRequest(Struct, frozen=True):
     deadline: float | None = None  # on the clock of time.monotonic()
     departed: Callable[[], Awaitable[object]] | None = None  # returns when the client has gone
     may_wait: float | None = None  # seconds of queued work; where there is more, it is refused at once
+    rights: Rights | None = None  # of who asks; None: all
     first_index: int = 0  # of its first document, where it is a part of a longer request
 
 
@@ -95,6 +118,7 @@ class PairsRequest(Struct, frozen=True):
     deadline: float | None = None  # on the clock of time.monotonic()
     departed: Callable[[], Awaitable[object]] | None = None  # returns when the client has gone
     may_wait: float | None = None  # seconds of queued work; where there is more, it is refused at once
+    rights: Rights | None = None  # of who asks; None: all
 
 
 Request = EmbedRequest | RankRequest | PairsRequest

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from inlay.errors import InlayError, error_of
+from inlay.error_codes import error_of
+from inlay.errors import InlayError
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]

@@ -26,7 +26,7 @@ class Server:
         self.second = UnwellWorker(replace(SPEC, name="second", fingerprint="2"))
         given = make_settings({"fallback": ["first=second"], **settings})
         workers = {"first": self.first, "second": self.second}
-        self.app: App = make_app(workers, make_cache(["memory://8MiB"]), {}, Keyring([]), given)
+        self.app: App = make_app(workers, make_cache(["memory://8MiB"]), {}, Keyring({}), given)
 
     def ask(self, path: str = "/v1/embeddings", body: object = None, **headers: str) -> httpx.Response:
         async def story() -> httpx.Response:

@@ -51,7 +51,7 @@ def workers(checkpoint: Callable[[str], Path], reranker_path: Path) -> Iterator[
 
 @pytest.fixture(scope="module")
 def ask(workers: dict[str, DeviceWorker]) -> Ask:
-    app = make_app(workers, make_cache(["memory://8MiB"]), {}, Keyring([]), make_settings({})).envelope
+    app = make_app(workers, make_cache(["memory://8MiB"]), {}, Keyring({}), make_settings({})).envelope
 
     def send(path: str = "/v1/rerank", method: str = "POST", **body: object) -> httpx.Response:
         async def story() -> httpx.Response:

@@ -128,7 +128,7 @@ def test_a_server_over_a_socket_gives_the_same_bits(checkpoint: Callable[[str], 
         inner.wait_loaded()
         engine = RemoteEngine(tmp_path, inner)
         worker = engine.remote() if is_remote else inner
-        app = make_app({"tiny": worker}, Cache([]), {}, Keyring([]), settings).envelope
+        app = make_app({"tiny": worker}, Cache([]), {}, Keyring({}), settings).envelope
 
         async def ask() -> tuple[list[object], str]:
             transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]

@@ -91,7 +91,9 @@ def make_app(
     service = Service(
         workers, cache, aliases, tracer, lambda router: Fallbacks(router, others, wait, is_default=is_default)
     )
+    keyring.check_models(workers)
     metrics = Metrics(workers, cache)
+    metrics.watch_callers(keyring.callers)
     models = ModelRoutes(workers, aliases)
     limits = {name: msgspec.to_builtins(getattr(settings, name)) for name in LIMITS}
     speaks_tei = "tei" in settings.dialects

@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-from pathlib import Path
+from collections.abc import Collection, Iterable
 
 from starlette.types import Scope
 
-from inlay.api.exchange import header
+from inlay.api.exchange import CALLER, header
+from inlay.api.keys import BLANKS, Keys, digest_of
 from inlay.errors import ConfigError, Unauthorized
-
-_BLANKS = " \t\r\n"  # no others: a key's last byte, read as Latin-1, may be a blank such as A0
+from inlay.serving.callers import Caller
 
 
 class Keyring:
     """The keys that open the server; without keys it is open to all."""
 
-    def __init__(self, keys: list[str]) -> None:
-        self._digests = [_digest(key.encode()) for key in keys]
+    def __init__(self, keys: Keys, share: float = 1.0) -> None:
+        self._callers = {digest: Caller(key, share) for digest, key in keys.items()}
+
+    @property
+    def callers(self) -> Collection[Caller]:
+        return self._callers.values()
 
     def check(self, scope: Scope) -> None:
-        """`Unauthorized` unless the request carries a key, where there are keys."""
-        if not self._digests:
+        """Note who asks; `Unauthorized` unless the request carries a key, where there are keys."""
+        if not self._callers:
             return
         key = _key_of(scope)
         if key is None:
             raise Unauthorized("no API key: send the header Authorization: Bearer KEY")
-        digest = _digest(key)
-        matches = [hmac.compare_digest(digest, known) for known in self._digests]  # all, not the first
-        if not any(matches):
+        digest = digest_of(key)
+        # All, not the first.
+        matches = [caller for known, caller in self._callers.items() if hmac.compare_digest(digest, known)]
+        if not matches:
             raise Unauthorized("the API key is not known here: check it, or ask who runs the server")
+        scope[CALLER] = matches[0]
 
     def key_of(self, scope: Scope) -> bytes | None:
         """The key of a request that was let in; None where the server has none, whatever is sent."""
-        return _key_of(scope) if self._digests else None
+        return _key_of(scope) if self._callers else None
+
+    def check_models(self, served: Iterable[str]) -> None:
+        """`ConfigError` where a key is for a model that is not served."""
+        known = set(served)
+        for caller in self._callers.values():
+            if unknown := sorted((caller.key.models or set()) - known):
+                raise ConfigError(
+                    f"--api-key-file: {caller.key.name!r} is for {unknown[0]!r}, which is not served; these are: "
+                    + ", ".join(sorted(known))
+                )
 
 
 def _key_of(scope: Scope) -> bytes | None:
@@ -43,25 +58,4 @@ def _key_of(scope: Scope) -> bytes | None:
     if not sent:
         return None
     kind, _, rest = sent.partition(" ")
-    return (rest if kind.lower() == "bearer" else sent).strip(_BLANKS).encode("latin-1")
-
-
-def read_keys(keys: list[str], file: str | None) -> list[str]:
-    """Keys from settings and from a file with one a line."""
-    keys = [key.strip(_BLANKS) for key in keys]
-    if not all(keys):
-        raise ConfigError("--api-key is empty: give a key, or leave the option out to serve without keys")
-    if file is None:
-        return keys
-    try:
-        lines = Path(file).expanduser().read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--api-key-file {file} cannot be read: {error}") from error
-    found = [line.strip(_BLANKS) for line in lines if line.strip(_BLANKS) and not line.startswith("#")]
-    if not found:
-        raise ConfigError(f"--api-key-file {file} has no keys: the server would be open to all")
-    return keys + found
-
-
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
+    return (rest if kind.lower() == "bearer" else sent).strip(BLANKS).encode("latin-1")

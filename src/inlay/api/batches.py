@@ -14,7 +14,7 @@ from inlay.api.jobs_schema import BatchObject, CreateBatchRequest, batch_body, l
 from inlay.api.json_route import Body, Form, Gate, JSONRoute
 from inlay.api.replies import Reply
 from inlay.api.routes import GET, POST, Bodies, Route
-from inlay.errors import Conflict, InvalidInput, Overloaded, UnknownBatch, UnknownFile, shorten
+from inlay.errors import Conflict, Forbidden, InvalidInput, Overloaded, UnknownBatch, UnknownFile, shorten
 from inlay.jobs.batch import INPUT, Batch, Status, new_id, now
 from inlay.jobs.runner import JobRunner
 from inlay.quantities import parse_duration
@@ -48,6 +48,8 @@ class BatchRoutes:
         if call.endpoint not in self._endpoints:
             known = ", ".join(self._endpoints)
             raise InvalidInput(f"endpoint {shorten(call.endpoint)!r} has no batches: use {known}", param="endpoint")
+        if (caller := exchange.caller) is not None and caller.is_limited:
+            raise Forbidden("this key has limits that jobs do not know: use one without, or send requests")
         seconds = _seconds_of(call.completion_window)
         owner = self._files.owner_of(exchange)
         try:

@@ -18,7 +18,7 @@ EXPECT_FINGERPRINT = (
     "x-inlay-expect-fingerprint."
 )
 ON_ERROR = "fail, the default, refuses the request for an input at fault; skip gives its error in its place."
-_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
 class PromptTokensDetails(Struct):

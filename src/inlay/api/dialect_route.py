@@ -66,6 +66,11 @@ class DialectRoute(Generic[C, Q, R]):
         if known is None:
             return None
         reply, result = known
+        if (caller := exchange.caller) is not None:
+            if not caller.may_use(result.model):
+                return None  # it is refused as any other
+            with caller.spending(result.num_tokens):
+                pass
         self._metrics.count_repeated(result)
         return reply
 
@@ -86,6 +91,8 @@ class DialectRoute(Generic[C, Q, R]):
             return reply  # no model has run
         self._metrics.count_result(result)
         reply.headers.extend(result_headers(result))
+        if isinstance(request, Request) and exchange.caller is not None and exchange.caller.lowers_priorities:
+            reply.headers.append((PRIORITY, request.options.priority.encode()))
         reply.headers.extend(self._dialect.timing_headers(result, time.monotonic() - began))
         is_as_asked = isinstance(request, Request) and request.options.write_cache and result.fallback is None
         if body is not None and is_as_asked:
@@ -116,17 +123,20 @@ def completed(request: Q, exchange: Exchange, deadline: float | None) -> Q:
     if isinstance(request, TokenizeRequest | DecodeRequest):
         return request
     options: EmbedOptions | RankOptions = request.options
+    caller = exchange.caller
     if asked := exchange.directives(CACHE_CONTROL):
         no_store = "no-store" in asked
         options = replace(options, read_cache=not (no_store or "no-cache" in asked), write_cache=not no_store)
     if (asked_priority := header(exchange.scope, PRIORITY)) is not None:
         options = replace(options, priority=_priority_of(asked_priority))
+    if caller is not None:
+        options = replace(options, priority=caller.highest(options.priority))
     if options.fallback is None and (allowed := header(exchange.scope, FALLBACK)) is not None:
         options = replace(options, fallback=_truth_of(allowed))
     if options.expect_fingerprint is None and (expected := header(exchange.scope, EXPECTED)) is not None:
         options = replace(options, expect_fingerprint=expected)
     deadline = _sooner(deadline, header(exchange.scope, DEADLINE))
-    return replace(request, options=options, deadline=deadline, departed=exchange.departed)
+    return replace(request, options=options, deadline=deadline, departed=exchange.departed, rights=caller)
 
 
 def _priority_of(text: str) -> Priority:

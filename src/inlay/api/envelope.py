@@ -17,11 +17,12 @@ from starlette.types import Receive, Scope, Send
 
 from inlay.api.auth import Keyring
 from inlay.api.common_shapes import render_error
-from inlay.api.exchange import Exchange, header
-from inlay.api.replies import RENDER_ERROR, RenderError, Reply, refuse
+from inlay.api.exchange import CALLER, Exchange, header
+from inlay.api.replies import RENDER_ERROR, Headers, RenderError, Reply, refuse
 from inlay.api.routes import ANSWERED_AS, GET, Route, RouteTable
 from inlay.api.streamed_reply import AnyReply
 from inlay.errors import InlayError, MethodNotAllowed, OutOfMemory, ShuttingDown, Unauthorized, shorten
+from inlay.serving.callers import Caller
 from inlay.telemetry.logs import get_logger
 from inlay.telemetry.metrics import Metrics
 from inlay.telemetry.tracing import Trace, Tracer, Within
@@ -69,6 +70,7 @@ class Envelope:
             except (asyncio.CancelledError, Exception) as error:  # noqa: BLE001 - whatever it is, it is answered
                 reply = self._refusal_reply(error, request_id, scope, route)
             reply.headers.append((b"x-request-id", request_id.encode()))
+            reply.headers.extend(_quota_headers(scope.get(CALLER)))
             status = reply.status
             await reply.send(scope, send)  # a slow reader takes nobody's place
         finally:
@@ -133,6 +135,7 @@ class Envelope:
                 path=shorten(scope["path"]),
                 status=status,
                 ms=round(seconds * 1000, 2),
+                **({} if (caller := scope.get(CALLER)) is None else {"key": caller.key.name}),
             )
 
 
@@ -147,6 +150,19 @@ def _refusal_of(error: BaseException, request_id: str, path: str) -> InlayError:
         return OutOfMemory("there is no memory for this request now: send less, or later", retry_after=1.0)
     log.error("request failed", request_id=request_id, path=shorten(path), exc_info=error)
     return InlayError(f"internal error ({type(error).__name__}); the log has more")
+
+
+def _quota_headers(caller: Caller | None) -> Headers:
+    """As OpenAI's clients read them; nothing for a key without a quota."""
+    remaining = None if caller is None else caller.remaining()
+    if remaining is None:
+        return []
+    quota, left, seconds = remaining
+    return [
+        (b"x-ratelimit-limit-tokens", b"%d" % quota),
+        (b"x-ratelimit-remaining-tokens", b"%d" % left),
+        (b"x-ratelimit-reset-tokens", b"%.3fs" % seconds),
+    ]
 
 
 def _level_of(route: Route | None, status: int) -> int:

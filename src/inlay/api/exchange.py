@@ -5,6 +5,10 @@ from __future__ import annotations
 from msgspec import Struct
 from starlette.types import Receive, Scope
 
+from inlay.serving.callers import Caller
+
+CALLER = "inlay.caller"  # in a scope: who asks, where the server has keys
+
 
 class Exchange(Struct, frozen=True):
     """A request under way."""
@@ -12,6 +16,12 @@ class Exchange(Struct, frozen=True):
     scope: Scope
     receive: Receive
     name: str = ""  # what a path such as /v1/models/{name} has in that place
+
+    @property
+    def caller(self) -> Caller | None:
+        """Who asks; None where the server has no keys."""
+        found: Caller | None = self.scope.get(CALLER)
+        return found
 
     def directives(self, name: bytes) -> frozenset[str]:
         """What all headers of a name say together, such as `no-store`: in lower case, without values."""

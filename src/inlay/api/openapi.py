@@ -24,6 +24,7 @@ HTML = b"text/html; charset=utf-8"
 ERRORS = {
     400: "A wrong field or input; the message names it",
     401: "Missing or unknown key",
+    403: "The key may not do this",
     404: "Unknown model, corpus or path",
     405: "Another method than the path has; see Allow",
     408: "The head or the body did not come in time",

@@ -29,7 +29,7 @@ async def rerank_hits(
         return [], None
     documents = [str(hit.record.get("text") or " ") for hit in hits]
     options = replace(OPTIONS, instruction=asked.instruction)
-    request = RankRequest(asked.model, query, documents, options, deadline, exchange.departed)
+    request = RankRequest(asked.model, query, documents, options, deadline, exchange.departed, None, exchange.caller)
     try:
         result = await service.rank(request)
     except InlayError as error:

@@ -111,6 +111,7 @@ class SearchRoute:
             options=options,
             deadline=deadline,
             departed=exchange.departed,
+            rights=exchange.caller,
         )
         try:
             result = await self._service.embed(asked)

@@ -25,10 +25,11 @@ from typing import Self
 import uvicorn
 
 from inlay.api.app import App, make_app
-from inlay.api.auth import Keyring, read_keys
+from inlay.api.auth import Keyring
 from inlay.api.connection import ConnectionLimits, connection_class
 from inlay.api.connections import Connections, most_connections
 from inlay.api.envelope import Envelope
+from inlay.api.keys import read_keys
 from inlay.api.ops import Ops, Processes
 from inlay.cache.tiers import Cache
 from inlay.cache.urls import make_cache, read_secret
@@ -79,7 +80,7 @@ class Surroundings:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        keyring = Keyring(read_keys(settings.api_key, settings.api_key_file))
+        keyring = Keyring(read_keys(settings.api_key, settings.api_key_file), 1 / settings.front_ends)
         corpora = open_corpora(settings.corpus)
         secret = read_secret(settings.cache_secret, settings.cache_secret_file)
         cache = make_cache(settings.cache, [batcher.searcher.corpus for batcher in corpora.values()], secret)

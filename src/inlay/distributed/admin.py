@@ -58,7 +58,7 @@ class Admin:
     def run(self, processes: FrontEndProcesses) -> None:
         """Answer until a signal comes or the processes cannot go on, and have them end."""
         metrics = Metrics({}, Cache([]))
-        envelope = Envelope(RouteTable(self._routes(processes, metrics)), Keyring([]), metrics)
+        envelope = Envelope(RouteTable(self._routes(processes, metrics)), Keyring({}), metrics)
         log.info("the numbers of all processes are told", url=f"{url_of(self._listener)}/metrics")
         _Server(server_config(envelope, self._settings), self, processes).run(sockets=[self._listener])
 

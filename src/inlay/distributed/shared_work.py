@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from inlay.errors import Cancelled, EngineError, error_of
+from inlay.error_codes import error_of
+from inlay.errors import Cancelled, EngineError
 from inlay.telemetry.logs import get_logger
 from inlay.types import Answer, Deliver, Failure, Priority, Work, Worker
 

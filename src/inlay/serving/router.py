@@ -12,7 +12,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from inlay.errors import ConfigError, InvalidInput, NotReady, UnknownModel, WorkerDead, WrongTask, shorten
-from inlay.requests import EmbedRequest, PairsRequest, RankRequest
+from inlay.requests import EmbedRequest, PairsRequest, RankRequest, Rights
 from inlay.types import Task, Worker
 
 Q = TypeVar("Q", EmbedRequest, RankRequest, PairsRequest)
@@ -47,7 +47,7 @@ class Router:
 
     def route(self, request: EmbedRequest) -> tuple[Worker, EmbedRequest]:
         """The worker of a model's name; None means the first that embeds. It is loaded, or this raises."""
-        name, request = self._resolve(request)
+        name, request = self.resolve(request)
         return self._checked(self.workers[name], Task.EMBED), request
 
     def ranker(self, name: str | None) -> Worker:
@@ -62,18 +62,23 @@ class Router:
     def resolve(self, request: Q) -> tuple[str, Q]:
         """The served name of the model that a request means, and the request without what its name said beside."""
         if isinstance(request, EmbedRequest):
-            return self._resolve(request)
-        return self._named(request.model, Task.RANK), request
+            name, request = self._resolve(request)
+        else:
+            name = self._named(request.model, Task.RANK, request.rights)
+        if request.rights is not None:
+            request.rights.check_model(name)
+        return name, request
 
-    def _named(self, name: str | None, preferred: Task) -> str:
-        name = self._first(preferred) if name is None else self._aliases.get(name, name)
+    def _named(self, name: str | None, preferred: Task, rights: Rights | None = None) -> str:
+        name = self._first(preferred, rights) if name is None else self._aliases.get(name, name)
         if name not in self.workers:
             raise self._unknown(name)
         return name
 
-    def _first(self, task: Task, outputs: Collection[str] = ()) -> str:
-        """The first model that does something; of several one that gives all that is asked for."""
+    def _first(self, task: Task, rights: Rights | None, outputs: Collection[str] = ()) -> str:
+        """The first model that does something; of several one that may be used, and gives all that is asked for."""
         names = [name for name, worker in self.workers.items() if worker.spec.task is task]
+        names = [name for name in names if rights is None or rights.may_use(name)] or names
         able = (name for name in names if set(outputs) <= set(self.workers[name].spec.outputs))
         return next(able, next(iter([*names, *self.workers])))
 
@@ -90,7 +95,9 @@ class Router:
 
     def _resolve(self, request: EmbedRequest) -> tuple[str, EmbedRequest]:
         name = request.model
-        name = self._first(Task.EMBED, request.options.outputs) if name is None else self._aliases.get(name, name)
+        if name is None:
+            name = self._first(Task.EMBED, request.rights, request.options.outputs)
+        name = self._aliases.get(name, name)
         if name in self.workers:
             return name, request
         base, _, prompt = name.rpartition(":")

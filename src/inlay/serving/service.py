@@ -7,7 +7,7 @@ Knows nothing of dialects and nothing of torch. Lives on one event loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -26,6 +26,7 @@ from inlay.requests import (
     Request,
     Result,
 )
+from inlay.serving.callers import guessed_tokens
 from inlay.serving.chunks import halves_of, is_too_long, take_best
 from inlay.serving.fallbacks import Fallbacks, check_wait
 from inlay.serving.flights import Flights
@@ -49,6 +50,8 @@ from inlay.types import Task, Worker
 
 A = TypeVar("A")
 R = TypeVar("R")
+Q = TypeVar("Q", EmbedRequest, RankRequest, PairsRequest)
+A_RESULT = TypeVar("A_RESULT", bound=Result)
 
 
 class Asked(NamedTuple):
@@ -95,7 +98,7 @@ class Service:
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """Outputs for all inputs, or the error of the first that has none; if asked, for those that have some."""
-        return await self._fallbacks.answer(request, self._embed_alone)
+        return await self._spend(request, self._embed_alone)
 
     async def _embed_alone(self, request: EmbedRequest) -> EmbedResult:
         return _result_of(await self._embed(request, is_patient=request.options.skips_failed))
@@ -132,12 +135,12 @@ class Service:
 
     async def rank(self, request: RankRequest) -> RankResult:
         """Scores for all documents, or the error of the first that has none; if asked, for those that have one."""
-        return await self._fallbacks.answer(request, self._rank)
+        return await self._spend(request, self._rank)
 
     async def _rank(self, request: RankRequest) -> RankResult:
         self._refuse_closed()
         check_query(request)
-        worker = self.router.ranker(request.model)
+        worker = self.router.ranker(self.router.resolve(request)[0])
         check_fingerprint(worker.spec, request.options.expect_fingerprint)
         inputs = make_pairs(worker.spec, request)
         is_chunked = request.options.long_documents is LongDocuments.BEST_CHUNK
@@ -155,11 +158,11 @@ class Service:
 
     async def score_pairs(self, request: PairsRequest) -> PairsResult:
         """A score for each pair: a reranker's, or of a model that embeds the cosine of their vectors."""
-        return await self._fallbacks.answer(request, self._score_pairs)
+        return await self._spend(request, self._score_pairs)
 
     async def _score_pairs(self, request: PairsRequest) -> PairsResult:
         self._refuse_closed()
-        worker = self.router.any(request.model, Task.RANK)
+        worker = self.router.any(self.router.resolve(request)[0])
         if worker.spec.task is Task.EMBED:
             return await self._compare_pairs(request)
         check_fingerprint(worker.spec, request.options.expect_fingerprint)
@@ -181,7 +184,9 @@ class Service:
             expect_fingerprint=asked.expect_fingerprint,
         )
         texts = [text for pair in request.pairs for text in pair]
-        whole = EmbedRequest(request.model, texts, options, request.deadline, request.departed, request.may_wait)
+        whole = EmbedRequest(
+            request.model, texts, options, request.deadline, request.departed, request.may_wait, request.rights
+        )
         result = await self._embed_alone(whole)
         told = {name: getattr(result, name) for name in Result.__struct_fields__}
         scores = np.vecdot(result.vectors[::2], result.vectors[1::2])
@@ -198,6 +203,15 @@ class Service:
                 parts[given] = [part for half in halved for part in half]
         for given, own in parts.items():
             take_best(given, own)
+
+    async def _spend(self, request: Q, act: Callable[[Q], Awaitable[A_RESULT]]) -> A_RESULT:
+        """Answer a request, by another model where that is allowed, and count it as who asks has it."""
+        if request.rights is None:
+            return await self._fallbacks.answer(request, act)
+        with request.rights.spending(guessed_tokens(request)) as spent:
+            result = await self._fallbacks.answer(request, act)
+            spent.num_tokens = result.num_tokens
+            return result
 
     def _refuse_closed(self) -> None:
         if self._is_closed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import ClassVar, Protocol
 
@@ -19,6 +19,27 @@ class Tiers(Protocol):
     """What is read of a cache: for each tier its name and its numbers."""
 
     def numbers(self) -> list[tuple[str, Mapping[str, float]]]: ...
+
+
+class KeyFacts(Protocol):
+    """What is read of a key."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class CallerNumbers(Protocol):
+    """What is read of who asks."""
+
+    num_requests: int
+    num_refused: int
+    num_tokens: int
+
+    @property
+    def key(self) -> KeyFacts: ...
+
+
+Callers = Collection[CallerNumbers]
 
 
 class BuildCollector(Collector):
@@ -102,6 +123,26 @@ class CacheCollector(Collector):
                     families[what] = kind(f"inlay_cache_{what}", f"Cache tier: {what}", labels=["tier"])
                 families[what].add_metric([tier], number)
         yield from families.values()
+
+
+class CallerCollector(Collector):
+    """What each key has used, by its name."""
+
+    COUNTERS: ClassVar = {
+        "requests": "Requests answered for a key",
+        "refused": "Requests refused since a key's tokens were spent",
+        "tokens": "Tokens of a key's requests, as usage tells them",
+    }
+
+    def __init__(self, callers: Callers) -> None:
+        self._callers = callers
+
+    def collect(self) -> Iterator[Metric]:
+        for name, about in self.COUNTERS.items():
+            family = CounterMetricFamily(f"inlay_key_{name}", about, labels=["key"])
+            for caller in self._callers:
+                family.add_metric([caller.key.name], getattr(caller, f"num_{name}"))
+            yield family
 
 
 class JobCollector(Collector):

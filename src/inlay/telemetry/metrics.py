@@ -18,6 +18,8 @@ from inlay.requests import Result
 from inlay.telemetry.collectors import (
     BuildCollector,
     CacheCollector,
+    CallerCollector,
+    Callers,
     EngineCollector,
     JobCollector,
     ReadyCollector,
@@ -115,6 +117,11 @@ class Metrics:
     def watch_jobs(self, numbers: Callable[[], Mapping[str, float]]) -> None:
         """Show the numbers of jobs, too; they are read when scraped."""
         self.registry.register(JobCollector(numbers))
+
+    def watch_callers(self, callers: Callers) -> None:
+        """Show what each key has used."""
+        if callers:
+            self.registry.register(CallerCollector(callers))
 
     def _begin(self, workers: Mapping[str, Worker]) -> None:
         """What every model will count, from nothing on."""

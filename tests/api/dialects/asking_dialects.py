@@ -14,6 +14,7 @@ from rerankers import make_reranker
 
 from inlay.api.app import make_app
 from inlay.api.auth import Keyring
+from inlay.api.keys import read_keys
 from inlay.cache.urls import make_cache
 from inlay.config_values import make_settings
 from inlay.engine.starting import start_worker
@@ -25,7 +26,9 @@ Ask = Callable[..., httpx.Response]
 
 def asker(workers: dict[str, Worker], *keys: str, **settings: object) -> Ask:
     """Sends JSON, or nothing, to a path."""
-    app = make_app(workers, make_cache(["memory://8MiB"]), {}, Keyring([*keys]), make_settings(settings)).envelope
+    app = make_app(
+        workers, make_cache(["memory://8MiB"]), {}, Keyring(read_keys([*keys], None)), make_settings(settings)
+    ).envelope
 
     def send(path: str, body: object = None, method: str = "POST", **headers: str) -> httpx.Response:
         async def story() -> httpx.Response:

@@ -20,6 +20,7 @@ from inlay.api.auth import Keyring
 from inlay.api.dialects import jina, registry, tei, voyage
 from inlay.api.dialects.dialect import Dialect
 from inlay.api.envelope import Envelope
+from inlay.api.keys import read_keys
 from inlay.cache.tiers import Cache
 from inlay.config_values import make_settings
 from inlay.errors import ConfigError, Overloaded, TooLarge
@@ -31,7 +32,9 @@ COMMON = {"api.dialects.dialect", "api.dialects.registry", "api.dialects.shared"
 
 
 def app_of(*keys: str, **settings: object) -> Envelope:
-    return make_app({"fake": FakeWorker()}, Cache([]), {}, Keyring(list(keys)), make_settings(settings)).envelope
+    return make_app(
+        {"fake": FakeWorker()}, Cache([]), {}, Keyring(read_keys([*keys], None)), make_settings(settings)
+    ).envelope
 
 
 def ask(app: Envelope, method: str, path: str, body: bytes = b"", **headers: str) -> httpx.Response:

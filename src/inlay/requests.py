@@ -131,6 +131,7 @@ class TokenizeRequest(Struct, frozen=True):
     texts: list[str]
     prompt_name: str | None = None  # of a prompt that goes before each text
     adds_special_tokens: bool = True
+    rights: Rights | None = None  # of who asks; None: all
 
 
 class DecodeRequest(Struct, frozen=True):
@@ -139,6 +140,7 @@ class DecodeRequest(Struct, frozen=True):
     model: str | None
     lists: list[list[int]]
     skips_special_tokens: bool = True
+    rights: Rights | None = None  # of who asks; None: all
 
 
 class Token(Struct, frozen=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from fakes import SPEC, FakeWorker
 from inlay.api.app import App, make_app
 from inlay.api.auth import Keyring
 from inlay.api.keys import read_keys
+from inlay.api.server import check_names
 from inlay.cache.urls import make_cache
 from inlay.config_values import make_settings
 from inlay.errors import ConfigError
@@ -50,6 +51,7 @@ class Server:
         workers = {"first": self.first, "second": self.second}
         keyring = Keyring(read_keys(["sk-plain"], str(file)))
         settings = make_settings({})
+        check_names(settings, [self.first.spec, self.second.spec], keyring)
         self.app: App = make_app(workers, make_cache(["memory://8MiB"]), {}, keyring, settings)
 
     def ask(self, key: str, body: object, path: str = "/v1/embeddings", **headers: str) -> httpx.Response:
@@ -117,6 +119,34 @@ def test_lines_of_a_reply_are_counted_too(server: Server) -> None:
     assert 'inlay_key_tokens_total{key="all"} 5.0' in server.numbers()
 
 
+def test_a_body_without_a_model_is_each_keys_own(server: Server) -> None:
+    for path, body in (("/v1/embeddings", {"input": "of whom"}), ("/embed", {"inputs": "of whom"})):
+        for _ in range(2):
+            assert server.ask("sk-search", body, path).headers["x-inlay-fingerprint"] == "2"
+            assert server.ask("sk-all", body, path).headers["x-inlay-fingerprint"] == "1"
+
+
+def test_a_priority_is_told_to_whom_it_was_given(server: Server) -> None:
+    for key, told in (("sk-all", None), ("sk-bulk", "low"), ("sk-all", None), ("sk-bulk", "low")):
+        assert server.ask(key, {"input": "a"}).headers.get("x-inlay-priority") == told
+
+
+def test_tokens_are_of_a_keys_own_models_too(server: Server) -> None:
+    assert server.ask("sk-search", {"model": "first", "prompt": "a"}, "/tokenize").status_code == 403
+    assert server.ask("sk-search", {"model": "first", "tokens": [1]}, "/detokenize").status_code == 403
+
+
+def test_lines_beyond_the_quota_end_with_the_time_to_come_back(server: Server) -> None:
+    texts = [f"{number} is a text" for number in range(300)]
+    reply = server.ask("sk-bulk", {"input": texts}, accept="application/x-ndjson")
+    last = json.loads(reply.text.splitlines()[-1])
+    assert (last["object"], last["status"], last["error"]["code"]) == ("error", 429, "quota_exceeded")
+    assert last["retry_after"] > 60
+    refused = re.search(r'inlay_key_refused_total\{key="bulk"\} ([\d.]+)', server.numbers())
+    assert refused
+    assert float(refused[1]) <= 5, "parts that are ahead, and none of them again and again"
+
+
 def test_a_keys_requests_are_as_urgent_as_they_may_be_and_the_reply_says_so(server: Server) -> None:
     reply = server.ask("sk-bulk", {"input": "a", "priority": "high"})
     assert reply.headers["x-inlay-priority"] == "low"
@@ -124,13 +154,11 @@ def test_a_keys_requests_are_as_urgent_as_they_may_be_and_the_reply_says_so(serv
     assert "x-inlay-priority" not in server.ask("sk-all", {"input": "b", "priority": "high"}).headers
 
 
-Wrong = Callable[[str], str]
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "keys"),
+        ("", "has no keys"),
+        ('[[keys]]\nname = "key-1"\nkey = "x"', "choose another"),
         ("keys = []", "has no keys"),
         ("[[keys]", "keys.toml"),
         ('[[keys]]\nname = "a"', "'a' needs key or key_sha256"),
@@ -148,3 +176,15 @@ Wrong = Callable[[str], str]
 def test_what_is_wrong_with_a_file_is_said(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         Server(tmp_path, text)
+
+
+@pytest.mark.parametrize("text", [FILE, 'name="a"', "[keys]", "tokens_per_minute = 3"])
+def test_a_toml_file_by_another_name_opens_nothing(text: str, tmp_path: Path) -> None:
+    (tmp_path / "keys.conf").write_text(text)
+    with pytest.raises(ConfigError, match=r"looks like TOML .* name it KEYS\.toml"):
+        read_keys([], str(tmp_path / "keys.conf"))
+
+
+def test_keys_with_any_signs_stand_one_a_line(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("# ours\nabc==\n  sk-1=2  \n\nx]y[\n")
+    assert len(read_keys([], str(tmp_path / "keys"))) == 3

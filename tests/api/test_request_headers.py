@@ -13,8 +13,13 @@ from fakes import SPEC, UnwellWorker
 
 from inlay.api.app import App, make_app
 from inlay.api.auth import Keyring
+from inlay.api.dialects.openai import EMBEDDINGS
+from inlay.api.job_lines import _Endpoint
+from inlay.api.server import check_names
 from inlay.cache.urls import make_cache
 from inlay.config_values import make_settings
+from inlay.errors import ConfigError
+from inlay.requests import EmbedRequest
 from inlay.types import Priority
 
 
@@ -81,6 +86,12 @@ def test_lines_of_one_reply_are_of_one_model() -> None:
     assert server.ask(body={"input": ["a", "b"]}).json()["model"] == "second"
 
 
+def test_lines_of_a_job_are_of_the_model_that_they_name() -> None:
+    endpoint = _Endpoint(EMBEDDINGS, {EmbedRequest: lambda request: None})
+    _, request = endpoint.read(b'{"input": "a", "model": "first", "fallback": true}')
+    assert request.options.fallback is False
+
+
 def test_a_deadline_of_the_client_counts_where_it_is_sooner(server: Server) -> None:
     server.first.gate.clear()
     reply = server.ask(x_request_deadline_ms="50")
@@ -108,6 +119,13 @@ def test_urgency_may_stand_in_the_head(server: Server) -> None:
     ],
 )
 def test_a_header_that_says_nothing_is_refused(server: Server, name: str, value: str, told: str) -> None:
+    for _ in range(2):
+        server.ask()  # whose reply is kept by the body then
     reply = server.ask(**{name: value})
     assert reply.status_code == 400
     assert told in reply.json()["error"]["message"]
+
+
+def test_leave_to_fall_back_needs_a_fallback() -> None:
+    with pytest.raises(ConfigError, match="add --fallback MODEL=OTHER"):
+        check_names(make_settings({"fallback_always": True}), [SPEC], Keyring({}))

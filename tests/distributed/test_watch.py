@@ -77,6 +77,14 @@ def test_what_was_started_again_is_a_new_process(story: Story) -> None:
     assert not story.supervisor.reasons
 
 
+def test_the_last_words_of_one_are_not_the_first_of_the_next(story: Story) -> None:
+    story.look(True)
+    story.supervisor.restarts += 1
+    story.look(True)  # what came between the look before and its end
+    story.look(False, round(FIRST_WORD_SECONDS) - 1)
+    assert not story.supervisor.reasons
+
+
 def test_what_is_unwell_is_ended_with_its_reason(story: Story) -> None:
     story.look(True, why_unwell="a batch has run for 301 s")
     assert story.supervisor.reasons == ["a batch has run for 301 s"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inlay.errors import Forbidden, QuotaExceeded
+from inlay.errors import Cancelled, DeadlineExceeded, Forbidden, QuotaExceeded
 from inlay.requests import EmbedRequest, PairsRequest, RankRequest
 from inlay.serving import callers as module
 from inlay.serving.callers import Caller, Key, guessed_tokens
@@ -58,6 +58,16 @@ def test_what_fails_costs_nothing(clock: Clock) -> None:
     assert (caller.num_requests, caller.num_tokens) == (0, 0)
 
 
+@pytest.mark.parametrize("error", [Cancelled("gone"), DeadlineExceeded("late")])
+def test_what_is_given_up_costs_what_was_guessed(clock: Clock, error: Exception) -> None:
+    caller = Caller(Key("k", tokens_per_minute=100))
+    with pytest.raises(type(error)), caller.spending(90):
+        raise error
+    remaining = caller.remaining()
+    assert remaining is not None
+    assert (remaining[1], caller.num_tokens) == (10, 90)
+
+
 def test_several_processes_share_a_quota(clock: Clock) -> None:
     caller = Caller(Key("k", tokens_per_minute=100), share=0.25)
     assert caller.remaining() == (25, 25, 0)
@@ -91,9 +101,14 @@ def test_nothing_is_more_urgent_than_the_key_may_be(highest: Priority, asked: Pr
 
 @given(st.lists(st.text(max_size=40), min_size=1, max_size=5))
 def test_a_guess_grows_with_the_text(texts: list[str]) -> None:
-    guess = guessed_tokens(EmbedRequest("m", texts))
+    guess = guessed_tokens(EmbedRequest("m", texts), 512)
     assert guess >= len(texts)
-    assert guessed_tokens(EmbedRequest("m", [*texts, "more"])) > guess
-    assert guessed_tokens(RankRequest("m", "query", texts)) > guess
-    assert guessed_tokens(PairsRequest("m", [(text, text) for text in texts])) == 2 * guess
-    assert guessed_tokens(EmbedRequest("m", [[1, 2, 3]])) == 3
+    assert guessed_tokens(EmbedRequest("m", [*texts, "more"]), 512) > guess
+    assert guessed_tokens(RankRequest("m", "query", texts), 512) > guess
+    assert guessed_tokens(PairsRequest("m", [(text, text) for text in texts]), 512) == 2 * guess
+
+
+def test_a_guess_is_no_more_than_a_model_takes_and_no_less_for_other_scripts() -> None:
+    assert guessed_tokens(EmbedRequest("m", ["x" * 40_000, "y" * 40]), 256) == 256 + 11
+    assert guessed_tokens(EmbedRequest("m", [[1, 2, 3]]), 512) == 3
+    assert guessed_tokens(EmbedRequest("m", ["文" * 200]), 512) == 201

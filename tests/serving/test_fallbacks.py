@@ -9,7 +9,7 @@ from dataclasses import replace as changed
 from typing import Any, TypeVar
 
 import pytest
-from fakes import SPEC, FakeWorker, UnwellWorker
+from fakes import SPEC, UnwellWorker
 from msgspec.structs import replace
 
 from inlay.cache.memory import MemoryTier
@@ -154,17 +154,12 @@ def test_where_the_other_cannot_answer_the_first_ones_error_counts(pair: Pair) -
     ],
 )
 def test_a_fallback_that_cannot_be_is_refused(given: str, message: str) -> None:
-    from inlay.types import Ranking
-
-    workers = {name: FakeWorker(changed(SPEC, name=name)) for name in ("first", "second")}
-    ranker = FakeWorker(changed(SPEC, name="ranker", ranking=Ranking("pair")))
-    assert ranker.spec.task is Task.RANK
     with pytest.raises(ConfigError, match=message):
-        parse_fallbacks([given], {**workers, "ranker": ranker})
+        parse_fallbacks([given], {"first": Task.EMBED, "second": Task.EMBED, "ranker": Task.RANK})
 
 
 def test_a_model_has_one_fallback() -> None:
-    workers = {name: FakeWorker(changed(SPEC, name=name)) for name in ("first", "second", "third")}
-    assert parse_fallbacks(["first=second", "second=third"], workers) == {"first": "second", "second": "third"}
+    tasks = dict.fromkeys(("first", "second", "third"), Task.EMBED)
+    assert parse_fallbacks(["first=second", "second=third"], tasks) == {"first": "second", "second": "third"}
     with pytest.raises(ConfigError, match="has one already"):
-        parse_fallbacks(["first=second", "first=third"], workers)
+        parse_fallbacks(["first=second", "first=third"], tasks)

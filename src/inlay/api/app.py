@@ -86,12 +86,11 @@ def make_app(
 ) -> App:
     """All that answers, around the models that are given."""
     aliases = parse_aliases(settings.alias, workers)
-    others = parse_fallbacks(settings.fallback, workers)
+    others = parse_fallbacks(settings.fallback, {name: worker.spec.task for name, worker in workers.items()})
     wait, is_default = settings.fallback_wait, settings.fallback_always
     service = Service(
         workers, cache, aliases, tracer, lambda router: Fallbacks(router, others, wait, is_default=is_default)
     )
-    keyring.check_models(workers)
     metrics = Metrics(workers, cache)
     metrics.watch_callers(keyring.callers)
     models = ModelRoutes(workers, aliases)

@@ -25,6 +25,7 @@ from inlay.requests import (
     TokenizeRequest,
     TokensResult,
 )
+from inlay.serving.callers import Caller
 from inlay.telemetry.metrics import Metrics
 from inlay.telemetry.tracing import Attributes, perform
 from inlay.types import Priority
@@ -40,6 +41,7 @@ CACHE_CONTROL = b"cache-control"
 EXPECTED = b"x-inlay-expect-fingerprint"
 PRIORITY, DEADLINE = b"x-inlay-priority", b"x-request-deadline-ms"
 FALLBACK = b"x-inlay-fallback"  # of a request: may another model answer? of a reply: for which one, and why
+SAYING = frozenset({CACHE_CONTROL, EXPECTED, PRIORITY, DEADLINE, FALLBACK})  # headers that a body does not tell of
 LONGEST_NUMBER = 12  # digits
 NAMED_INDICES = 64  # indices listed in the header
 
@@ -60,15 +62,15 @@ class DialectRoute(Generic[C, Q, R]):
 
     def recall(self, body: Body, exchange: Exchange) -> Reply | None:
         """The reply to a body that came before and that the cache has answered; None where it is to be worked out."""
-        if len(body) > LARGEST or any(header(exchange.scope, name) is not None for name in (CACHE_CONTROL, EXPECTED)):
+        if len(body) > LARGEST or any(name in SAYING for name, _ in exchange.scope["headers"]):
             return None  # a large body is not even copied
+        if not _is_all_in_body(exchange.caller):
+            return None
         known = self._repeated.find(bytes(body))
         if known is None:
             return None
         reply, result = known
         if (caller := exchange.caller) is not None:
-            if not caller.may_use(result.model):
-                return None  # it is refused as any other
             with caller.spending(result.num_tokens):
                 pass
         self._metrics.count_repeated(result)
@@ -95,7 +97,7 @@ class DialectRoute(Generic[C, Q, R]):
             reply.headers.append((PRIORITY, request.options.priority.encode()))
         reply.headers.extend(self._dialect.timing_headers(result, time.monotonic() - began))
         is_as_asked = isinstance(request, Request) and request.options.write_cache and result.fallback is None
-        if body is not None and is_as_asked:
+        if body is not None and is_as_asked and _is_all_in_body(exchange.caller):
             self._repeated.keep(bytes(body), reply, result)
         return reply
 
@@ -118,10 +120,15 @@ def described(result: Result | TokensResult) -> tuple[str, Attributes]:
     }
 
 
+def _is_all_in_body(caller: Caller | None) -> bool:
+    """Does a body alone decide what the reply is? Not where a key has models or a priority of its own."""
+    return caller is None or not (caller.key.models is not None or caller.lowers_priorities)
+
+
 def completed(request: Q, exchange: Exchange, deadline: float | None) -> Q:
     """The request with what no dialect has to say: its time, its client, and `Cache-Control`."""
     if isinstance(request, TokenizeRequest | DecodeRequest):
-        return request
+        return replace(request, rights=exchange.caller)
     options: EmbedOptions | RankOptions = request.options
     caller = exchange.caller
     if asked := exchange.directives(CACHE_CONTROL):
@@ -135,7 +142,7 @@ def completed(request: Q, exchange: Exchange, deadline: float | None) -> Q:
         options = replace(options, fallback=_truth_of(allowed))
     if options.expect_fingerprint is None and (expected := header(exchange.scope, EXPECTED)) is not None:
         options = replace(options, expect_fingerprint=expected)
-    deadline = _sooner(deadline, header(exchange.scope, DEADLINE))
+    deadline = sooner(deadline, exchange)
     return replace(request, options=options, deadline=deadline, departed=exchange.departed, rights=caller)
 
 
@@ -152,9 +159,9 @@ def _truth_of(text: str) -> bool:
     return text == "true"
 
 
-def _sooner(deadline: float | None, text: str | None) -> float | None:
+def sooner(deadline: float | None, exchange: Exchange) -> float | None:
     """A client's own deadline, in milliseconds from now, or the server's."""
-    if text is None:
+    if (text := header(exchange.scope, DEADLINE)) is None:
         return deadline
     if not text.isascii() or not text.isdigit() or not 0 < len(text) <= LONGEST_NUMBER:
         raise InvalidInput(f"the header x-request-deadline-ms is {shorten(text)!r}: send whole milliseconds from now")

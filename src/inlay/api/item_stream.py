@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 from msgspec.structs import replace
 
-from inlay.errors import Refused, TooLarge
+from inlay.errors import QuotaExceeded, Refused, TooLarge
 from inlay.requests import EmbedRequest, RankRequest, Result
 
 Q = TypeVar("Q", bound=EmbedRequest | RankRequest)
@@ -82,7 +82,7 @@ class ItemStream(Generic[Q, R]):
             try:
                 return [await self._perform(part)]
             except Refused as error:
-                pause = min(error.retry_after or LONGEST_PAUSE, LONGEST_PAUSE)
+                pause = _pause_of(error)
                 if is_first or time.monotonic() + pause > deadline:
                     raise
                 await asyncio.sleep(pause)
@@ -93,6 +93,12 @@ class ItemStream(Generic[Q, R]):
         middle = (start + stop) // 2
         first = await self._answer(start, middle, is_first=is_first)
         return first + await self._answer(middle, stop, is_first=False)
+
+
+def _pause_of(error: Refused) -> float:
+    """A queue may have room sooner than was thought; a quota has not."""
+    pause = error.retry_after or LONGEST_PAUSE
+    return pause if isinstance(error, QuotaExceeded) else min(pause, LONGEST_PAUSE)
 
 
 def _inputs_of(request: EmbedRequest | RankRequest) -> Sequence[str | list[int]]:

@@ -91,7 +91,7 @@ class _Endpoint:
         call, _ = self._decoder.decode(body)
         request = self._dialect.parse(call)
         self._checks[type(request)](request)
-        return call, replace(request, options=replace(request.options, priority=Priority.LOW))
+        return call, replace(request, options=replace(request.options, priority=Priority.LOW, fallback=False))
 
     def reply(self, call: msgspec.Struct | None, result: Result | InlayError) -> LineReply:
         if isinstance(result, InlayError):

@@ -28,6 +28,8 @@ from inlay.types import Priority
 
 BLANKS = " \t\r\n"  # no others: a key's last byte, read as Latin-1, may be a blank such as A0
 TOML = ".toml"
+UNNAMED = "key-"  # and its number, of a key that has no name
+_LIKE_TOML = re.compile(r"^\s*(\[\[?\w+\]\]?|\w+\s*=\s*[\"'\[\d]).*$", re.MULTILINE)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 Keys = Mapping[bytes, Key]  # by the digest
@@ -43,7 +45,7 @@ class _Entry(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _File(Struct, frozen=True, forbid_unknown_fields=True):
-    keys: list[_Entry]
+    keys: list[_Entry] = []
 
 
 def digest_of(key: bytes) -> bytes:
@@ -58,13 +60,15 @@ def read_keys(keys: list[str], file: str | None) -> Keys:
     entries: dict[bytes, Key] = {}
     if file is not None:
         text = _read(file)
-        if file.endswith(TOML):
+        if file.lower().endswith(TOML):
             entries = _entries_of(text, file)
+        elif found := _LIKE_TOML.search(text):
+            raise ConfigError(f"--api-key-file {file} looks like TOML ({found[0]!r}): name it KEYS{TOML}")
         else:
             plain += [line.strip(BLANKS) for line in text.splitlines() if line.strip(BLANKS) and line[0] != "#"]
         if not entries and len(plain) == len(keys):
             raise ConfigError(f"--api-key-file {file} has no keys: the server would be open to all")
-    named = {digest_of(key.encode()): Key(f"key-{number}") for number, key in enumerate(plain, start=1)}
+    named = {digest_of(key.encode()): Key(f"{UNNAMED}{number}") for number, key in enumerate(plain, start=1)}
     return {**named, **entries}
 
 
@@ -84,6 +88,10 @@ def _entries_of(text: str, file: str) -> dict[bytes, Key]:
     names: set[str] = set()
     for entry in given.keys:
         digest = _digest_of(entry, file)
+        if entry.name.startswith(UNNAMED):
+            raise ConfigError(
+                f"--api-key-file {file}: {entry.name!r} is a name for keys that have none: choose another"
+            )
         if entry.name in names or digest in entries:
             raise ConfigError(f"--api-key-file {file}: {entry.name!r}, or its key, is there twice")
         names.add(entry.name)

@@ -18,7 +18,7 @@ from inlay.serving.shaping import best_first, sigmoid
 from inlay.types import Priority
 
 NAMES = {"model": "rerank.model", "instruction": "rerank.instruction", "input": "hit"}
-OPTIONS = RankOptions(long_documents=LongDocuments.TRUNCATE, priority=Priority.HIGH)
+OPTIONS = RankOptions(long_documents=LongDocuments.TRUNCATE, priority=Priority.HIGH, fallback=False)
 
 
 async def rerank_hits(
@@ -28,8 +28,10 @@ async def rerank_hits(
     if not hits:
         return [], None
     documents = [str(hit.record.get("text") or " ") for hit in hits]
-    options = replace(OPTIONS, instruction=asked.instruction)
-    request = RankRequest(asked.model, query, documents, options, deadline, exchange.departed, None, exchange.caller)
+    caller = exchange.caller
+    priority = OPTIONS.priority if caller is None else caller.highest(OPTIONS.priority)
+    options = replace(OPTIONS, instruction=asked.instruction, priority=priority)
+    request = RankRequest(asked.model, query, documents, options, deadline, exchange.departed, None, caller)
     try:
         result = await service.rank(request)
     except InlayError as error:

@@ -16,6 +16,7 @@ import numpy as np
 import pybase64
 
 from inlay.api.common_shapes import usage_of
+from inlay.api.dialect_route import sooner
 from inlay.api.exchange import Exchange
 from inlay.api.json_route import Body
 from inlay.api.replies import Reply
@@ -52,7 +53,10 @@ class SearchRoute:
         """One search, and a second look at what it found where that is asked for."""
         if call.rerank is not None and call.query is None:
             raise InvalidInput("rerank needs a query: an embedding alone cannot be reranked", param="query")
+        deadline = sooner(deadline, exchange) or deadline
         name, batcher = self._resolve(call.corpus)
+        if exchange.caller is not None:  # a vector that a client brings asks no model, and sees the same texts
+            exchange.caller.check_model(self._name_of(name, batcher))
         if call.model is not None and call.model != (served := self._model_of(name, batcher)):
             raise InvalidInput(f"corpus {name!r} is searched with {served!r}: leave out model", param="model")
         query, num_tokens, cached_tokens = await self._query_of(call, name, batcher, exchange, deadline)
@@ -101,7 +105,7 @@ class SearchRoute:
         options = EmbedOptions(
             prompt_name=call.prompt_name or (None if call.instruction else QUERY),
             instruction=call.instruction,
-            priority=Priority.HIGH,
+            priority=Priority.HIGH if exchange.caller is None else exchange.caller.highest(Priority.HIGH),
             outputs=outputs,
             fallback=False,  # another model's vectors are of another space than the corpus
         )
@@ -169,7 +173,7 @@ async def _in_time(search: asyncio.Future[list[Hit]], deadline: float, exchange:
             return search.result()
         if departure.done():
             raise Cancelled("the client has gone")
-        raise DeadlineExceeded("the time for this search ran out: ask for less, or raise --request-timeout")
+        raise DeadlineExceeded("the time for this search ran out: ask for less, or give it longer (--request-timeout)")
     finally:
         search.cancel()
         departure.cancel()

@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
@@ -38,10 +38,12 @@ from inlay.corpus.search.batcher import SearchBatcher
 from inlay.corpus.search.served_corpora import open_corpora
 from inlay.errors import ConfigError, EngineError, InlayError
 from inlay.jobs.directory import JobDirectory
+from inlay.serving.fallbacks import parse_fallbacks
+from inlay.serving.router import parse_aliases
 from inlay.telemetry.logs import get_logger
 from inlay.telemetry.otlp import make_tracer
 from inlay.telemetry.tracing import Tracer
-from inlay.types import Worker
+from inlay.types import ModelSpec, Worker
 
 log = get_logger("server")
 
@@ -79,8 +81,9 @@ class Surroundings:
     tracer: Tracer | None
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
+    def of(cls, settings: Settings, specs: Sequence[ModelSpec]) -> Self:
         keyring = Keyring(read_keys(settings.api_key, settings.api_key_file), 1 / settings.front_ends)
+        check_names(settings, specs, keyring)
         corpora = open_corpora(settings.corpus)
         secret = read_secret(settings.cache_secret, settings.cache_secret_file)
         cache = make_cache(settings.cache, [batcher.searcher.corpus for batcher in corpora.values()], secret)
@@ -105,6 +108,16 @@ class Surroundings:
         await self.cache.close()
         if self.tracer is not None:
             await asyncio.to_thread(self.tracer.close)
+
+
+def check_names(settings: Settings, specs: Sequence[ModelSpec], keyring: Keyring) -> None:
+    """`ConfigError` where an option names a model that will not be served."""
+    tasks = {name: one.task for spec in specs for name, one in {spec.name: spec, **spec.adapters}.items()}
+    parse_aliases(settings.alias, tasks)
+    parse_fallbacks(settings.fallback, tasks)
+    if settings.fallback_always and not settings.fallback:
+        raise ConfigError("--fallback-always is for models that have a fallback: add --fallback MODEL=OTHER")
+    keyring.check_models(tasks)
 
 
 def server_config(envelope: Envelope, settings: Settings) -> uvicorn.Config:

@@ -48,7 +48,7 @@ def serve(
     if settings.front_ends > 1:
         run_front_ends(specs, settings)
         return
-    around = Surroundings.of(settings)
+    around = Surroundings.of(settings, specs)
     if isolation.kind == THREAD:
         workers = start_workers(specs, settings)
         run_server(around.make_app(workers, settings), around, workers, settings)

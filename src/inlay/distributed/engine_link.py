@@ -187,7 +187,7 @@ class EngineLink:
         self._refuse_all(self._why_ended())
         connection.close()
         if not self._is_closed:
-            log.warning("an engine is gone: its work is refused", engine=self.name, refused=num_lost)
+            log.warning("an engine is gone, with the work that it had", engine=self.name, lost=num_lost)
 
     def _why_not_served(self, model: str) -> InlayError:
         if (failure := self._failures.get(model)) is not None:

@@ -26,7 +26,7 @@ def run(parent: Parent, start: StartFrontEnd) -> bool:
     configure_logs(settings.log_level, settings.log_format, start.name)
 
     def serve() -> None:
-        around = Surroundings.of(settings)
+        around = Surroundings.of(settings, start.specs)
         workers = remote_workers(start.specs, links_to(start.engines, start.specs))
         app = around.make_app(workers, settings, numbers_port=start.admin_port)
         run_server(app, around, workers, settings, lambda loop: _answer_parent(parent, app, loop))

@@ -40,7 +40,7 @@ def run_front_ends(specs: Sequence[ModelSpec], settings: Settings) -> None:
         raise ConfigError(
             "--jobs are run by one front end alone: leave --front-ends out, or serve them by another server"
         )
-    asyncio.run(Surroundings.of(settings).close())  # a mistake shows before anything is started
+    asyncio.run(Surroundings.of(settings, specs).close())  # a mistake shows before anything is started
     with _held_port(settings.host, settings.port) as held:
         admin = Admin(settings, _admin_port(settings))
         engines = Engines(specs, settings)

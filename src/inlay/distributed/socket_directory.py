@@ -17,6 +17,7 @@ from pathlib import Path
 from inlay.errors import ConfigError
 
 _PREFIX = "inlay-sockets-"
+_NEW = "inlay-new-"  # until it is locked
 
 
 class SocketDirectory:
@@ -25,9 +26,10 @@ class SocketDirectory:
     def __init__(self) -> None:
         _remove_abandoned()
         try:
-            self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
-            self._descriptor = os.open(self.path, os.O_RDONLY)
+            made = Path(tempfile.mkdtemp(prefix=_NEW))
+            self._descriptor = os.open(made, os.O_RDONLY)
             fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+            self.path = made.rename(made.with_name(made.name.replace(_NEW, _PREFIX)))  # which others look at
             self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)  # at the latest at exit
         except OSError as error:
             raise ConfigError(

@@ -31,6 +31,7 @@ class Watch:
         if self._restarts != self._supervisor.restarts:
             self._restarts = self._supervisor.restarts
             self._silence, self._has_spoken = 0.0, False
+            has_spoken = False  # that was the one before it
         looked_at, self._looked_at = self._looked_at, time.monotonic()
         self._silence += min(self._looked_at - looked_at, LONGEST_LOOK)
         if has_spoken:

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 
 from msgspec import Struct
 
-from inlay.errors import Forbidden, QuotaExceeded
+from inlay.errors import Cancelled, DeadlineExceeded, Forbidden, QuotaExceeded
 from inlay.requests import EmbedRequest, RankRequest, Request
 from inlay.types import Priority
 
 MINUTE = 60.0
-CHARACTERS_PER_TOKEN = 4  # for the guess
+CHARACTERS_PER_TOKEN = 4  # for the guess, of ASCII; of other scripts one
 
 
 class Key(Struct, frozen=True):
@@ -43,7 +43,7 @@ class Caller:
     def __init__(self, key: Key, share: float = 1.0) -> None:
         self.key = key
         self.num_requests = self.num_refused = self.num_tokens = 0
-        self._capacity = None if key.tokens_per_minute is None else key.tokens_per_minute * share
+        self._capacity = None if key.tokens_per_minute is None else max(key.tokens_per_minute * share, 1.0)
         self._level = self._capacity or 0.0  # tokens that may be spent now; below nothing where more was
         self._filled_at = time.monotonic()
 
@@ -72,12 +72,18 @@ class Caller:
 
     @contextmanager
     def spending(self, expected: int) -> Iterator[Spending]:
-        """Around a request; `QuotaExceeded` where the minute's tokens are spent. One that fails costs nothing."""
+        """Around a request; `QuotaExceeded` where the minute's tokens are spent.
+
+        One that fails costs nothing; one that is given up costs what was guessed.
+        """
         self._check_quota()
         spent = Spending(expected)
         self._level -= expected
         try:
             yield spent
+        except (Cancelled, DeadlineExceeded):  # whoever gave up may have had it computed
+            self.num_tokens += expected
+            raise
         except BaseException:
             self._level += expected
             raise
@@ -111,16 +117,16 @@ class Caller:
         self._filled_at = now
 
 
-def guessed_tokens(request: Request) -> int:
-    """About how many tokens a request has."""
+def guessed_tokens(request: Request, max_tokens: int) -> int:
+    """About how many tokens a request has, each input of it at most so many."""
     if isinstance(request, EmbedRequest):
         sizes = [len(one) if isinstance(one, list) else _guess(one) for one in request.inputs]
     elif isinstance(request, RankRequest):
         sizes = [_guess(one) + _guess(request.query) for one in request.documents]
     else:
         sizes = [_guess(one) + _guess(other) for one, other in request.pairs]
-    return sum(sizes)
+    return sum(min(size, max_tokens) for size in sizes)
 
 
 def _guess(text: str) -> int:
-    return 1 + len(text) // CHARACTERS_PER_TOKEN
+    return 1 + len(text) // (CHARACTERS_PER_TOKEN if text.isascii() else 1)

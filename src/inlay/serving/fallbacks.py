@@ -26,7 +26,7 @@ from inlay.errors import (
 )
 from inlay.requests import EmbedRequest, Fallback, PairsRequest, RankRequest, Result
 from inlay.serving.router import Router
-from inlay.types import Worker
+from inlay.types import Task, Worker
 
 Q = TypeVar("Q", EmbedRequest, RankRequest, PairsRequest)
 R = TypeVar("R", bound=Result)
@@ -95,19 +95,19 @@ def check_wait(worker: Worker, seconds: float) -> None:
         raise Overloaded(f"model {name!r} has {expected:.1f} s of work before this", retry_after=expected)
 
 
-def parse_fallbacks(given: Sequence[str], workers: Mapping[str, Worker]) -> dict[str, str]:
-    """Models by those that they answer for, from MODEL=OTHER."""
+def parse_fallbacks(given: Sequence[str], tasks: Mapping[str, Task]) -> dict[str, str]:
+    """Models by those that they answer for, from MODEL=OTHER; `tasks` are those of the models that are served."""
     others: dict[str, str] = {}
     for text in given:
         model, equals, other = text.partition("=")
         if not (model and equals and other) or model == other:
             raise ConfigError(f"--fallback {text}: write MODEL=OTHER, two models that are served")
         for name in (model, other):
-            if name not in workers:
-                raise ConfigError(f"--fallback {text}: {name!r} is not served; these are: {', '.join(workers)}")
+            if name not in tasks:
+                raise ConfigError(f"--fallback {text}: {name!r} is not served; these are: {', '.join(tasks)}")
         if model in others:
             raise ConfigError(f"--fallback {text}: {model!r} has one already ({others[model]!r})")
-        if workers[model].spec.task is not workers[other].spec.task:
+        if tasks[model] is not tasks[other]:
             raise ConfigError(f"--fallback {text}: one of them embeds and the other ranks")
         others[model] = other
     return others

@@ -12,7 +12,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from inlay.errors import ConfigError, InvalidInput, NotReady, UnknownModel, WorkerDead, WrongTask, shorten
-from inlay.requests import EmbedRequest, PairsRequest, RankRequest, Rights
+from inlay.requests import DecodeRequest, EmbedRequest, PairsRequest, RankRequest, Rights, TokenizeRequest
 from inlay.types import Task, Worker
 
 Q = TypeVar("Q", EmbedRequest, RankRequest, PairsRequest)
@@ -58,6 +58,13 @@ class Router:
         """The worker of a model's name, whatever it does; None means the first that does what is preferred."""
         worker = self.workers[self._named(name, preferred)]
         return self._checked(worker, worker.spec.task)
+
+    def tokenizing(self, request: TokenizeRequest | DecodeRequest) -> Worker:
+        """The worker whose tokens are meant; None means the first that embeds."""
+        name = self._named(request.model, Task.EMBED, request.rights)
+        if request.rights is not None:
+            request.rights.check_model(name)
+        return self.any(name)
 
     def resolve(self, request: Q) -> tuple[str, Q]:
         """The served name of the model that a request means, and the request without what its name said beside."""

@@ -208,10 +208,14 @@ class Service:
         """Answer a request, by another model where that is allowed, and count it as who asks has it."""
         if request.rights is None:
             return await self._fallbacks.answer(request, act)
-        with request.rights.spending(guessed_tokens(request)) as spent:
+        with request.rights.spending(guessed_tokens(request, self._longest())) as spent:
             result = await self._fallbacks.answer(request, act)
             spent.num_tokens = result.num_tokens
             return result
+
+    def _longest(self) -> int:
+        """Tokens of the longest input that any model takes."""
+        return max(worker.spec.max_tokens for worker in self.workers.values())
 
     def _refuse_closed(self) -> None:
         if self._is_closed:

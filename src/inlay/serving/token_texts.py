@@ -27,7 +27,7 @@ class TokenTexts:
 
     async def tokenize(self, request: TokenizeRequest) -> TokensResult:
         """The tokens of each text, with the prompt that is asked for in front of it."""
-        spec = self._router.any(request.model).spec
+        spec = self._router.tokenizing(request).spec
         prompt = prompt_of(spec, EmbedOptions(prompt_name=request.prompt_name)) if request.prompt_name else ""
         for index, text in enumerate(request.texts):
             if not text:
@@ -42,7 +42,7 @@ class TokenTexts:
 
     async def decode(self, request: DecodeRequest) -> TokensResult:
         """The text of each list of ids."""
-        spec = self._router.any(request.model).spec
+        spec = self._router.tokenizing(request).spec
         for ids in request.lists:
             if not ids:
                 raise EmptyInput("ids is an empty list: send at least one", param="ids")

@@ -54,4 +54,7 @@ class Gathering:
             return
         if departure is not None and departure.done():
             raise Cancelled("the client has gone")
-        raise DeadlineExceeded("the time for this request ran out: send fewer inputs, or raise --request-timeout")
+        raise DeadlineExceeded(
+            "the time for this request ran out: send fewer inputs, or give it longer (x-request-deadline-ms, "
+            "--request-timeout)"
+        )

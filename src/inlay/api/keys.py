@@ -62,8 +62,8 @@ def read_keys(keys: list[str], file: str | None) -> Keys:
         text = _read(file)
         if file.lower().endswith(TOML):
             entries = _entries_of(text, file)
-        elif found := _LIKE_TOML.search(text):
-            raise ConfigError(f"--api-key-file {file} looks like TOML ({found[0]!r}): name it KEYS{TOML}")
+        elif _LIKE_TOML.search(text):  # not shown, as it may be a key
+            raise ConfigError(f"--api-key-file {file} looks like TOML: name it KEYS{TOML}, or put one key on each line")
         else:
             plain += [line.strip(BLANKS) for line in text.splitlines() if line.strip(BLANKS) and line[0] != "#"]
         if not entries and len(plain) == len(keys):

@@ -25,6 +25,7 @@ from waiting import until
 
 from inlay import Embedder
 
+TOLD = re.compile(r"processes are told.*?(http://[^\s\"]+)/metrics")
 HIT = {"input": "a text that is in the cache"}
 TEXTS = ["one text", "another one, which is longer", "ünïcode 文"]
 
@@ -61,9 +62,9 @@ def pair(folder: Path) -> Iterator[RunningServer]:
 
 
 def admin_of(server: RunningServer, path: str) -> str:
-    found = re.search(r"processes are told.*?(http://[^\s\"]+)/metrics", server.output())
-    assert found
-    return found[1] + path
+    until(lambda: TOLD.search(server.output()))
+    (url,) = TOLD.findall(server.output())
+    return str(url) + path
 
 
 def samples(url: str, name: str) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -18,6 +19,7 @@ import pytest
 from children import child_of
 from collector import Collector, values_of
 from servers import RunningServer
+from waiting import until
 
 from inlay.errors import ConfigError
 from inlay.telemetry import otlp
@@ -250,12 +252,18 @@ def test_the_callers_state_goes_along_to_the_spans(server: RunningServer, collec
     assert root.trace_state == "vendor=value"
 
 
+def num_in_flight(server: RunningServer) -> float:
+    found = re.search(r"^inlay_requests_in_flight(?:\{.*\})? ([\d.]+)$", server.get("/metrics").text, re.MULTILINE)
+    assert found
+    return float(found[1])
+
+
 def test_a_batch_has_a_link_to_who_joined_what_was_under_way(server: RunningServer, collector: Collector) -> None:
     engine = child_of(server, "engine_process")
     os.kill(engine, signal.SIGSTOP)
     with ThreadPoolExecutor(2) as pool:
         asking = [pool.submit(Asked, server, {"input": "wanted by two at a time"}) for _ in range(2)]
-        time.sleep(0.5)  # both have come
+        until(lambda: num_in_flight(server) >= 3)  # both have come, and this one that asks
         os.kill(engine, signal.SIGCONT)
         wanted = {one.result().trace_id for one in asking}
 

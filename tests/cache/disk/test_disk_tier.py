@@ -498,6 +498,29 @@ def test_a_reader_takes_an_index_that_grows_for_whole(tmp_path: Path) -> None:
     tier.release()
 
 
+def test_a_file_that_another_thread_saw_grow_meanwhile_was_not_cut_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tier = DiskTier(tmp_path, PLENTY)
+    places = tier._places
+    original = Path.stat
+
+    def stat(path: Path, **arguments: bool) -> os.stat_result:
+        found = original(path, **arguments)
+        if path.name == "data.mdb":  # by the time that this thread goes on, the file has grown and was looked at
+            monkeypatch.setattr(Path, "stat", original)
+            places.put_many((key_of(number), Place(1, number)) for number in range(2000))
+            places.find_many([key_of(1)])
+            monkeypatch.setattr(Path, "stat", stat)
+        return found
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert places.find_many([key_of(1)]) == [Place(1, 1)]
+    assert not places.is_damaged
+    monkeypatch.undo()
+    tier.release()
+
+
 def test_numbers_are_told_without_looking_at_the_directory(tier: DiskTier, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tier, range(10))
     mine = threading.current_thread()

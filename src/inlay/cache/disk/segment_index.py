@@ -85,22 +85,25 @@ class _Environment:
         try:
             if (self.path / DATA).stat().st_ino != self._inode:  # another process has rebuilt it
                 self.open()
-            for name in self._sizes:
-                self._look_at_size(name)
+            self._seen_size(LOCKS)
+            size = self._seen_size(DATA)
             needed = (self.map.info()["last_pgno"] + 1) * self.map.stat()["psize"]
-            if self._sizes[DATA] < needed:  # also where somebody wrote to it since its size was looked at
-                self._look_at_size(DATA)
+            if size < needed:  # also where somebody wrote to it since its size was looked at
+                size = self._seen_size(DATA)
         except FileNotFoundError:
             raise lmdb.CorruptedError("its file has gone") from None
-        if self._sizes[DATA] < needed:
+        if size < needed:
             raise lmdb.CorruptedError("its file was cut short before it was opened")
         return self.map
 
-    def _look_at_size(self, name: str) -> None:
+    def _seen_size(self, name: str) -> int:
+        """Bytes of a file, which are no fewer than were seen before this was asked: another thread may see it grow."""
+        known = max(self._sizes[name], SMALLEST_FILE)
         size = (self.path / name).stat().st_size
-        if size < max(self._sizes[name], SMALLEST_FILE):
+        if size < known:
             raise lmdb.CorruptedError("its file was cut short")
-        self._sizes[name] = size
+        self._sizes[name] = max(size, known)
+        return size
 
     def close(self) -> None:
         if not self.is_damaged:

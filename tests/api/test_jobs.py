@@ -57,7 +57,7 @@ def run(client: openai.OpenAI, rows: list[str], endpoint: str = EMBEDDINGS) -> o
 
 
 def wait(client: openai.OpenAI, batch_id: str, until: Callable[[openai.types.Batch], bool]) -> openai.types.Batch:
-    for _ in range(600):
+    for _ in range(6000):  # two minutes at the least: the machine may be busy
         batch = client.batches.retrieve(batch_id)
         if until(batch):
             return batch

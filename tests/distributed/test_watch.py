@@ -57,8 +57,10 @@ def test_one_that_speaks_now_and_then_is_left_alone(story: Story) -> None:
 def test_a_pause_of_the_watcher_is_no_silence_of_others(story: Story) -> None:
     story.look(True)
     story.look(False, 2, seconds=1000)
+    story.look(False, 2, seconds=LONGEST_LOOK + 0.1)
+    story.look(False, 10)
     assert not story.supervisor.reasons
-    story.look(False, round(10 - 2 * LONGEST_LOOK) + 1)
+    story.look(False)
     assert story.supervisor.reasons
 
 

@@ -11,7 +11,7 @@ import time
 from inlay.distributed.supervisor import Supervisor
 
 WATCH_SECONDS = 1.0  # between two looks
-LONGEST_LOOK = 3.0  # seconds; what is more was a pause of this process, in which no other was silent
+LONGEST_LOOK = 3.0  # seconds from one look to the next; where it was longer, this process was paused itself
 FIRST_WORD_SECONDS = 300.0  # for a new process to say anything: torch may come from a slow disk
 
 
@@ -33,7 +33,8 @@ class Watch:
             self._silence, self._has_spoken = 0.0, False
             has_spoken = False  # that was the one before it
         looked_at, self._looked_at = self._looked_at, time.monotonic()
-        self._silence += min(self._looked_at - looked_at, LONGEST_LOOK)
+        passed = self._looked_at - looked_at
+        self._silence += passed if passed <= LONGEST_LOOK else 0.0  # what was said in a pause may not be read yet
         if has_spoken:
             self._silence, self._has_spoken = 0.0, True
         allowed = self._stall_timeout if self._has_spoken else max(self._stall_timeout, FIRST_WORD_SECONDS)

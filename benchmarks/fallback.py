@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import json
 import os
-import re
 import statistics
 import sys
 import tempfile
@@ -26,6 +25,7 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from checkpoints import make_checkpoint
+from processes import processor
 from servers import RunningServer
 
 FLOOD, TEXTS = 100, 16
@@ -92,10 +92,6 @@ def told_of(found: list[tuple[int, float, str, str]], deadline: int) -> dict[str
 def lighter(folder: str) -> Path:
     """Another model, with random weights."""
     return make_checkpoint(Path(folder) / "second", "bert")
-
-
-def processor() -> str:
-    return re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]  # type: ignore[index]
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from typing import Any
 import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from processes import processor
 from servers import RunningServer
 
 CLIENTS, TEXTS, WORDS = 8, 64, 120
@@ -99,10 +100,6 @@ async def query(client: httpx.AsyncClient, number: int) -> float:
     reply = await client.post("/v1/embeddings", json={"input": f"a query of its own, number {number}"})
     reply.raise_for_status()
     return (time.monotonic() - began) * 1000
-
-
-def processor() -> str:
-    return re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]  # type: ignore[index]
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from inlay import Embedder
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from children import child_of
+from processes import processor
 from servers import RunningServer
 
 AGAIN = r"lost is computed[^\n]*?sequences\W+(\d+)"
@@ -124,10 +125,6 @@ def count_wrong(load: Load) -> int:
         expected = embedder.embed([load.texts[number] for number in answered])
     got = np.array([load.replies[number][2] for number in answered], dtype=np.float32)
     return int((np.vecdot(got, expected) < 0.999).sum())
-
-
-def processor() -> str:
-    return re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]  # type: ignore[index]
 
 
 if __name__ == "__main__":

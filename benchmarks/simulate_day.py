@@ -61,7 +61,7 @@ class Day:
         self.replicas = [Replica(0.0) for _ in range(FEWEST)]
         self.latencies: list[tuple[float, float]] = []  # of queries: when they came, and seconds
         self.counts: list[tuple[float, int, float]] = []  # replicas, and tokens a second that came
-        self.bulk_tokens = self.refused = self.asked = 0
+        self.refused = self.asked = 0
         self.replica_seconds = 0.0
         self.queued: deque[tuple[float, float]] = deque()  # seconds of work that waited, of the last minute
         self.busy: deque[tuple[float, float]] = deque()
@@ -130,9 +130,7 @@ class Day:
     def _finish(self, replica: Replica) -> None:
         for sequence in replica.running:
             replica.under_way -= 1
-            if sequence.priority is Priority.LOW:
-                self.bulk_tokens += sequence.num_tokens
-            else:
+            if sequence.priority is not Priority.LOW:
                 self.latencies.append((sequence.arrived, self.now - sequence.arrived))
         self._start(replica)
 

@@ -277,7 +277,7 @@ def test_what_has_gone_does_not_pile_up() -> None:
         sequence = make(50)
         scheduler.add_many([sequence])
         scheduler.drop_many([sequence])
-    assert len(scheduler._heap) < 1000
+    assert len(scheduler._foreground._heap) < 1000
     assert len(scheduler._arrivals) < 1000
     assert scheduler.next_batch()[0] == [stays]
 
@@ -299,6 +299,35 @@ def test_batches_of_the_low_lane_are_small_while_others_come_and_whole_again_aft
     scheduler.add_many([make(5)])
     sizes = [len(scheduler.next_batch()[0]) for _ in range(YIELDS_FOR + 2)]
     assert sizes == [1, *[40 // BACKGROUND_SHARE] * (YIELDS_FOR - 1), 40, 40]
+
+
+@given(
+    st.lists(st.integers(8, 64), min_size=1, max_size=40), st.integers(0, 100), st.integers(1, 64), st.integers(1, 8)
+)
+def test_a_query_waits_for_one_batch_of_the_low_lane_at_most_however_many_wait_in_it(
+    lengths: list[int], batches_before: int, length: int, max_sequences: int
+) -> None:
+    scheduler = Scheduler(1024, max_sequences, 1 << 30)
+    for low in lengths:
+        scheduler.add_many([make(low, Priority.LOW) for _ in range(100)])
+    for _ in range(batches_before):
+        scheduler.next_batch()
+    query = make(length)
+    scheduler.add_many([query])
+    assert query in scheduler.next_batch()[0] + scheduler.next_batch()[0]
+
+
+def test_the_oldest_of_the_low_lane_begins_a_small_batch_where_others_wait() -> None:
+    scheduler = Scheduler(400, 1000, 1 << 30)
+    scheduler.add_many([make(10, Priority.LOW) for _ in range(10_000)])
+    for _ in range(OLDEST_EVERY - 1):
+        assert len(scheduler.next_batch()[0]) == 40
+    query = make(5)
+    scheduler.add_many([query])
+    batch, _ = scheduler.next_batch()
+    assert batch[0].priority is Priority.LOW
+    assert query in batch
+    assert sum(sequence.num_tokens for sequence in batch) <= 400 // BACKGROUND_SHARE
 
 
 def test_the_low_lane_has_its_share_beside_others_all_the_same() -> None:

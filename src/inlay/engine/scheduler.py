@@ -3,21 +3,20 @@
 Self-clocked fair queueing (Golestani 1994) with tokens as the measure of work. A sequence's tag is the virtual time at
 its arrival plus the tokens of its request up to and with it, times the priority's weight; virtual time is the tag of
 what ran last. The smallest tag runs first, so requests that wait together share the device evenly, whether they have
-one input or a million, and a short query goes before nearly all of a bulk job. Every eighth batch begins with the
-sequence that has waited longest, so that none waits for ever behind better priorities.
+one input or a million, and a short query goes before nearly all of a bulk job. The low lane counts as a single request
+beside the others, however many wait in it: each of its own would have a turn before a query that has just come. Every
+eighth batch begins with the sequence that has waited longest, so that none waits for ever behind better priorities.
 
 There is no waiting window: the next batch forms when the device is free. Not thread-safe; knows no torch.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from itertools import count
 
 from inlay.engine.batch import Sequence
+from inlay.engine.lane import MOST_GONE, Lane, Waiting
 from inlay.types import Priority
 
 OLDEST_EVERY = 8  # batches
@@ -40,22 +39,6 @@ def _is_background(sequence: Sequence) -> bool:
     return sequence.priority is Priority.LOW
 
 
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    tag: float
-    number: int  # first come first served among equals
-    sequence: Sequence
-    turns: int = 0  # between pieces, that it was first and too large for
-    is_gone: bool = False  # taken, dropped, or queued again with another tag
-
-    @property
-    def entry(self) -> _Entry:
-        return self.tag, self.number, self
-
-
-_Entry = tuple[float, int, _Waiting]  # of the heap: a tuple is compared without a call; no two have a tag and a number
-
-
 class Scheduler:
     """A queue bounded in tokens, from which batches bounded in tokens and sequences are drawn."""
 
@@ -65,14 +48,15 @@ class Scheduler:
         self.max_queue_tokens = max_queue_tokens
         self.batch_tokens = max_batch_tokens  # fewer for a while after the device ran out of memory
         self.queued_tokens = 0
-        self._heap: list[_Entry] = []
+        self._foreground, self._background = Lane(), Lane()
         self._arrivals: deque[Sequence] = deque()  # also some that have gone
-        self._waiting: dict[Sequence, _Waiting] = {}
+        self._waiting: dict[Sequence, Waiting] = {}
         self._num_batches = 0
         self._last_foreground = -YIELDS_FOR  # the batch for which a sequence of another lane than the low one was next
         self._num_good = 0  # batches since memory ran out
         self._virtual_time = 0.0
-        self._numbers = count()
+        self._background_time = 0.0  # virtual time within the low lane
+        self._background_start = 0.0  # from when on the next of the low lane counts, in virtual time
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -82,13 +66,14 @@ class Scheduler:
 
     def add_many(self, sequences: list[Sequence]) -> None:
         """Queue the sequences of one request; the caller has asked `has_room`."""
-        tag = self._virtual_time
+        if not self._background:
+            self._background_start = max(self._background_start, self._virtual_time)
+        tags = {self._foreground: self._virtual_time, self._background: self._background_time}
         for sequence in sorted(sequences, key=all_tokens):
-            tag += sequence.num_tokens * WEIGHTS[sequence.priority]
-            waiting = _Waiting(tag, next(self._numbers), sequence)
-            heapq.heappush(self._heap, waiting.entry)
+            lane = self._lane_of(sequence)
+            tags[lane] += sequence.num_tokens * WEIGHTS[sequence.priority]
             self._arrivals.append(sequence)
-            self._waiting[sequence] = waiting
+            self._waiting[sequence] = lane.push(sequence, tags[lane])
             self.queued_tokens += sequence.num_tokens
 
     def next_batch(self, cost: Cost = all_tokens, *, is_between: bool = False) -> tuple[list[Sequence], list[Sequence]]:
@@ -100,7 +85,7 @@ class Scheduler:
         """
         batch: list[Sequence] = []
         dropped: list[Sequence] = []
-        passed: list[_Waiting] = []
+        passed: list[Waiting] = []
         most = budget = max(self.batch_tokens // BETWEEN_SHARE, 1) if is_between else self.batch_tokens
         num_tokens = 0
         while len(batch) < self.max_batch_sequences and num_tokens < most and len(passed) <= MOST_PASSED_OVER:
@@ -121,18 +106,19 @@ class Scheduler:
                 num_tokens += tokens
                 batch.append(self._take(head))
             elif is_between:
-                passed.append(heapq.heappop(self._heap)[-1])
+                head.lane.pass_over(head)
+                passed.append(head)
             else:
                 break
         for waiting in passed:
-            heapq.heappush(self._heap, waiting.entry)
+            waiting.lane.put_back(waiting)
         self._num_batches += bool(batch)
         return batch, dropped
 
     def _budget_of(self, first: Sequence, budget: int) -> int:
         """The tokens of a batch that begins with a sequence."""
-        yields = _is_background(first) and self._num_batches - self._last_foreground < YIELDS_FOR
-        return max(budget // BACKGROUND_SHARE, 1) if yields else budget
+        is_beside_others = len(self._foreground) > 0 or self._num_batches - self._last_foreground < YIELDS_FOR
+        return max(budget // BACKGROUND_SHARE, 1) if _is_background(first) and is_beside_others else budget
 
     def drop_many(self, sequences: Iterable[Sequence]) -> list[Sequence]:
         """Make room: take out those that wait here."""
@@ -149,11 +135,10 @@ class Scheduler:
             if waiting is None:
                 continue
             tag = self._virtual_time + sequence.num_tokens * WEIGHTS[sequence.priority]
-            if tag < waiting.tag:
-                waiting.is_gone = True
-                self._waiting[sequence] = promoted = _Waiting(tag, waiting.number, sequence)
-                heapq.heappush(self._heap, promoted.entry)
-                self._tidy()
+            lane = self._lane_of(sequence)
+            if lane is not waiting.lane or tag < waiting.tag:
+                waiting.lane.remove(waiting)
+                self._waiting[sequence] = lane.push(sequence, tag)
 
     def note_out_of_memory(self, num_tokens: int) -> None:
         """A batch of so many tokens did not fit the device's memory: make smaller ones for a while."""
@@ -175,7 +160,7 @@ class Scheduler:
         oldest = self._oldest()
         return oldest is not None and (not is_between or oldest.sequence.num_tokens <= self.batch_tokens)
 
-    def _may_exceed(self, waiting: _Waiting, tokens: int, most: int, passed: list[_Waiting], is_between: bool) -> bool:
+    def _may_exceed(self, waiting: Waiting, tokens: int, most: int, passed: list[Waiting], is_between: bool) -> bool:
         """May a sequence that is larger than a batch run all the same, alone?"""
         if not is_between:
             return True
@@ -186,38 +171,45 @@ class Scheduler:
         waiting.turns += not passed
         return waiting.turns * most >= tokens
 
-    def _head(self, *, is_oldest: bool) -> _Waiting | None:
+    def _head(self, *, is_oldest: bool) -> Waiting | None:
         """The next in turn: by tag, or by arrival."""
-        while self._heap and self._heap[0][-1].is_gone:
-            heapq.heappop(self._heap)
         if not self._waiting:
-            self._virtual_time = 0.0
-        if not self._heap:
-            return None
-        return self._oldest() if is_oldest else self._heap[0][-1]
+            self._virtual_time = self._background_time = self._background_start = 0.0
+        if is_oldest:
+            return self._oldest()
+        first, second = self._foreground.head(), self._background.head()
+        if first is None or second is None:
+            return first or second
+        return first if first.tag <= self._tag_of(second) else second
 
-    def _oldest(self) -> _Waiting | None:
+    def _oldest(self) -> Waiting | None:
         while self._arrivals and self._arrivals[0] not in self._waiting:
             self._arrivals.popleft()
         return self._waiting[self._arrivals[0]] if self._arrivals else None
 
-    def _take(self, waiting: _Waiting) -> Sequence:
+    def _lane_of(self, sequence: Sequence) -> Lane:
+        return self._background if _is_background(sequence) else self._foreground
+
+    def _tag_of(self, waiting: Waiting) -> float:
+        """Beside all others: the tag within its lane, but that the low lane is a single request."""
+        if waiting.lane is self._foreground:
+            return waiting.tag
+        return self._background_start + waiting.sequence.num_tokens * WEIGHTS[Priority.LOW]
+
+    def _take(self, waiting: Waiting) -> Sequence:
         """Out of the queue, to run. Whoever comes later is tagged behind it, but not behind one that still waits."""
-        self._virtual_time = max(self._virtual_time, min(waiting.tag, self._heap[0][0]))
+        tag, next_ = self._tag_of(waiting), self._head(is_oldest=False)
+        self._virtual_time = max(self._virtual_time, min(tag, self._tag_of(next_ or waiting)))
+        if waiting.lane is self._background:
+            self._background_start = tag
+            first = self._background.head() or waiting
+            self._background_time = max(self._background_time, min(waiting.tag, first.tag))
         return self._remove(waiting)
 
-    def _remove(self, waiting: _Waiting) -> Sequence:
-        waiting.is_gone = True
+    def _remove(self, waiting: Waiting) -> Sequence:
+        waiting.lane.remove(waiting)
         del self._waiting[waiting.sequence]
         self.queued_tokens -= waiting.sequence.num_tokens
-        self._tidy()
-        return waiting.sequence
-
-    def _tidy(self) -> None:
-        """Forget those that have gone before they are many more than those that wait."""
-        most = 2 * len(self._waiting) + MOST_PASSED_OVER
-        if len(self._heap) > most:
-            self._heap = [entry for entry in self._heap if not entry[-1].is_gone]
-            heapq.heapify(self._heap)
-        if len(self._arrivals) > most:
+        if len(self._arrivals) > 2 * len(self._waiting) + MOST_GONE:
             self._arrivals = deque(sequence for sequence in self._arrivals if sequence in self._waiting)
+        return waiting.sequence

@@ -54,6 +54,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = []
     api_key_file: Annotated[str | None, _option("File with one key a line, or .toml with more of each.", SERVE)] = None
+    admin_key: Annotated[
+        str | None, _option("Key for /admin, which replaces models; without it nobody may. Better a variable.", SERVE)
+    ] = None
     device: Annotated[str, _option("auto, cpu, cuda, cuda:N or mps.", *ENGINE, QUANTIZE)] = "auto"
     dtype: Annotated[
         str,

@@ -17,7 +17,7 @@ def result_of(num_hits: int = 1) -> EmbedResult:
 
 
 def test_a_body_gets_its_reply_again_with_headers_of_its_own() -> None:
-    kept = RepeatedReplies()
+    kept = RepeatedReplies(lambda model: "f")
     given = result_of()
     kept.keep(b"body", Reply(b"reply", headers=[(b"a", b"b")]), given)
     first, result = kept.find(b"body") or (None, None)
@@ -32,8 +32,19 @@ def test_a_body_gets_its_reply_again_with_headers_of_its_own() -> None:
     assert kept.find(b"body ") is None
 
 
+def test_a_name_that_stands_for_another_model_has_none_of_the_replies_of_the_one_before() -> None:
+    fingerprints = {"m": "f"}
+    kept = RepeatedReplies(fingerprints.__getitem__)
+    kept.keep(b"body", Reply(b"reply"), result_of())
+    fingerprints["m"] = "g"
+    assert kept.find(b"body") is None
+    assert kept.num_bytes == 0
+    kept.keep(b"body", Reply(b"of before"), result_of())  # it had begun before
+    assert kept.find(b"body") is None
+
+
 def test_what_the_cache_did_not_answer_whole_and_what_is_large_is_not_kept() -> None:
-    kept = RepeatedReplies()
+    kept = RepeatedReplies(lambda model: "f")
     kept.keep(b"miss", Reply(b"reply"), result_of(num_hits=0))
     kept.keep(b"large", Reply(bytes(LARGEST)), result_of())
     assert kept.find(b"miss") is None
@@ -43,7 +54,7 @@ def test_what_the_cache_did_not_answer_whole_and_what_is_large_is_not_kept() -> 
 
 def test_the_bytes_are_bounded_and_the_one_not_asked_for_longest_goes() -> None:
     size = 1 + 5 + OVERHEAD
-    kept = RepeatedReplies(most_bytes=3 * size)
+    kept = RepeatedReplies(lambda model: "f", most_bytes=3 * size)
     for body in (b"1", b"2", b"3"):
         kept.keep(body, Reply(b"reply"), result_of())
     kept.find(b"1")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from inlay.api.admin import AdminRoutes
 from inlay.api.auth import Keyring
 from inlay.api.batches import BatchRoutes
 from inlay.api.common_shapes import ErrorResponse, render_error
@@ -34,11 +35,13 @@ from inlay.api.tei_info import tei_info
 from inlay.cache.tiers import Cache
 from inlay.config import Settings
 from inlay.corpus.search.batcher import SearchBatcher
+from inlay.corpus.search.served_corpora import warn_of_foreign_corpora
 from inlay.jobs.directory import JobDirectory
 from inlay.jobs.runner import FILE_SECONDS, JobRunner
 from inlay.requests import DecodeRequest, EmbedRequest, PairsRequest, RankRequest, TokenizeRequest
 from inlay.serving.admission import Admission, ByteBudget
 from inlay.serving.fallbacks import Fallbacks, parse_fallbacks
+from inlay.serving.replacement import Loader, Replacer
 from inlay.serving.router import parse_aliases
 from inlay.serving.service import Service
 from inlay.serving.token_texts import TokenTexts
@@ -71,20 +74,22 @@ class App:
     ops: Ops  # is told when the server drains
     metrics: Metrics
     jobs: JobRunner | None  # to be started on the event loop
+    replacer: Replacer | None
 
 
 def make_app(
-    workers: Mapping[str, Worker],
+    workers: MutableMapping[str, Worker],
     cache: Cache,
     corpora: Mapping[str, SearchBatcher],
     keyring: Keyring,
     settings: Settings,
     job_directory: JobDirectory | None = None,
+    loader: Loader | None = None,
     processes: Processes | None = None,
     numbers_port: int | None = None,
     tracer: Tracer | None = None,
 ) -> App:
-    """All that answers, around the models that are given."""
+    """All that answers, around the models that are given; with a loader these can be replaced."""
     aliases = parse_aliases(settings.alias, workers)
     others = parse_fallbacks(settings.fallback, {name: worker.spec.task for name, worker in workers.items()})
     wait, is_default = settings.fallback_wait, settings.fallback_always
@@ -107,19 +112,21 @@ def make_app(
         settings.request_timeout,
     )
     operations = _operations(service, settings, settings.max_inputs_per_request)
+    replacer = None if loader is None else _replacer(service, loader, corpora, settings)
     jobs = None if job_directory is None else _jobs(job_directory, operations, service, metrics, settings)
     routes = RouteTable(
         [
-            *_dialect_routes(operations, _operations(service, settings, MOST_VALUES), metrics, gate, settings),
+            *_dialect_routes(operations, _operations(service, settings, MOST_VALUES), service, metrics, gate, settings),
             _search_route(SearchRoute(service, corpora), gate),
             *(OllamaModels(workers, service.router).routes(gate) if "ollama" in settings.dialects else ()),
             *_job_routes(jobs, keyring, gate),
+            *AdminRoutes(replacer, models, corpora, settings, gate).routes(),
             *_plain_routes(models, ops, description),
         ]
     )
     description.routes = routes.routes
     metrics.expect_routes(route.path for route in routes.routes if route.bodies)
-    return App(Envelope(routes, keyring, metrics, tracer), service, ops, metrics, jobs)
+    return App(Envelope(routes, keyring, metrics, tracer), service, ops, metrics, jobs, replacer)
 
 
 def _operations(service: Service, settings: Settings, max_inputs: int) -> Operations:
@@ -134,10 +141,15 @@ def _operations(service: Service, settings: Settings, max_inputs: int) -> Operat
 
 
 def _dialect_routes(
-    operations: Operations, line_operations: Operations, metrics: Metrics, gate: Gate, settings: Settings
+    operations: Operations,
+    line_operations: Operations,
+    service: Service,
+    metrics: Metrics,
+    gate: Gate,
+    settings: Settings,
 ) -> Iterator[Route]:
     def form_of(dialect: Dialect[Any, Any, Any]) -> Form[Any]:
-        own = DialectRoute(dialect, operations, metrics)
+        own = DialectRoute(dialect, operations, metrics, service.router.fingerprint_of)
         lines = None if dialect.rows is None else LineRoute(dialect, dialect.rows, line_operations, metrics).begin
         told = (dialect.render_error, dialect.told_by, dialect.claims)
         return Form(dialect.request, own.handle, own.recall, lines, *told)
@@ -163,6 +175,13 @@ def _dialect_route(path: str, dialects: Sequence[Dialect[Any, Any, Any]], forms:
 def _bodies_of(dialect: Dialect[Any, Any, Any]) -> Bodies:
     lines = () if dialect.rows is None else (dialect.rows.row, EndLine, ErrorLine)
     return Bodies(dialect.request, dialect.response, dialect.error, dialect.statuses, lines)
+
+
+def _replacer(service: Service, loader: Loader, corpora: Mapping[str, SearchBatcher], settings: Settings) -> Replacer:
+    def warn() -> None:
+        warn_of_foreign_corpora(corpora, [worker.spec.fingerprint for worker in service.workers.values()])
+
+    return Replacer(service.workers, service.uses, loader, settings.request_timeout, warn)
 
 
 def _jobs(

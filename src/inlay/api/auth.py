@@ -27,7 +27,7 @@ class Keyring:
         """Note who asks; `Unauthorized` unless the request carries a key, where there are keys."""
         if not self._callers:
             return
-        key = _key_of(scope)
+        key = sent_key(scope)
         if key is None:
             raise Unauthorized("no API key: send the header Authorization: Bearer KEY")
         digest = digest_of(key)
@@ -39,7 +39,7 @@ class Keyring:
 
     def key_of(self, scope: Scope) -> bytes | None:
         """The key of a request that was let in; None where the server has none, whatever is sent."""
-        return _key_of(scope) if self._callers else None
+        return sent_key(scope) if self._callers else None
 
     def check_models(self, served: Iterable[str]) -> None:
         """`ConfigError` where a key is for a model that is not served."""
@@ -52,8 +52,8 @@ class Keyring:
                 )
 
 
-def _key_of(scope: Scope) -> bytes | None:
-    """The bytes as they came."""
+def sent_key(scope: Scope) -> bytes | None:
+    """The key that a request carries, the bytes as they came."""
     sent = header(scope, b"authorization")
     if not sent:
         return None

@@ -54,11 +54,12 @@ class DialectRoute(Generic[C, Q, R]):
         dialect: Dialect[C, Q, R],
         operations: Operations,
         metrics: Metrics,
+        fingerprint_of: Callable[[str], str],
     ) -> None:
         self._dialect = dialect
         self._operations = operations
         self._metrics = metrics
-        self._repeated = RepeatedReplies()
+        self._repeated = RepeatedReplies(fingerprint_of)
 
     def recall(self, body: Body, exchange: Exchange) -> Reply | None:
         """The reply to a body that came before and that the cache has answered; None where it is to be worked out."""

@@ -22,6 +22,10 @@ class ModelRoutes:
         self._aliases = aliases
         self._created = int(time.time())
 
+    @property
+    def names(self) -> list[str]:
+        return [*self._workers]
+
     async def list_models(self, exchange: Exchange) -> Reply:
         return Reply.of_json({"object": "list", "data": self.describe_all()})
 

@@ -73,13 +73,14 @@ def describe_api(routes: Sequence[Route]) -> dict[str, Any]:
 
 
 def _operation(route: Route, schema_of: Mapping[Any, Any]) -> dict[str, Any]:
-    operation: dict[str, Any] = {"summary": route.summary, "responses": {"200": {"description": route.summary}}}
+    success = str(route.success)
+    operation: dict[str, Any] = {"summary": route.summary, "responses": {success: {"description": route.summary}}}
     if not route.is_open:
         operation["security"] = [{}, {"key": []}]
     if PLACEHOLDER in route.path:
         operation["responses"]["404"] = {"description": ERRORS[404]}
         operation["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
-    if not route.bodies and not route.is_open:
+    if not route.bodies and not route.is_probe:
         content = {JSON: {"schema": schema_of[ErrorResponse]}}
         operation["responses"] |= {
             str(status): {"description": text, "content": content} for status, text in ERRORS.items()
@@ -99,7 +100,7 @@ def _operation(route: Route, schema_of: Mapping[Any, Any]) -> dict[str, Any]:
         }
         if lines := [schema_of[line] for form in route.bodies for line in form.lines]:
             responses[LINES.decode()] = {"schema": _any_of(lines)}
-        operation["responses"]["200"]["content"] = responses
+        operation["responses"][success]["content"] = responses
     return operation
 
 

@@ -37,6 +37,7 @@ class Route:
     answer: Callable[[Exchange], Awaitable[AnyReply]]
     render_error: RenderError
     is_open: bool = False  # may be asked without a key
+    success: int = 200  # the status of what goes well
     is_probe: bool = False  # asked all the time, so that a refusal is no news
     bodies: tuple[Bodies, ...] = ()  # of its forms, for the description
     form: Mapping[str, Any] | None = None  # OpenAPI's schema of a form, where it takes one

@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
@@ -35,10 +35,11 @@ from inlay.cache.tiers import Cache
 from inlay.cache.urls import make_cache, read_secret
 from inlay.config import Settings
 from inlay.corpus.search.batcher import SearchBatcher
-from inlay.corpus.search.served_corpora import open_corpora
+from inlay.corpus.search.served_corpora import open_corpora, warn_of_foreign_corpora
 from inlay.errors import ConfigError, EngineError, InlayError
 from inlay.jobs.directory import JobDirectory
 from inlay.serving.fallbacks import parse_fallbacks
+from inlay.serving.replacement import Loader
 from inlay.serving.router import parse_aliases
 from inlay.telemetry.logs import get_logger
 from inlay.telemetry.otlp import make_tracer
@@ -93,14 +94,15 @@ class Surroundings:
 
     def make_app(
         self,
-        workers: Mapping[str, Worker],
+        workers: MutableMapping[str, Worker],
         settings: Settings,
+        loader: Loader | None = None,
         processes: Processes | None = None,
         numbers_port: int | None = None,
     ) -> App:
-        """The app for these models; see `Ops` for what it tells of processes beside it."""
+        """The app for these models; see `Ops` for what it tells of processes beside it, `Replacer` for the loader."""
         given = (self.cache, self.corpora, self.keyring, settings, self.job_directory)
-        return make_app(workers, *given, processes, numbers_port, self.tracer)
+        return make_app(workers, *given, loader, processes, numbers_port, self.tracer)
 
     async def close(self) -> None:
         """For whoever has served nothing with them."""
@@ -164,7 +166,8 @@ def run_server(
             if around.tracer is not None:
                 await asyncio.to_thread(around.tracer.close)
         finally:
-            _close_workers(workers, failures, is_cache_closed=is_closed)
+            beside = {} if app.replacer is None else app.replacer.close()
+            _close_workers({**workers, **beside}, failures, is_cache_closed=is_closed)
         if failures:
             raise failures[0]
 
@@ -229,7 +232,7 @@ def _watch_loading(
             _wait_loaded(workers)
             gc.collect()
             gc.freeze()  # what torch and the models brought need not be looked through with each request's garbage
-            _warn_of_foreign_corpora(around.corpora, workers)
+            warn_of_foreign_corpora(around.corpora, [worker.spec.fingerprint for worker in workers.values()])
             log.info("ready", models=list(workers), url=url_of(around.listener))
         except Exception as error:  # noqa: BLE001 - nobody else would hear of it
             failures.append(error if isinstance(error, InlayError) else EngineError(f"the start failed ({error!r})"))
@@ -254,15 +257,6 @@ def _wait_loaded(workers: Mapping[str, Worker]) -> None:
     for _ in workers:
         if (error := ended.get()) is not None:
             raise error
-
-
-def _warn_of_foreign_corpora(corpora: Mapping[str, SearchBatcher], workers: Mapping[str, Worker]) -> None:
-    """Say at once which corpora no served model has made; their searches will be refused."""
-    served = {worker.spec.fingerprint for worker in workers.values()}
-    for name, batcher in corpora.items():
-        recipe = batcher.searcher.corpus.recipe
-        if recipe.fingerprint not in served:
-            log.warning("no served model has made this corpus", corpus=name, made_with=recipe.model)
 
 
 def url_of(listener: socket.socket) -> str:

@@ -11,9 +11,7 @@ from inlay.config import SERVE, THREAD, Settings
 from inlay.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from inlay.types import ModelSpec, Worker
+    from inlay.types import ModelSpec
 
 
 @with_settings(SERVE)
@@ -27,9 +25,10 @@ def serve(
 ) -> None:
     """Serve models: OpenAI's embeddings API, health and metrics."""
     from inlay.api.server import Surroundings, run_server
-    from inlay.distributed.engines import Engines
+    from inlay.distributed.engine_sets import EngineSets
     from inlay.distributed.front_ends import run_front_ends
     from inlay.distributed.isolation import choose_isolation
+    from inlay.distributed.local_engines import LocalEngines
     from inlay.models.adapters import is_named_base, with_adapters
     from inlay.telemetry.logs import configure_logs, get_logger
 
@@ -50,26 +49,14 @@ def serve(
         return
     around = Surroundings.of(settings, specs)
     if isolation.kind == THREAD:
-        workers = start_workers(specs, settings)
-        run_server(around.make_app(workers, settings), around, workers, settings)
+        local = LocalEngines(specs, settings)
+        run_server(around.make_app(local.workers, settings, local), around, local.workers, settings)
         return
-    engines = Engines(specs, settings)
+    engines = EngineSets(specs, settings)
     try:
-        run_server(around.make_app(engines.workers, settings, engines), around, engines.workers, settings)
+        run_server(around.make_app(engines.workers, settings, engines, engines), around, engines.workers, settings)
     finally:
         engines.close()
-
-
-def start_workers(specs: Sequence[ModelSpec], settings: Settings) -> dict[str, Worker]:
-    """An engine in this process for each model; its adapters share it."""
-    from inlay.engine.starting import start_worker
-    from inlay.serving.adapter_worker import AdapterWorker
-
-    workers: dict[str, Worker] = {}
-    for spec in specs:
-        worker = start_worker(spec, settings)
-        workers |= {spec.name: worker, **{name: AdapterWorker(worker, name) for name in spec.adapters}}
-    return workers
 
 
 def _models_of(settings: Settings) -> list[str]:

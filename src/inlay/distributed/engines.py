@@ -35,15 +35,14 @@ BACKLOG = 128
 class Engines:
     """All engine processes. They begin to load at once."""
 
-    def __init__(self, specs: Sequence[ModelSpec], settings: Settings) -> None:
+    def __init__(self, specs: Sequence[ModelSpec], settings: Settings, first_number: int = 0) -> None:
         self._specs = specs
         self._settings = settings_of_engines(settings)
         self._directory = SocketDirectory()
         self.failure: InlayError | None = None  # why an engine will not come any more
         self._is_closed = Event()
-        self.addresses = [
-            str(self._directory.path / f"engine-{number}") for number in range(settings.data_parallel_size)
-        ]
+        names = [f"engine-{first_number + number}" for number in range(settings.data_parallel_size)]
+        self.addresses = [str(self._directory.path / name) for name in names]
         # They stay, whoever accepts from them.
         try:
             self._listeners = [_listen(address) for address in self.addresses]

@@ -6,7 +6,8 @@ by the engine's process.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import PurePath
 
 from inlay.distributed.engine_link import EngineLink
 from inlay.distributed.messages import Cancel, Promote
@@ -76,12 +77,12 @@ class RemoteWorker:
 
 
 def links_to(addresses: Sequence[str], specs: Sequence[ModelSpec]) -> list[EngineLink]:
-    """A link to each engine."""
+    """A link to each engine, by the name of its socket."""
     models = [spec.name for spec in specs]
-    return [EngineLink(address, f"engine-{number}", models) for number, address in enumerate(addresses)]
+    return [EngineLink(address, PurePath(address).name, models) for address in addresses]
 
 
-def remote_workers(specs: Sequence[ModelSpec], links: Sequence[EngineLink]) -> Mapping[str, Worker]:
+def remote_workers(specs: Sequence[ModelSpec], links: Sequence[EngineLink]) -> dict[str, Worker]:
     """The workers of models that each of these engines holds, and of their adapters, by name."""
     workers: dict[str, Worker] = {}
     for spec in specs:

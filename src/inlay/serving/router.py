@@ -59,6 +59,11 @@ class Router:
         worker = self.workers[self._named(name, preferred)]
         return self._checked(worker, worker.spec.task)
 
+    def fingerprint_of(self, name: str) -> str:
+        """Of the model that is served by a name; "" where there is none yet."""
+        worker = self.workers.get(name)
+        return "" if worker is None else worker.spec.fingerprint
+
     def tokenizing(self, request: TokenizeRequest | DecodeRequest) -> Worker:
         """The worker whose tokens are meant; None means the first that embeds."""
         name = self._named(request.model, Task.EMBED, request.rights)

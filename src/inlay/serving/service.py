@@ -7,7 +7,7 @@ Knows nothing of dialects and nothing of torch. Lives on one event loop.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -45,6 +45,7 @@ from inlay.serving.items import (
 )
 from inlay.serving.results import errors_of, make_pairs_result, make_rank_result, make_result
 from inlay.serving.router import Router
+from inlay.serving.uses import Uses
 from inlay.telemetry.tracing import Tracer
 from inlay.types import Task, Worker
 
@@ -83,7 +84,7 @@ class Service:
 
     def __init__(
         self,
-        workers: Mapping[str, Worker],
+        workers: MutableMapping[str, Worker],
         cache: Cache,
         aliases: Mapping[str, str] | None = None,
         tracer: Tracer | None = None,
@@ -92,6 +93,7 @@ class Service:
         self.workers = workers
         self.cache = cache
         self.flights = Flights(cache, tracer)
+        self.uses = Uses()
         self.router = Router(workers, aliases)
         self._fallbacks = fallbacks(self.router)
         self._is_closed = False
@@ -224,7 +226,9 @@ class Service:
     async def _answer(self, worker: Worker, inputs: list[Input], request: Request, is_patient: bool) -> None:
         """Fill the good inputs from the cache and the worker; the impatient do nothing where one is bad."""
         good = [given for given in inputs if given.error is None]
-        if is_patient or len(good) == len(inputs):
+        if not is_patient and len(good) < len(inputs):
+            return
+        with self.uses.of(worker):
             missing = await self._ask_cache(worker, request, good)
             if missing and request.may_wait is not None:
                 check_wait(worker, request.may_wait)

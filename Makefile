@@ -11,7 +11,7 @@ BACK := tests/models tests/ops tests/engine tests/serving tests/bench
 INTERPRETED := tests/ops/gpu tests/models/test_gpu_forward.py
 OLDER := INLAY_MAX_CPU_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 
-.PHONY: install serve image test-image test test-back test-front test-avx2 test-models test-clients test-schema test-chart chart-tools manifests test-flagembedding test-wheel test-arm wheels lint docs clean
+.PHONY: install serve image test-image test test-back test-front test-avx2 test-models test-clients test-ray test-schema test-chart chart-tools manifests test-flagembedding test-wheel test-arm wheels lint docs clean
 install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard src/inlay/ops/kernels/* src/inlay/ops/detection/*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Inlay needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -70,6 +70,11 @@ test-clients: $(VENV)/.installed-dev
 	if command -v npm > /dev/null; then cd build/clients-npm && npm install --silent --no-audit --no-fund; fi
 	build/clients-vendors/bin/python -m pytest -c tests/clients/pytest.ini tests/clients --ignore=tests/clients/test_frameworks.py
 	build/clients-frameworks/bin/python -m pytest -c tests/clients/pytest.ini tests/clients --ignore=tests/clients/test_npm.py
+
+# A Ray cluster of this machine: a corpus, a dataset and a server on it, with kills (200 s; fetches 210 MB once).
+test-ray: $(VENV)/.installed-dev
+	test -d build/ray/ray || $(PIP) install --target build/ray 'ray[serve,data]==2.60.0'
+	PYTHONPATH=build/ray $(BIN)/python -m pytest -o addopts='-q --strict-markers' -o filterwarnings=ignore tests/on_ray
 
 # Generated requests against the description of the API, over 20,000 (a quarter of an hour) unless fewer examples of each
 # operation are asked for: no 5xx, no status or shape that it does not have.

@@ -246,6 +246,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str | None,
         _option("URL of a running server to ask, instead of loading the model.", EMBED, RERANK, PRECOMPUTE, SEARCH),
     ] = None
+    on: Annotated[
+        str | None, _option("ray, or ray://HOST:PORT: compute on a Ray cluster (inlay[ray]).", PRECOMPUTE)
+    ] = None
+    ray_actors: Annotated[
+        int, _option("With --on: engines there; 0 is one for each GPU, or for each node.", PRECOMPUTE, ge=0)
+    ] = 0
     output: Annotated[str, _option("File to write, .npy or .jsonl; - is jsonl to standard output.", EMBED)] = "-"
 
 

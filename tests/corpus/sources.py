@@ -40,7 +40,8 @@ def vector_of(text: str) -> FloatArray:
 class FakeSource:
     """Fails texts that begin with `bad`; is killed at a text of one's choice."""
 
-    def __init__(self, killed_at: int | None = None) -> None:
+    def __init__(self, killed_at: int | None = None, num_parallel: int = 1) -> None:
+        self.num_parallel = num_parallel
         self.texts: list[str] = []
         self._killed_at = killed_at
 

@@ -86,22 +86,23 @@ def test_rows_that_fail_are_listed_and_cost_only_themselves(tmp_path: Path) -> N
     assert "no id" in reported[9]
 
 
+@pytest.mark.parametrize("num_parallel", [1, 4])
 @pytest.mark.parametrize("killed_at", [0, 1, BLOCK, 3 * BLOCK + 1, 9 * BLOCK])
 def test_a_run_that_was_killed_goes_on_and_ends_the_same(
-    tmp_path: Path, killed_at: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, killed_at: int, num_parallel: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("inlay.precompute.ingestion.CHECKPOINT_SECONDS", 0.0)
     rows = rows_of(range(5000), texts=4700)
     rows[100]["text"] = rows[4000]["text"] = "bad"
     file = write_rows(tmp_path / "a.jsonl", rows)
     make_corpus(tmp_path / "whole", file)
-    killed, after = FakeSource(killed_at), FakeSource()
+    killed, after = FakeSource(killed_at, num_parallel), FakeSource(num_parallel=num_parallel)
     with pytest.raises(Killed):
         make_corpus(tmp_path / "c", file, killed)
     assert not (tmp_path / "c" / "manifest.json").exists()
     make_corpus(tmp_path / "c", file, after)
     assert files_of(tmp_path / "c") == files_of(tmp_path / "whole")
-    assert len(after.texts) <= 4701 - killed_at + 3 * BLOCK, "it began again"
+    assert len(after.texts) <= 4701 - killed_at + (2 + num_parallel) * BLOCK, "it began again"
 
 
 PROGRAM = """

@@ -14,42 +14,34 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from queue import Queue
 from threading import Thread
 from types import FrameType
-from typing import Self
 
 import uvicorn
 
-from inlay.api.app import App, make_app
-from inlay.api.auth import Keyring
+from inlay.api.app import App
 from inlay.api.connection import ConnectionLimits, connection_class
 from inlay.api.connections import Connections, most_connections
 from inlay.api.envelope import Envelope
-from inlay.api.keys import read_keys
-from inlay.api.ops import Ops, Processes
-from inlay.cache.tiers import Cache
-from inlay.cache.urls import make_cache, read_secret
+from inlay.api.ops import Ops
+from inlay.api.surroundings import Surroundings
 from inlay.config import Settings
-from inlay.corpus.search.batcher import SearchBatcher
-from inlay.corpus.search.served_corpora import open_corpora, warn_of_foreign_corpora
+from inlay.corpus.search.served_corpora import warn_of_foreign_corpora
 from inlay.errors import ConfigError, EngineError, InlayError
-from inlay.jobs.directory import JobDirectory
-from inlay.serving.fallbacks import parse_fallbacks
-from inlay.serving.replacement import Loader
-from inlay.serving.router import parse_aliases
 from inlay.telemetry.logs import get_logger
-from inlay.telemetry.otlp import make_tracer
-from inlay.telemetry.tracing import Tracer
-from inlay.types import ModelSpec, Worker
+from inlay.types import Worker
 
 log = get_logger("server")
 
 BACKLOG = 2048
 WORKER_SECONDS = 2.0  # for a device thread to end, once all requests are answered
+
+
+def listen_for(settings: Settings) -> socket.socket:
+    """The socket of a server, or of one of its front ends."""
+    return listen(settings.host, settings.port, is_shared=settings.front_ends > 1)
 
 
 def listen(host: str, port: int, option: str = "--port", *, is_shared: bool = False) -> socket.socket:
@@ -68,58 +60,6 @@ def listen(host: str, port: int, option: str = "--port", *, is_shared: bool = Fa
             f"cannot listen on {host}:{port} ({reason}): choose others with --host and {option}"
         ) from error
     return listener
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """All that a server needs besides models. Made before any model is loaded, so that mistakes show at once."""
-
-    listener: socket.socket
-    cache: Cache
-    keyring: Keyring
-    corpora: Mapping[str, SearchBatcher]
-    job_directory: JobDirectory | None
-    tracer: Tracer | None
-
-    @classmethod
-    def of(cls, settings: Settings, specs: Sequence[ModelSpec]) -> Self:
-        keyring = Keyring(read_keys(settings.api_key, settings.api_key_file), 1 / settings.front_ends)
-        check_names(settings, specs, keyring)
-        corpora = open_corpora(settings.corpus)
-        secret = read_secret(settings.cache_secret, settings.cache_secret_file)
-        cache = make_cache(settings.cache, [batcher.searcher.corpus for batcher in corpora.values()], secret)
-        jobs = None if settings.jobs is None else JobDirectory(Path(settings.jobs), settings.max_jobs_bytes)
-        listener = listen(settings.host, settings.port, is_shared=settings.front_ends > 1)
-        return cls(listener, cache, keyring, corpora, jobs, make_tracer(settings.otlp_endpoint))
-
-    def make_app(
-        self,
-        workers: MutableMapping[str, Worker],
-        settings: Settings,
-        loader: Loader | None = None,
-        processes: Processes | None = None,
-        numbers_port: int | None = None,
-    ) -> App:
-        """The app for these models; see `Ops` for what it tells of processes beside it, `Replacer` for the loader."""
-        given = (self.cache, self.corpora, self.keyring, settings, self.job_directory)
-        return make_app(workers, *given, loader, processes, numbers_port, self.tracer)
-
-    async def close(self) -> None:
-        """For whoever has served nothing with them."""
-        self.listener.close()
-        await self.cache.close()
-        if self.tracer is not None:
-            await asyncio.to_thread(self.tracer.close)
-
-
-def check_names(settings: Settings, specs: Sequence[ModelSpec], keyring: Keyring) -> None:
-    """`ConfigError` where an option names a model that will not be served."""
-    tasks = {name: one.task for spec in specs for name, one in {spec.name: spec, **spec.adapters}.items()}
-    parse_aliases(settings.alias, tasks)
-    parse_fallbacks(settings.fallback, tasks)
-    if settings.fallback_always and not settings.fallback:
-        raise ConfigError("--fallback-always is for models that have a fallback: add --fallback MODEL=OTHER")
-    keyring.check_models(tasks)
 
 
 def server_config(envelope: Envelope, settings: Settings) -> uvicorn.Config:
@@ -142,6 +82,7 @@ def server_config(envelope: Envelope, settings: Settings) -> uvicorn.Config:
 def run_server(
     app: App,
     around: Surroundings,
+    listener: socket.socket,
     workers: Mapping[str, Worker],
     settings: Settings,
     on_start: Callable[[asyncio.AbstractEventLoop], None] | None = None,
@@ -152,14 +93,14 @@ def run_server(
     server = Server(config, app.ops, settings.shutdown_delay, failures)
 
     async def serve() -> None:
-        _watch_loading(server, workers, around, failures)
+        _watch_loading(server, workers, around, url_of(listener), failures)
         if on_start is not None:
             on_start(asyncio.get_running_loop())
         is_closed = True
         if app.jobs is not None:
             app.jobs.start()
         try:
-            await server.serve(sockets=[around.listener])
+            await server.serve(sockets=[listener])
             if app.jobs is not None:
                 await app.jobs.close()
             is_closed = await app.service.close()
@@ -222,7 +163,7 @@ class Server(uvicorn.Server):
 
 
 def _watch_loading(
-    server: Server, workers: Mapping[str, Worker], around: Surroundings, failures: list[InlayError]
+    server: Server, workers: Mapping[str, Worker], around: Surroundings, url: str, failures: list[InlayError]
 ) -> None:
     """Tell when all models are served, or stop the server with the reason why one is not."""
     loop = asyncio.get_running_loop()
@@ -233,7 +174,7 @@ def _watch_loading(
             gc.collect()
             gc.freeze()  # what torch and the models brought need not be looked through with each request's garbage
             warn_of_foreign_corpora(around.corpora, [worker.spec.fingerprint for worker in workers.values()])
-            log.info("ready", models=list(workers), url=url_of(around.listener))
+            log.info("ready", models=list(workers), url=url)
         except Exception as error:  # noqa: BLE001 - nobody else would hear of it
             failures.append(error if isinstance(error, InlayError) else EngineError(f"the start failed ({error!r})"))
             loop.call_soon_threadsafe(server._exit)

@@ -52,6 +52,10 @@ def _sole_adapter(settings: Settings) -> str | None:
 @contextmanager
 def open_source(settings: Settings, model: str | None, made: Recipe | None = None) -> Iterator[Source]:
     """A running server when one is named, else a model in this process; of a corpus, whatever `made` it."""
+    if settings.on is not None:
+        with _open_cluster(settings, settings.on, model) as source:
+            yield source
+        return
     if settings.server is not None:
         from inlay.precompute.remote_source import RemoteSource
 
@@ -73,6 +77,19 @@ def open_source(settings: Settings, model: str | None, made: Recipe | None = Non
         settings = replace(settings, adapter=[made.adapter])
     with open_embedder(model or DEMO, settings) as embedder:
         yield LocalSource(embedder)
+
+
+@contextmanager
+def _open_cluster(settings: Settings, address: str, model: str | None) -> Iterator[Source]:
+    from inlay.precompute.ray_source import RaySource
+
+    if settings.server is not None:
+        raise ConfigError("--on and --server are both given: name one of them")
+    source = RaySource(address, model or DEMO, _arguments_of(settings, "none"), settings.ray_actors)
+    try:
+        yield source
+    finally:
+        source.close()
 
 
 @contextmanager

@@ -8,10 +8,9 @@ import typer
 
 from inlay.cli.options import with_settings
 from inlay.config import SERVE, THREAD, Settings
-from inlay.errors import ConfigError
 
 if TYPE_CHECKING:
-    from inlay.types import ModelSpec
+    pass
 
 
 @with_settings(SERVE)
@@ -24,21 +23,21 @@ def serve(
     ] = None,
 ) -> None:
     """Serve models: OpenAI's embeddings API, health and metrics."""
-    from inlay.api.server import Surroundings, run_server
+    from inlay.api.server import listen_for, run_server
+    from inlay.api.surroundings import Surroundings
     from inlay.distributed.engine_sets import EngineSets
     from inlay.distributed.front_ends import run_front_ends
     from inlay.distributed.isolation import choose_isolation
     from inlay.distributed.local_engines import LocalEngines
-    from inlay.models.adapters import is_named_base, with_adapters
+    from inlay.models.adapters import is_named_base
+    from inlay.models.served import read_specs
     from inlay.telemetry.logs import configure_logs, get_logger
 
     configure_logs(settings.log_level, settings.log_format)
     log = get_logger("server")
     for note in context.obj or []:
         log.info(note)
-    specs = with_adapters(
-        read_specs(model or _models_of(settings), settings), settings.adapter, settings.context_length
-    )
+    specs = read_specs(model or _models_of(settings), settings)
     for base, adapter in ((spec, adapter) for spec in specs for adapter in spec.adapters.values()):
         if not is_named_base(adapter, base.name):
             log.warning("the adapter names another base in its config", adapter=adapter.name, served_with=base.name)
@@ -48,13 +47,16 @@ def serve(
         run_front_ends(specs, settings)
         return
     around = Surroundings.of(settings, specs)
+    listener = listen_for(settings)
     if isolation.kind == THREAD:
         local = LocalEngines(specs, settings)
-        run_server(around.make_app(local.workers, settings, local), around, local.workers, settings)
+        app = around.make_app(local.workers, settings, local)
+        run_server(app, around, listener, local.workers, settings)
         return
     engines = EngineSets(specs, settings)
     try:
-        run_server(around.make_app(engines.workers, settings, engines, engines), around, engines.workers, settings)
+        app = around.make_app(engines.workers, settings, engines, engines)
+        run_server(app, around, listener, engines.workers, settings)
     finally:
         engines.close()
 
@@ -64,17 +66,3 @@ def _models_of(settings: Settings) -> list[str]:
     if settings.model is not None and settings.models == Settings().models:
         return [settings.model]
     return settings.models
-
-
-def read_specs(models: list[str], settings: Settings) -> list[ModelSpec]:
-    """The specs of the models to serve, by the names to serve them by."""
-    from inlay.models.source import locate, served_name
-    from inlay.models.spec import read_spec
-
-    names = settings.served_model_name or [served_name(model) for model in models]
-    if len(names) != len(models):
-        raise ConfigError(f"--served-model-name is given {len(names)} times for {len(models)} models: once for each")
-    if len(set(names)) != len(names):
-        raise ConfigError(f"two models have one name ({', '.join(names)}): tell them apart with --served-model-name")
-    pairs = zip(models, names, strict=True)
-    return [read_spec(locate(model), name, settings.context_length) for model, name in pairs]

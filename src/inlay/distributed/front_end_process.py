@@ -13,7 +13,8 @@ from threading import Thread
 from msgspec.structs import replace
 
 from inlay.api.app import App
-from inlay.api.server import Surroundings, run_server
+from inlay.api.server import listen_for, run_server
+from inlay.api.surroundings import Surroundings
 from inlay.distributed.messages import StartFrontEnd, Told
 from inlay.distributed.parent import Parent
 from inlay.distributed.remote_worker import links_to, remote_workers
@@ -27,9 +28,10 @@ def run(parent: Parent, start: StartFrontEnd) -> bool:
 
     def serve() -> None:
         around = Surroundings.of(settings, start.specs)
+        listener = listen_for(settings)
         workers = remote_workers(start.specs, links_to(start.engines, start.specs))
         app = around.make_app(workers, settings, numbers_port=start.admin_port)
-        run_server(app, around, workers, settings, lambda loop: _answer_parent(parent, app, loop))
+        run_server(app, around, listener, workers, settings, lambda loop: _answer_parent(parent, app, loop))
 
     return parent.tell_failure_of(serve)
 

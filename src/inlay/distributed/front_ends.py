@@ -13,7 +13,8 @@ import time
 from collections.abc import Sequence
 from threading import Event, Thread
 
-from inlay.api.server import Surroundings, listen
+from inlay.api.server import listen
+from inlay.api.surroundings import Surroundings
 from inlay.config import Settings
 from inlay.distributed.admin import Admin
 from inlay.distributed.child import Child

@@ -1,7 +1,7 @@
 """The run of a precomputation over its input: which rows get a vector, which share one, which fail.
 
 In: rows and whoever embeds. Out: rows appended to a part, in the order of the input. Equal texts are computed
-once, also those of older parts; the next block is embedded while the last one is being written. Killed at
+once, also those of older parts; the next blocks are embedded while the last one is being written. Killed at
 any point, it goes on from the last checkpoint and ends with the same rows.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -40,6 +41,11 @@ class Source(Protocol):
 
     @property
     def spec(self) -> ModelSpec: ...
+
+    @property
+    def num_parallel(self) -> int:
+        """Blocks that it embeds at a time, each on a thread of its own."""
+        ...
 
     def embed_texts(self, texts: list[str], recipe: Recipe) -> list[Embedded]:
         """For each text its canonical vector with its tokens, or the reason why there is none."""
@@ -113,18 +119,27 @@ class Ingestion:
         self._remember()
         self._skip(rows)
         saved = time.monotonic()
-        with ThreadPoolExecutor(1, thread_name_prefix="inlay-precompute") as thread:
-            block = self._begin(rows, thread)
-            self._check_kept(block)
-            while block.candidates:
-                following = self._begin(rows, thread)
-                self._write(block)
-                is_last = not following.candidates
-                if is_last or time.monotonic() - saved > CHECKPOINT_SECONDS:
-                    self._writer.checkpoint(block.rows_read, block.rows_hash)
-                    saved = time.monotonic()
-                self._tell(len(block.candidates))
-                block = following
+        for block, is_last in self._blocks(rows):
+            self._write(block)
+            if is_last or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                self._writer.checkpoint(block.rows_read, block.rows_hash)
+                saved = time.monotonic()
+            self._tell(len(block.candidates))
+
+    def _blocks(self, rows: Iterator[Row]) -> Iterator[tuple[_Block, bool]]:
+        """Blocks in the order of the input, and whether each is the last; those behind one are embedded meanwhile."""
+        most = self._source.num_parallel
+        with ThreadPoolExecutor(most, thread_name_prefix="inlay-precompute") as threads:
+            try:
+                blocks = deque([self._begin(rows, threads)])
+                self._check_kept(blocks[0])
+                while blocks[0].candidates:
+                    while len(blocks) <= most and blocks[-1].candidates:
+                        blocks.append(self._begin(rows, threads))
+                    block = blocks.popleft()
+                    yield block, not blocks[0].candidates
+            finally:
+                threads.shutdown(wait=False, cancel_futures=True)
 
     def _check_kept(self, block: _Block) -> None:
         """Say early that a column's name may be misspelt."""
@@ -163,10 +178,10 @@ class Ingestion:
         self._rows_read += 1
         self._hash.update(_bytes_of(row, self._columns))
 
-    def _begin(self, rows: Iterator[Row], thread: ThreadPoolExecutor) -> _Block:
+    def _begin(self, rows: Iterator[Row], threads: ThreadPoolExecutor) -> _Block:
         """Read a block, and have its new texts embedded."""
         candidates = [self._examine(row) for row in islice(rows, BLOCK)]
-        answers = thread.submit(self._embed, self._new_texts(candidates))
+        answers = threads.submit(self._embed, self._new_texts(candidates))
         return _Block(candidates, answers, self._rows_read, self._hash.hexdigest())
 
     def _examine(self, row: Row) -> _Candidate:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class LocalSource:
     """Canonical vectors from an `Embedder`."""
 
+    num_parallel = 1
+
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
 

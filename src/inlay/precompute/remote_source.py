@@ -32,6 +32,8 @@ class RemoteSource:
     None with the `fingerprint` of a corpus is the model that made it, where that is served.
     """
 
+    num_parallel = 1
+
     def __init__(self, url: str, model: str | None, key: str | None, fingerprint: str | None = None) -> None:
         self._server = RemoteServer(url, key)
         self._url = self._server.url

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -178,6 +179,22 @@ def test_a_corpus_of_another_model_is_not_searched(corpus: Path, tmp_path: Path)
         assert "no served model has made this corpus" in server.output()
         vector = np.ones(384).tolist()
         assert ask(server, {"embedding": vector}).status_code == 200
+
+
+def test_who_searches_is_told_of_rows_that_are_damaged_and_left_out(corpus: Path, tmp_path: Path) -> None:
+    shutil.copytree(corpus, tmp_path / "c")
+    records = tmp_path / "c" / "part-0001" / "records.jsonl"
+    with RunningServer("demo", "--corpus", f"things={tmp_path / 'c'}") as server:
+        whole = ask(server, {"query": "train"})
+        assert "x-inlay-warning" not in whole.headers
+        found = whole.json()["data"][0]
+        content = records.read_bytes()
+        records.write_bytes(content.replace(found["text"].encode(), found["text"].upper().encode()))
+        damaged = ask(server, {"query": "train"})
+        assert damaged.status_code == 200
+        assert found["id"] not in [hit["id"] for hit in damaged.json()["data"]]
+        assert damaged.headers["x-inlay-warning"].startswith("1 row of the corpus is damaged and left out")
+        assert server.get("/info").json()["corpora"][0]["broken_rows"] == 1
 
 
 @pytest.mark.parametrize("value", ["things", "=dir", "things=/nowhere"])

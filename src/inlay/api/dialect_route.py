@@ -13,7 +13,7 @@ from inlay.api.dialects.dialect import Dialect
 from inlay.api.exchange import Exchange, header
 from inlay.api.json_route import Body
 from inlay.api.repeated import LARGEST, RepeatedReplies
-from inlay.api.replies import Headers, Reply
+from inlay.api.replies import WARNING, Headers, Reply
 from inlay.errors import InlayError, InvalidInput, shorten
 from inlay.requests import (
     DecodeRequest,
@@ -192,7 +192,7 @@ def result_headers(result: Result) -> Headers:
 
 def space_headers(result: Result) -> Headers:
     """Which space the vectors or scores lie in, and what there is to know of it."""
-    warnings = [(b"x-inlay-warning", warning.encode("ascii", "backslashreplace")) for warning in result.warnings]
+    warnings = [(WARNING, warning.encode("ascii", "backslashreplace")) for warning in result.warnings]
     return [(b"x-inlay-fingerprint", result.fingerprint.encode()), *warnings]
 
 

@@ -116,6 +116,7 @@ def _describe_corpus(name: str, batcher: SearchBatcher) -> dict[str, Any]:
     return {
         "name": name,
         "rows": corpus.num_rows,
+        "broken_rows": len(batcher.searcher.broken_rows),
         "model": corpus.recipe.model,
         "fingerprint": corpus.recipe.fingerprint,
         "dtype": corpus.recipe.dtype,

@@ -15,6 +15,7 @@ from inlay.errors import InlayError
 LONGEST_MESSAGE = 2000  # characters of what a client sent may be in it
 MOST_JITTER = 0.5  # of a time to come back: whoever is refused together comes back one after the other
 JSON = b"application/json"
+WARNING = b"x-inlay-warning"  # what to know of an answer that is right as far as it goes
 RENDER_ERROR = "inlay.render_error"  # of a scope: how errors are told to whoever asks, where the body tells it
 WHOLE_REPLY = "inlay.whole_reply"  # of a scope's extensions: see `whole_reply`
 
@@ -30,9 +31,9 @@ class Reply(Struct, frozen=True):
     headers: Headers = []  # beside the content's type and length
 
     @classmethod
-    def of_json(cls, value: object, status: int = 200) -> Reply:
+    def of_json(cls, value: object, status: int = 200, headers: Headers | None = None) -> Reply:
         """Any value that orjson takes, contiguous numpy arrays among them."""
-        return cls(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status)
+        return cls(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status, headers=headers or [])
 
     def head(self) -> Headers:
         """All its headers."""

@@ -19,7 +19,7 @@ from inlay.api.common_shapes import usage_of
 from inlay.api.dialect_route import sooner
 from inlay.api.exchange import Exchange
 from inlay.api.json_route import Body
-from inlay.api.replies import Reply
+from inlay.api.replies import WARNING, Headers, Reply
 from inlay.api.reranked_hits import rerank_hits
 from inlay.api.search_schema import SearchRequest
 from inlay.corpus.search.batcher import SearchBatcher
@@ -75,7 +75,8 @@ class SearchRoute:
                 "corpus": name,
                 "model": self._name_of(name, batcher),
                 "usage": usage_of(num_tokens, cached_tokens),
-            }
+            },
+            headers=_warnings_of(batcher),
         )
 
     def _resolve(self, name: str | None) -> tuple[str, SearchBatcher]:
@@ -151,6 +152,14 @@ class SearchRoute:
             "the corpus with one that is served",
             param="corpus",
         )
+
+
+def _warnings_of(batcher: SearchBatcher) -> Headers:
+    """That rows are missing which may have been better hits."""
+    if not (number := len(batcher.searcher.broken_rows)):
+        return []
+    rows = "row of the corpus is" if number == 1 else "rows of the corpus are"
+    return [(WARNING, f"{number} {rows} damaged and left out: rebuild it, and restart the server".encode())]
 
 
 def _search(

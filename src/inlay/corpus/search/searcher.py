@@ -42,6 +42,7 @@ class Searcher:
     def __init__(self, directory: Path) -> None:
         self.corpus = Corpus(directory)
         self.index: Index | None = open_index(self.corpus)
+        self.broken_rows: set[int] = set()  # that searches have met, and left out
         self._filters = Filters(self.corpus)
         self._complaints = Complaints(log)
 
@@ -70,7 +71,7 @@ class Searcher:
 
     def _proven(self, query: HybridQuery, row: int) -> Scored | None:
         if (scored := score_row(self.corpus, query, row)) is None:
-            self._complaints.tell("a row is broken and was left out", str(self.corpus.path), ValueError(row))
+            self._leave_out(row)
         return scored
 
     def check(self, queries: FloatArray, top_k: int) -> None:
@@ -99,10 +100,14 @@ class Searcher:
         for row, score in zip(found.rows.tolist(), found.scores.tolist(), strict=True):
             entry, record = self.corpus.vector_of(row), self.corpus.record(row)
             if entry is None or record is None or abs(cosine(query, entry.vector) - score) > SCORE_ERROR:
-                self._complaints.tell("a row is broken and was left out", str(self.corpus.path), ValueError(row))
+                self._leave_out(row)
             else:
                 hits.append(Hit(row, score, record))
         return hits
+
+    def _leave_out(self, row: int) -> None:
+        self.broken_rows.add(row)
+        self._complaints.tell("a row is broken and was left out", str(self.corpus.path), ValueError(row))
 
 
 def _merge(one: Found, other: Found, top_k: int) -> Found:

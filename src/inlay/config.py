@@ -6,6 +6,7 @@ differ; `config_sources` reads them, and `config_values` checks and converts the
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -19,9 +20,10 @@ THREADS_VARIABLE = "INLAY_THREADS"  # read by `thread_count`, and no option: thr
 MOST_SECONDS = 30 * 86_400
 
 SERVE, EMBED, VERIFY, PRECOMPUTE, SEARCH = "serve", "embed", "verify", "precompute", "search"
-BENCH, QUANTIZE, RERANK, HEALTH = "bench", "quantize", "rerank", "health"
+BENCH, QUANTIZE, RERANK, HEALTH, DOCTOR = "bench", "quantize", "rerank", "health", "doctor"
 AUTO = "auto"  # of dtype, device and isolation: chosen for the machine
 THREAD, PROCESS = "thread", "process"  # where engines run
+GPU_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # there is one of these where there is a GPU of NVIDIA's
 INT8_COSINE = 0.999  # what int8 is held to unless asked otherwise
 FP8_COSINE = 0.997  # what fp8 is held to
 ENGINE = (SERVE, EMBED, RERANK, VERIFY, PRECOMPUTE, SEARCH, BENCH)
@@ -57,13 +59,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     admin_key: Annotated[
         str | None, _option("Key for /admin, which replaces models; without it nobody may. Better a variable.", SERVE)
     ] = None
-    device: Annotated[str, _option("auto, cpu, cuda, cuda:N or mps.", *ENGINE, QUANTIZE)] = "auto"
+    device: Annotated[str, _option("auto, cpu, cuda, cuda:N or mps.", *ENGINE, QUANTIZE, DOCTOR)] = "auto"
     dtype: Annotated[
         str,
         _option(
             "auto, float32, bfloat16, float16, int8 or fp8; auto takes what the device is fast in, quantize int8.",
             *ENGINE,
-            QUANTIZE,
+            *(QUANTIZE, DOCTOR),
         ),
     ] = "auto"
     int8_cosine: Annotated[

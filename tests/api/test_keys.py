@@ -16,7 +16,7 @@ from fakes import SPEC, FakeWorker
 from inlay.api.app import App, make_app
 from inlay.api.auth import Keyring
 from inlay.api.keys import read_keys
-from inlay.api.server import check_names
+from inlay.api.surroundings import check_names
 from inlay.cache.urls import make_cache
 from inlay.config_values import make_settings
 from inlay.errors import ConfigError

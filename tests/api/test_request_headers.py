@@ -15,7 +15,7 @@ from inlay.api.app import App, make_app
 from inlay.api.auth import Keyring
 from inlay.api.dialects.openai import EMBEDDINGS
 from inlay.api.job_lines import _Endpoint
-from inlay.api.server import check_names
+from inlay.api.surroundings import check_names
 from inlay.cache.urls import make_cache
 from inlay.config_values import make_settings
 from inlay.errors import ConfigError

@@ -31,7 +31,7 @@ from inlay.errors import ConfigError
 def test_what_is_best_is_chosen_with_its_reason(
     options: dict[str, object], has_gpu: bool, kind: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "GPUS", (tmp_path if has_gpu else tmp_path / "none",))
+    monkeypatch.setattr(module, "GPU_DRIVERS", (tmp_path if has_gpu else tmp_path / "none",))
     chosen = choose_isolation(make_settings(options))
     assert chosen.kind == kind
     assert reason in chosen.reason

@@ -11,6 +11,7 @@ import inlay
 from inlay.cli import (
     bench,
     cache,
+    doctor,
     embed,
     export,
     health,
@@ -24,7 +25,7 @@ from inlay.cli import (
     verify,
 )
 from inlay.cli.sglang import translate
-from inlay.config import HEALTH, RERANK, SERVE
+from inlay.config import DOCTOR, HEALTH, RERANK, SERVE
 from inlay.errors import ConfigError, InlayError
 
 app = typer.Typer(
@@ -41,6 +42,7 @@ app.command("precompute")(precompute.precompute)
 app.command("search")(search.search)
 app.command(RERANK)(rerank.rerank)
 app.command(HEALTH)(health.health)
+app.command(DOCTOR)(doctor.doctor)
 app.command("index")(index.index)
 app.command("export")(export.export)
 app.command("verify")(verify.verify)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
-from inlay.config import AUTO, ENGINE, OPTIONS, PROCESS, THREAD, Settings, meta_of
+from inlay.config import AUTO, ENGINE, GPU_DRIVERS, OPTIONS, PROCESS, THREAD, Settings, meta_of
 from inlay.errors import ConfigError
 
-GPUS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # there is one of these where there is a GPU of NVIDIA's
 # Beside those of all verbs that run an engine.
 _OWN = ("max_queue_tokens", "stall_timeout", "log_level", "log_format")
 
@@ -37,7 +35,7 @@ def choose_isolation(settings: Settings) -> Isolation:
 
 def is_on_processor(settings: Settings) -> bool:
     """Is it certain that no GPU computes? To be known before torch is imported."""
-    return settings.device == "cpu" or (settings.device == AUTO and not any(gpu.exists() for gpu in GPUS))
+    return settings.device == "cpu" or (settings.device == AUTO and not any(gpu.exists() for gpu in GPU_DRIVERS))
 
 
 def settings_of_engines(settings: Settings) -> Settings:

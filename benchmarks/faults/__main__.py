@@ -40,18 +40,19 @@ class Planned(NamedTuple):
     kind: Kind
     few: int
     many: int
+    may_refuse: bool = True  # else a refusal of a good client counts as lost
 
 
 KINDS = [
     Planned(clients.slow, 20, 200),
     Planned(clients.slow_heads, 20, 200),
-    Planned(clients.vanishing, 40, 400),
-    Planned(clients.resetting, 40, 400),
+    Planned(clients.vanishing, 40, 400, may_refuse=False),
+    Planned(clients.resetting, 40, 400, may_refuse=False),
     Planned(clients.cancelling, 20, 200),
-    Planned(clients.never_reading, 20, 100),
-    Planned(clients.slow_readers, 10, 100),
+    Planned(clients.never_reading, 20, 100, may_refuse=False),
+    Planned(clients.slow_readers, 10, 100, may_refuse=False),
     Planned(clients.expecting, 10, 100),
-    Planned(clients.pipelining, 40, 400),
+    Planned(clients.pipelining, 40, 400, may_refuse=False),
     Planned(clients.line_readers, 20, 200),
     Planned(clients.deadlines, 40, 400),
     Planned(clients.many_at_once, 40, 400),
@@ -61,43 +62,43 @@ KINDS = [
     Planned(clients.encoded, 10, 50),
     Planned(overload.fuzz, 2_000, 1_000_000),
     Planned(clients.quotas, 20, 200),
-    Planned(clients.idle, 20, 100),
-    Planned(clients.half_open, 20, 100),
+    Planned(clients.idle, 20, 100, may_refuse=False),
+    Planned(clients.half_open, 20, 100, may_refuse=False),
     Planned(clients.memory, 10, 100),
     Planned(clients.memory_limit, 15, 100),
-    Planned(files.damage, 60, 600),
-    Planned(files.cache_damaged_at_rest, 40, 400),
-    Planned(files.disk_full, 20, 200),
-    Planned(files.disk_read_only, 20, 200),
-    Planned(files.disk_errors, 20, 200),
-    Planned(files.disk_slow, 20, 100),
-    Planned(files.disk_hangs, 20, 100),
-    Planned(files.disk_deleted, 40, 400),
-    Planned(files.corpus_damage, 40, 400),
-    Planned(files.model_removed, 20, 200),
-    Planned(files.log_is_gone, 40, 400),
+    Planned(files.damage, 60, 600, may_refuse=False),
+    Planned(files.cache_damaged_at_rest, 40, 400, may_refuse=False),
+    Planned(files.disk_full, 20, 200, may_refuse=False),
+    Planned(files.disk_read_only, 20, 200, may_refuse=False),
+    Planned(files.disk_errors, 20, 200, may_refuse=False),
+    Planned(files.disk_slow, 20, 100, may_refuse=False),
+    Planned(files.disk_hangs, 20, 100, may_refuse=False),
+    Planned(files.disk_deleted, 40, 400, may_refuse=False),
+    Planned(files.corpus_damage, 40, 400, may_refuse=False),
+    Planned(files.model_removed, 20, 200, may_refuse=False),
+    Planned(files.log_is_gone, 40, 400, may_refuse=False),
     Planned(kills.kill_server, 1, 100),
-    Planned(kills.terminate, 1, 50),
+    Planned(kills.terminate, 1, 50, may_refuse=False),
     Planned(kills.kill_engine, 2, 300),
-    Planned(kills.kill_replica, 2, 150),
+    Planned(kills.kill_replica, 2, 150, may_refuse=False),
     Planned(kills.kill_front_end, 1, 100),
     Planned(kills.kill_replacement, 1, 50),
-    Planned(kills.replace, 1, 20),
+    Planned(kills.replace, 1, 20, may_refuse=False),
     Planned(kills.stop_engine, 1, 20),
     Planned(kills.stop_front_end, 1, 20),
     Planned(kills.stop_server, 1, 20),
-    Planned(stores.kill_redis, 2, 150),
-    Planned(stores.stop_redis, 2, 50),
-    Planned(stores.full_redis, 20, 200),
-    Planned(stores.damaged_redis, 40, 400),
-    Planned(stores.no_redis, 20, 200),
+    Planned(stores.kill_redis, 2, 150, may_refuse=False),
+    Planned(stores.stop_redis, 2, 50, may_refuse=False),
+    Planned(stores.full_redis, 20, 200, may_refuse=False),
+    Planned(stores.damaged_redis, 40, 400, may_refuse=False),
+    Planned(stores.no_redis, 20, 200, may_refuse=False),
     Planned(works.kill_precompute, 2, 50),
     Planned(works.kill_append, 0, 50),
     Planned(works.kill_jobs, 2, 50),
     Planned(works.interrupt_embed, 2, 20),
-    Planned(overload.clock_jumps, 20, 200),
-    Planned(overload.flooded_first, 20, 100),
-    Planned(overload.rolling_restart, 0, 20),
+    Planned(overload.clock_jumps, 20, 200, may_refuse=False),
+    Planned(overload.flooded_first, 20, 100, may_refuse=False),
+    Planned(overload.rolling_restart, 0, 20, may_refuse=False),
     Planned(overload.overload, 0, 1),
 ]
 
@@ -124,6 +125,8 @@ def run_one(
         planned.kind(run)
         seconds = time.monotonic() - began
     tries = run.tries
+    if not planned.may_refuse:
+        tries["lost"] += tries.pop("refused", 0)
     counts = {column: tries[column] for column in COLUMNS}
     row = {"kind": name, "faults": number, "tries": sum(counts.values()), **counts}
     return {**row, "recovery": round(tries.recovery, 1), "seconds": round(seconds)}, run.notes

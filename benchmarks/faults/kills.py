@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from threading import Event, Thread
 
 from kind import Run
 from server import TEXTS, Server
-from tries import asking, exchange, request_of, until
+from tries import asking, exchange, is_refusal, read_reply, request_of, until
 
 CLIENTS = 4
 
@@ -63,15 +65,23 @@ def kill_server(run: Run) -> None:
 
 
 def terminate(run: Run) -> None:
-    """SIGTERM: what was taken is answered, the process ends by itself, and the next one takes over."""
+    """SIGTERM: what was taken is answered, and the process ends by itself, with status 0."""
     server = run.own_server("--cache", "none")
-    expected, port = server.expected, server.address[1]
-    with load(run, server):
-        for _ in range(run.number):
-            time.sleep(run.chance.uniform(0.1, 0.5))
+    expected = server.expected
+    for _ in range(run.number):
+        with ExitStack() as all_:
+            asked = [(text, all_.enter_context(server.connect())) for text in TEXTS]
+            for text, connection in asked:
+                connection.sendall(asking(text))
+            run.ask(server, 1)  # by now the others are taken
             server.process.send_signal(signal.SIGTERM)
-            run.tries.note(server.process.wait(60) in (0, -signal.SIGTERM))
-            server = run.own_server("--cache", "none", expected=expected, port=port)
+            for text, connection in asked:
+                try:
+                    run.tries.judge(*read_reply(connection), server.expected[text])
+                except ConnectionError:
+                    run.tries["lost"] += 1
+        run.tries.note(server.process.wait(60) == 0)
+        server = run.own_server("--cache", "none", expected=expected)
 
 
 def kill_engine(run: Run) -> None:
@@ -99,14 +109,28 @@ def stop_engine(run: Run) -> None:
 
 
 def kill_replica(run: Run) -> None:
-    """kill -9 of one of two engines: what it had the other computes."""
+    """kill -9 of one of two engines: what it had the other computes, and no client hears of it."""
     server = run.own_server("--device", "cpu", "--data-parallel-size", "2")
+    is_over = Event()
 
-    def fault() -> None:
+    def ask(number: int) -> None:
+        place = number
+        while not is_over.is_set():
+            text, place = TEXTS[place % len(TEXTS)], place + 1
+            run.tries.good(server.address, server.expected[text], asking(text))
+
+    threads = [Thread(target=ask, args=(number,)) for number in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for _ in range(run.number):
+        time.sleep(run.chance.uniform(0.05, 0.5))
         os.kill(run.chance.choice(server.children("engine_process")), signal.SIGKILL)
         until(lambda: len(server.children("engine_process")) == 2, 10)
-
-    _repeat(run, server, fault)
+        run.tries.note(until(lambda: server.get("/ready")["status"] == "ready", 60) is not None)
+        time.sleep(2.0)  # until the new one has loaded, too
+    is_over.set()
+    for thread in threads:
+        thread.join()
 
 
 def _front_end(run: Run, number: signal.Signals, *more: str) -> None:
@@ -147,30 +171,70 @@ ADMIN = "authorization: Bearer key\r\n"
 
 
 def replace(run: Run) -> None:
-    """A model in the place of another, under load."""
+    """A model in the place of another, and back, under load: each reply has the vector of one of the two."""
+    folder = run.folder()
+    other = _other_model(folder)
     server = run.own_server("--admin-key", "key", "--cache", "none")
-    with load(run, server):
-        for _ in range(run.number):
-            run.tries.note(_replace(server, lambda: None) == "done")
+    with Server("--served-model-name", "demo", "--cache", "none", model=str(other)) as second:
+        both = {text: {server.expected[text], second.expected[text]} for text in TEXTS}
+    run.tries.note(all(len(vectors) == 2 for vectors in both.values()))
+    is_over = Event()
+
+    def ask(number: int) -> None:
+        place = number
+        while not is_over.is_set():
+            text, place = TEXTS[place % len(TEXTS)], place + 1
+            status, body = exchange(server.address, asking(text))
+            is_right = status == 200 and body["data"][0]["embedding"] in both[text]
+            run.tries["right" if is_right else "refused" if is_refusal(status, body) else "wrong"] += 1
+
+    threads = [Thread(target=ask, args=(number,)) for number in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for place in range(run.number):
+        run.tries.note(_replace(server, ("demo", str(other))[place % 2 == 0], lambda: None) == "done")
+    is_over.set()
+    for thread in threads:
+        thread.join()
+
+
+def _other_model(folder: Path) -> Path:
+    """The demo with other numbers in its table of tokens."""
+    from safetensors.numpy import load_file, save_file
+
+    from inlay.models.source import locate
+
+    shutil.copytree(locate("demo"), folder / "other")
+    weights = folder / "other" / "model.safetensors"
+    tensors = load_file(weights)
+    name = next(name for name in tensors if name.endswith("word_embeddings.weight"))
+    tensors[name] = tensors[name][::-1].copy()
+    save_file(tensors, weights)
+    return folder / "other"
 
 
 def kill_replacement(run: Run) -> None:
-    """The same, and the next one's process is killed while it loads: the one before serves until another has come."""
+    """The next one's process is killed while it loads: the one before serves until another has come."""
     server = run.own_server("--admin-key", "key", "--isolation", "process")
 
     def fault() -> None:
-        until(lambda: len(server.children("engine_process")) == 2, 5)
+        if until(lambda: set(server.children("engine_process")) - before, 5) is None:
+            run.tries["wrong"] += 1
+            return
         time.sleep(run.chance.uniform(0.0, 1.0))
-        os.kill(max(server.children("engine_process")), signal.SIGKILL)
+        new = set(server.children("engine_process")) - before
+        for child in new:
+            os.kill(child, signal.SIGKILL)
 
     with load(run, server):
         for _ in range(run.number):
-            run.tries.note(_replace(server, fault) in ("done", "failed"))
+            before = set(server.children("engine_process"))
+            run.tries.note(_replace(server, "demo", fault) in ("done", "failed"))
 
 
-def _replace(server: Server, fault: Callable[[], None]) -> str | None:
+def _replace(server: Server, model: str, fault: Callable[[], None]) -> str | None:
     told, _ = exchange(
-        server.address, request_of({"name": "demo", "model": "demo"}, headers=ADMIN, path="/admin/models")
+        server.address, request_of({"name": "demo", "model": model}, headers=ADMIN, path="/admin/models")
     )
     fault()
     state: list[str] = []

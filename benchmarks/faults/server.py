@@ -12,9 +12,10 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from tries import SECONDS, Address, asking, exchange, until
+from tries import SECONDS, Address, asking, exchange, read_reply, until
 
 EXACT = {"INLAY_DTYPE": "float32"}  # a text's bits are the same in any batch, on every processor
 TEXTS = [f"a text of number {number}" for number in range(40)]
@@ -87,6 +88,11 @@ class Server:
 
     def forget_peak(self) -> None:
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+    def get(self, path: str) -> Any:  # noqa: ANN401 - JSON
+        with self.connect() as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+            return read_reply(connection)[1]
 
     def is_ready(self) -> bool:
         try:

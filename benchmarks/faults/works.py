@@ -123,7 +123,7 @@ def _batch(url: str, batch: str) -> dict[str, str]:
 
 
 def interrupt_embed(run: Run) -> None:
-    """Ctrl-C, SIGTERM and a closed pipe on the command line: it ends at once, with a status that says so."""
+    """Ctrl-C and SIGTERM on the command line: it ends at once, and its status says by what."""
     folder = run.folder()
     rows = _rows(folder, number=200_000)
     command = [sys.executable, "-m", "inlay", "embed", str(rows), "--output", str(folder / "out.jsonl")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import typer
@@ -85,7 +86,9 @@ def _open_cluster(settings: Settings, address: str, model: str | None) -> Iterat
 
     if settings.server is not None:
         raise ConfigError("--on and --server are both given: name one of them")
-    source = RaySource(address, model or DEMO, _arguments_of(settings, "none"), settings.ray_actors)
+    place = Path(model or DEMO).expanduser()
+    model = str(place.resolve()) if place.is_dir() else model or DEMO  # actors may run in other directories
+    source = RaySource(address, model, _arguments_of(settings, "none"), settings.ray_actors)
     try:
         yield source
     finally:

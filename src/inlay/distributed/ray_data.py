@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inlay.config import THREADS_VARIABLE
-from inlay.errors import ConfigError
+from inlay.errors import ConfigError, InvalidInput
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -34,7 +34,9 @@ class Embed:
         self._text, self._vector = columns
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        texts = [str(text) for text in batch[self._text]]
+        texts = list(batch[self._text])
+        if not all(isinstance(text, str) for text in texts):
+            raise InvalidInput(f"column {self._text!r} has values that are no texts: filter these rows out first")
         return {**batch, self._vector: self._embedder.embed(texts, **self._options)}
 
 

@@ -94,11 +94,13 @@ def build(arguments: MutableMapping[str, str]) -> Any:  # noqa: ANN401 - Ray's a
     """
     serve = _ray_serve()
     given = dict(arguments)
-    least, most = (int(given.pop(name, "1")) for name in ("min_replicas", "max_replicas"))
-    num_cpus, num_gpus = (float(given.pop(name, default)) for name, default in (("num_cpus", "1"), ("num_gpus", "0")))
+    least, most = (int(_number(given, name, "1")) for name in ("min_replicas", "max_replicas"))
+    num_cpus, num_gpus = (_number(given, name, default) for name, default in (("num_cpus", "1"), ("num_gpus", "0")))
     settings = load_settings({**given, **({"models": given.pop("model")} if "model" in given else {})})
     if settings.front_ends > 1 or settings.data_parallel_size > 1:
         raise ConfigError("front_ends and data_parallel_size are Ray's: say max_replicas")
+    if settings.jobs is not None:
+        raise ConfigError("jobs are run by one server: leave them out, and serve them by inlay serve")
     threads = os.environ.get(THREADS_VARIABLE, str(max(1, math.floor(num_cpus))))
     deployment = serve.deployment(
         name="Inlay",
@@ -118,6 +120,14 @@ def build(arguments: MutableMapping[str, str]) -> Any:  # noqa: ANN401 - Ray's a
         },
     )
     return deployment(serve.ingress()(Replica)).bind(settings)
+
+
+def _number(arguments: MutableMapping[str, str], name: str, default: str) -> float:
+    given = arguments.pop(name, default)
+    try:
+        return float(given)
+    except ValueError as error:
+        raise ConfigError(f"{name}={given}: write a number") from error
 
 
 def _ray_serve() -> Any:  # noqa: ANN401 - Ray's own module

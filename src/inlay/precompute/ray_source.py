@@ -82,21 +82,22 @@ class RaySource:
             self._ray.shutdown()
 
     def _start(self, model: str, arguments: dict[str, Any], num_actors: int) -> list[Any]:
-        resources = self._ray.cluster_resources()
-        num_gpus = 0 if arguments.get("device") == "cpu" else int(resources.get("GPU", 0))
-        num_nodes = sum(node["Alive"] for node in self._ray.nodes())
-        number = num_actors or num_gpus or num_nodes
-        cores = max(1, math.floor(resources.get("CPU", 1) / max(number, num_nodes)))
+        resources = [node["Resources"] for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+        num_gpus = 0 if arguments.get("device") == "cpu" else int(sum(one.get("GPU", 0) for one in resources))
+        number = num_actors or num_gpus or max(len(resources), 1)
+        each_node = math.ceil(number / max(len(resources), 1))
+        cores = max(1, math.floor(min((one["CPU"] for one in resources), default=1) / each_node))
         log.info("actors are started", actors=number, cores=cores, gpus=num_gpus)
         options: dict[str, Any] = {
             "num_cpus": cores,
-            "num_gpus": num_gpus / number,
+            "num_gpus": num_gpus // number if number <= num_gpus else num_gpus / number,
             "max_restarts": -1,
             "max_task_retries": MOST_RETRIES,
             "scheduling_strategy": "SPREAD",
             # Ray tells libraries by OMP_NUM_THREADS how many cores they have; Inlay's kernels are told like this.
             "runtime_env": {"env_vars": {THREADS_VARIABLE: os.environ.get(THREADS_VARIABLE, str(cores))}},
         }
+        self._cores = cores
         made = self._ray.remote(**options)(EngineActor)
         return [made.remote(model, arguments) for _ in range(number)]
 
@@ -107,7 +108,8 @@ class RaySource:
         while waiting:
             done, _ = self._ray.wait(list(waiting), timeout=PATIENCE)
             if not done:
-                log.warning("the cluster has no room yet for all actors, or they still load", waiting=len(waiting))
+                room = {"cores_each": self._cores, "cores_free": self._ray.available_resources().get("CPU", 0)}
+                log.warning("actors load, or there is no room for them: ask for fewer (--ray-actors)", **room)
             for one in done:
                 del waiting[one]
                 specs.append(self._told_by(one))
@@ -120,8 +122,7 @@ class RaySource:
         try:
             spec: ModelSpec = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            cause = getattr(error, "cause", None)
-            raise ConfigError(f"an actor cannot serve the model: {cause or _first_line(error)}") from error
+            raise ConfigError(f"an actor cannot serve the model: {_last_line(error)}") from error
         return spec
 
 
@@ -152,3 +153,9 @@ def _writable(vector: TextVector) -> TextVector:
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def _last_line(error: BaseException) -> str:
+    """Of what Ray tells of an actor's fault: behind its traceback stands why."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].partition(": ")[2] or lines[-1] if lines else type(error).__name__

@@ -20,7 +20,8 @@ THREADS_VARIABLE = "INLAY_THREADS"  # read by `thread_count`, and no option: thr
 MOST_SECONDS = 30 * 86_400
 
 SERVE, EMBED, VERIFY, PRECOMPUTE, SEARCH = "serve", "embed", "verify", "precompute", "search"
-BENCH, QUANTIZE, RERANK, HEALTH, DOCTOR = "bench", "quantize", "rerank", "health", "doctor"
+BENCH, QUANTIZE, RERANK, HEALTH = "bench", "quantize", "rerank", "health"
+DOCTOR, EVAL = "doctor", "eval"
 AUTO = "auto"  # of dtype, device and isolation: chosen for the machine
 THREAD, PROCESS = "thread", "process"  # where engines run
 GPU_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # there is one of these where there is a GPU of NVIDIA's
@@ -59,13 +60,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     admin_key: Annotated[
         str | None, _option("Key for /admin, which replaces models; without it nobody may. Better a variable.", SERVE)
     ] = None
-    device: Annotated[str, _option("auto, cpu, cuda, cuda:N or mps.", *ENGINE, QUANTIZE, DOCTOR)] = "auto"
+    device: Annotated[str, _option("auto, cpu, cuda, cuda:N or mps.", *ENGINE, QUANTIZE, DOCTOR, EVAL)] = "auto"
     dtype: Annotated[
         str,
         _option(
             "auto, float32, bfloat16, float16, int8 or fp8; auto takes what the device is fast in, quantize int8.",
             *ENGINE,
-            *(QUANTIZE, DOCTOR),
+            *(QUANTIZE, DOCTOR, EVAL),
         ),
     ] = "auto"
     int8_cosine: Annotated[
@@ -73,7 +74,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         _option(
             "With --dtype int8: least mean cosine to the model without it; products stay out of int8 until it holds.",
             *ENGINE,
-            QUANTIZE,
+            *(QUANTIZE, EVAL),
             ge=0,
             le=1,
         ),

@@ -13,6 +13,7 @@ from inlay.cli import (
     cache,
     doctor,
     embed,
+    evaluate,
     export,
     health,
     index,
@@ -25,7 +26,7 @@ from inlay.cli import (
     verify,
 )
 from inlay.cli.sglang import translate
-from inlay.config import DOCTOR, HEALTH, RERANK, SERVE
+from inlay.config import DOCTOR, EVAL, HEALTH, RERANK, SERVE
 from inlay.errors import ConfigError, InlayError
 
 app = typer.Typer(
@@ -43,6 +44,7 @@ app.command("search")(search.search)
 app.command(RERANK)(rerank.rerank)
 app.command(HEALTH)(health.health)
 app.command(DOCTOR)(doctor.doctor)
+app.command(EVAL)(evaluate.evaluate)
 app.command("index")(index.index)
 app.command("export")(export.export)
 app.command("verify")(verify.verify)

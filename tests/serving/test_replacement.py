@@ -14,8 +14,8 @@ from fakes import SPEC, FakeWorker
 
 from inlay.cache.memory import MemoryTier
 from inlay.cache.tiers import Cache
-from inlay.errors import Conflict, ModelError
-from inlay.requests import EmbedRequest, EmbedResult
+from inlay.errors import Conflict, FingerprintMismatch, ModelError, UnknownModel
+from inlay.requests import EmbedOptions, EmbedRequest, EmbedResult
 from inlay.serving.replacement import Replacement, Replacer, State
 from inlay.serving.service import Service
 from inlay.types import ModelSpec, Ranking, Worker
@@ -48,8 +48,15 @@ class House:
         workers: dict[str, Worker] = {SPEC.name: self.before}
         self.service = Service(workers, Cache([MemoryTier(1 << 20)]))
         self.replacer = Replacer(
-            workers, self.service.uses, self, patience, lambda: self.seen.append(workers[SPEC.name].spec.fingerprint)
+            self.service.router,
+            self.service.uses,
+            self,
+            patience,
+            lambda: self.seen.append(workers[SPEC.name].spec.fingerprint),
         )
+
+    def _see(self) -> None:
+        self.seen.append(self.service.workers[SPEC.name].spec.fingerprint)
 
     def start(self, spec: ModelSpec) -> Mapping[str, Worker]:
         return {spec.name: self.next}
@@ -142,6 +149,44 @@ def test_one_that_cannot_be_loaded_changes_nothing_and_says_why() -> None:
     run(story())
 
 
+def test_who_expects_the_fingerprint_of_the_one_before_has_it_as_long_as_it_is_there() -> None:
+    async def story() -> None:
+        house = House()
+        house.next.loaded.set()
+        house.before.gate.clear()
+        asked = asyncio.create_task(house.ask("a"))
+        await asyncio.sleep(0.01)
+        replacement = house.replacer.begin(NEXT, "there")
+        await house.wait_for(replacement, State.DRAINING)
+        expecting = EmbedOptions(expect_fingerprint=SPEC.fingerprint)
+        late = asyncio.create_task(house.service.embed(EmbedRequest(SPEC.name, ["b"], expecting)))
+        await asyncio.sleep(0.01)
+        house.before.gate.set()
+        assert (await asked).fingerprint == (await late).fingerprint == SPEC.fingerprint
+        await house.wait_for(replacement, State.DONE)
+        with pytest.raises(FingerprintMismatch):
+            await house.service.embed(EmbedRequest(SPEC.name, ["b"], expecting))
+
+    run(story())
+
+
+def test_one_that_does_not_load_can_be_given_up() -> None:
+    async def story() -> None:
+        house = House()
+        replacement = house.replacer.begin(NEXT, "there")
+        await asyncio.sleep(0.01)
+        with pytest.raises(UnknownModel):
+            house.replacer.cancel("another")
+        assert house.replacer.cancel(SPEC.name) is replacement
+        await house.wait_for(replacement, State.FAILED)
+        assert replacement.reason == "was given up"
+        assert house.ended == [{SPEC.name: house.next}]
+        house.replacer.begin(NEXT, "there")
+        house.replacer.close()
+
+    run(story())
+
+
 def test_one_at_a_time_and_for_the_same_task() -> None:
     async def story() -> None:
         house = House()
@@ -151,7 +196,7 @@ def test_one_at_a_time_and_for_the_same_task() -> None:
         with pytest.raises(Conflict, match="is being replaced already"):
             house.replacer.begin(NEXT, "there")
         await asyncio.sleep(0.01)
-        assert house.replacer.close() == {f"{SPEC.name} (beside)": house.next}
+        assert [*house.replacer.close().values()] == [house.next]
 
     run(story())
 

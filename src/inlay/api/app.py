@@ -120,7 +120,7 @@ def make_app(
             _search_route(SearchRoute(service, corpora), gate),
             *(OllamaModels(workers, service.router).routes(gate) if "ollama" in settings.dialects else ()),
             *_job_routes(jobs, keyring, gate),
-            *AdminRoutes(replacer, models, corpora, settings, gate).routes(),
+            *AdminRoutes(replacer, models, corpora, settings, gate, lambda: ops.is_draining).routes(),
             *_plain_routes(models, ops, description),
         ]
     )
@@ -181,7 +181,7 @@ def _replacer(service: Service, loader: Loader, corpora: Mapping[str, SearchBatc
     def warn() -> None:
         warn_of_foreign_corpora(corpora, [worker.spec.fingerprint for worker in service.workers.values()])
 
-    return Replacer(service.workers, service.uses, loader, settings.request_timeout, warn)
+    return Replacer(service.router, service.uses, loader, settings.request_timeout, warn)
 
 
 def _jobs(

@@ -1,8 +1,8 @@
 """The inputs of one request, answered part by part: results come as they are done, in bounded memory.
 
 In: a request, and what answers one. Out: results of parts, whose indices are those of the whole. Each part has its own
-time. The first is answered or refused as a request is; later ones that are refused for now are asked again. Knows
-nothing of dialects and of HTTP.
+time. The first is answered or refused as a request is; later ones that are refused for now are asked again. All are of
+the model that has answered the first, also where another takes its name meanwhile. Knows nothing of dialects and HTTP.
 """
 
 from __future__ import annotations
@@ -43,10 +43,13 @@ class ItemStream(Generic[Q, R]):
     async def first(self) -> R:
         """The result of the first part, or what refuses it, and then nothing is under way any more."""
         try:
-            return (await asyncio.shield(self._first))[0]
+            result = (await asyncio.shield(self._first))[0]
         except BaseException:
             self.close()
             raise
+        expecting = replace(self._request.options, expect_fingerprint=result.fingerprint)
+        self._request = replace(self._request, options=expecting)
+        return result
 
     async def results(self) -> AsyncGenerator[R, None]:
         """All of them, as they are done; the error of a part that has none ends them, behind what is done."""

@@ -26,8 +26,8 @@ from inlay.types import Priority
 
 Check = Callable[[Any], None]
 Asked = EmbedRequest | RankRequest
-# Headers that lines go without: when their work ran is nobody's concern, and all have one fingerprint.
-UNTOLD = frozenset({b"x-inlay-queue-ms", b"x-inlay-model-ms", b"x-inlay-cache", b"x-inlay-fingerprint"})
+# Headers that lines go without: when their work ran is nobody's concern.
+UNTOLD = frozenset({b"x-inlay-queue-ms", b"x-inlay-model-ms", b"x-inlay-cache"})
 YIELD_EVERY = 64  # lines, after which others may use the event loop
 
 

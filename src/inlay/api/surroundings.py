@@ -14,7 +14,8 @@ from typing import Self
 
 from inlay.api.app import App, make_app
 from inlay.api.auth import Keyring
-from inlay.api.keys import read_keys
+from inlay.api.dialects.registry import by_path
+from inlay.api.keys import BLANKS, read_keys
 from inlay.api.ops import Processes
 from inlay.cache.tiers import Cache
 from inlay.cache.urls import make_cache, read_secret
@@ -71,7 +72,10 @@ class Surroundings:
 
 
 def check_names(settings: Settings, specs: Sequence[ModelSpec], keyring: Keyring) -> None:
-    """`ConfigError` where an option names a model that will not be served."""
+    """`ConfigError` where an option names what there is not: a model, a dialect, an empty key."""
+    if settings.admin_key is not None and not settings.admin_key.strip(BLANKS):
+        raise ConfigError("--admin-key (INLAY_ADMIN_KEY) is empty: give it a key, or leave it out")
+    by_path(settings.dialects)
     tasks = {name: one.task for spec in specs for name, one in {spec.name: spec, **spec.adapters}.items()}
     parse_aliases(settings.alias, tasks)
     parse_fallbacks(settings.fallback, tasks)

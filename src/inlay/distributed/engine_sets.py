@@ -56,6 +56,7 @@ class EngineSets:
         with self._lock:
             found = next(one for one in self._sets if one.workers.items() >= workers.items())
             if self._serves(found):
+                found.leave_out(workers)
                 log.warning("the engines that serve other models keep one that is not served", models=[*workers])
                 return
             self._sets.remove(found)

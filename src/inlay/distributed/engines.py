@@ -7,7 +7,7 @@ this one. Knows nothing of HTTP.
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from threading import Event, Thread
 
 from inlay.config import Settings
@@ -36,7 +36,7 @@ class Engines:
     """All engine processes. They begin to load at once."""
 
     def __init__(self, specs: Sequence[ModelSpec], settings: Settings, first_number: int = 0) -> None:
-        self._specs = specs
+        self._specs = list(specs)  # that an engine loads when it is started
         self._settings = settings_of_engines(settings)
         self._directory = SocketDirectory()
         self.failure: InlayError | None = None  # why an engine will not come any more
@@ -60,6 +60,10 @@ class Engines:
         """What each engine process counts, by its name. Blocks for moments."""
         return numbers_of(self.supervisors)
 
+    def leave_out(self, names: Collection[str]) -> None:
+        """Engines that are started from now on do without these models."""
+        self._specs[:] = [spec for spec in self._specs if spec.name not in names]
+
     def close(self) -> None:
         """End all processes, and leave nothing behind."""
         self._is_closed.set()
@@ -73,13 +77,16 @@ class Engines:
 
     def _supervise(self, number: int, link: EngineLink) -> Supervisor:
         descriptors = [self._listeners[number].fileno(), self._pulses[number].fileno()]
-        start = StartEngine(link.name, list(self._specs), self._settings, number, *descriptors)
 
         def give_up(error: InlayError) -> None:
             self.failure = error
             link.give_up(error)
 
-        return Supervisor(link.name, lambda: Child(MODULE, link.name, start, descriptors), give_up)
+        def start() -> Child:
+            about = StartEngine(link.name, list(self._specs), self._settings, number, *descriptors)
+            return Child(MODULE, link.name, about, descriptors)
+
+        return Supervisor(link.name, start, give_up)
 
     def _watch(self) -> None:
         """Have engines end that do nothing any more."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from inlay.config import Settings
+from inlay.engine.allocator import give_back_freed_memory
 from inlay.engine.starting import start_worker
 from inlay.serving.adapter_worker import AdapterWorker
 from inlay.telemetry.logs import get_logger
@@ -35,5 +36,6 @@ class LocalEngines:
     def end(self, workers: Mapping[str, Worker]) -> None:
         """See `Loader.end`."""
         stuck = [name for name, worker in workers.items() if not worker.close(END_SECONDS)]
+        give_back_freed_memory()
         if stuck:
             log.warning("a device thread does not end: its memory is not free", models=stuck)

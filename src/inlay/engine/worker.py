@@ -76,6 +76,10 @@ class DeviceWorker:
         engine = self._engine
         if self._failure is not None:
             _refuse(works, WorkerDead(f"model {name!r} is not served: {self._failure.message}"), deliver)
+        elif engine is None and self._is_closed:
+            _refuse(
+                works, ShuttingDown(f"model {name!r} is not served here any more: try again", retry_after=1.0), deliver
+            )
         elif engine is None:
             _refuse(works, NotReady(f"model {name!r} is still loading: try again", retry_after=1.0), deliver)
         elif refusal := engine.queue.refusal(1) or engine.intake.refusal(works):
@@ -127,6 +131,7 @@ class DeviceWorker:
             return False
         self._engine.intake.close()
         self._engine.unanswered.fail_all(error)
+        self._engine = None  # its memory is free, whoever still holds this worker
         return True
 
     def _run(self) -> None:

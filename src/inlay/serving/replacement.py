@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from threading import Thread
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-from inlay.errors import Conflict, EngineError, InlayError
+from inlay.errors import Cancelled, Conflict, InlayError, UnknownModel, shorten
+from inlay.serving.daemon_call import call_in_daemon
+from inlay.serving.router import Router
 from inlay.serving.uses import Uses
 from inlay.telemetry.logs import get_logger
 from inlay.types import ModelSpec, Worker
@@ -25,7 +26,6 @@ from inlay.types import ModelSpec, Worker
 log = get_logger("service")
 
 MOST_KEPT = 16  # replacements that are told of
-T = TypeVar("T")
 
 
 class Loader(Protocol):
@@ -63,31 +63,35 @@ class Replacement:
 
 
 class Replacer:
-    """The replacements of a server; `workers` are those that all its rooms look at."""
+    """The replacements of a server; the router's workers are those that all its rooms look at."""
 
     def __init__(
         self,
-        workers: MutableMapping[str, Worker],
+        router: Router,
         uses: Uses,
         loader: Loader,
         patience: float,
         on_switch: Callable[[], None] = lambda: None,
     ) -> None:
         self.replacements: deque[Replacement] = deque(maxlen=MOST_KEPT)  # the last one first
-        self._workers = workers
+        self._router = router
         self._uses = uses
         self._loader = loader
         self._patience = patience  # seconds for the one before to finish
         self._on_switch = on_switch
         self._beside: dict[int, Mapping[str, Worker]] = {}  # that load or finish, by replacement
+        self._given_up: dict[int, asyncio.Event] = {}  # of those that load: nobody wants the next one any more
         self._tasks: set[asyncio.Task[None]] = set()
         self._num_begun = 0
 
     def begin(self, spec: ModelSpec, model: str) -> Replacement:
         """Begin to put a model in the place of the one with its name; `Conflict` where it cannot be done now."""
-        before = self._workers[spec.name].spec
+        before = self._router.workers[spec.name].spec
         if any(one.name == spec.name and one.state is State.LOADING for one in self.replacements):
-            raise Conflict(f"model {spec.name!r} is being replaced already: wait until GET /admin/models says done")
+            raise Conflict(
+                f"model {spec.name!r} is being replaced already: wait until GET /admin/models says done, or give it up "
+                f"with DELETE /admin/models/{spec.name}"
+            )
         if before.adapter is not None or before.adapters:
             raise Conflict(f"model {spec.name!r} has adapters, or is one: start another server with the next one")
         if not before.fingerprint:
@@ -102,39 +106,59 @@ class Replacer:
         task.add_done_callback(self._tasks.discard)
         return replacement
 
+    def cancel(self, name: str) -> Replacement:
+        """Give up the one that is loaded for a name; `UnknownModel` where there is none."""
+        for replacement in self.replacements:
+            if replacement.name == name and replacement.number in self._given_up:
+                self._given_up[replacement.number].set()
+                return replacement
+        raise UnknownModel(f"nothing is loaded to take the place of {shorten(name)!r}: GET /admin/models tells what is")
+
     def close(self) -> dict[str, Worker]:
         """Go no further. The workers that are left beside those that serve."""
         for task in self._tasks:
             task.cancel()
-        return {f"{name} (beside)": one for workers in self._beside.values() for name, one in workers.items()}
+        beside = [(number, one) for number, workers in self._beside.items() for one in workers.items()]
+        return {f"{name} (replacement {number})": worker for number, (name, worker) in beside}
 
     async def _run(self, replacement: Replacement, spec: ModelSpec) -> None:
         log.info("a model is loaded beside the one that is served", model=spec.name, path=replacement.model)
+        given_up = self._given_up[replacement.number] = asyncio.Event()
         try:
-            workers = await self._load(replacement, spec)
+            workers = await self._load(replacement, spec, given_up)
         except InlayError as error:
             replacement.state, replacement.reason, replacement.ended = State.FAILED, error.message, time.time()
             log.warning("a model was not replaced", model=spec.name, reason=error.message)
             return
-        before = {name: self._workers[name] for name in workers}
-        self._workers.update(workers)
+        finally:
+            del self._given_up[replacement.number]
+        before = self._router.switch(workers)
         self._beside[replacement.number] = before
         replacement.state = State.DRAINING
         log.info("a model was replaced", model=spec.name, fingerprint=replacement.fingerprint)
         self._on_switch()
         await self._drain(before)
+        self._router.forget(before)
         await self._end(replacement, before)
         replacement.state, replacement.ended = State.DONE, time.time()
 
-    async def _load(self, replacement: Replacement, spec: ModelSpec) -> Mapping[str, Worker]:
-        """The workers, once they serve; raises why they cannot."""
-        workers = await _in_thread(lambda: self._loader.start(spec))
+    async def _load(self, replacement: Replacement, spec: ModelSpec, given_up: asyncio.Event) -> Mapping[str, Worker]:
+        """The workers, once they serve; raises why they do not."""
+        workers = await call_in_daemon(lambda: self._loader.start(spec))
         self._beside[replacement.number] = workers
+        loading = asyncio.ensure_future(call_in_daemon(workers[spec.name].wait_loaded))
+        waiting = asyncio.ensure_future(given_up.wait())
         try:
-            await _in_thread(workers[spec.name].wait_loaded)
+            await asyncio.wait({loading, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if not loading.done():
+                raise Cancelled("was given up")
+            loading.result()
         except InlayError:
             await self._end(replacement, workers)
             raise
+        finally:
+            loading.cancel()
+            waiting.cancel()
         replacement.fingerprint = workers[spec.name].spec.fingerprint
         return workers
 
@@ -145,30 +169,5 @@ class Replacer:
                 await self._uses.wait_for_none(workers.values())
 
     async def _end(self, replacement: Replacement, workers: Mapping[str, Worker]) -> None:
-        await _in_thread(lambda: self._loader.end(workers))
+        await call_in_daemon(lambda: self._loader.end(workers))
         del self._beside[replacement.number]
-
-
-async def _in_thread(call: Callable[[], T]) -> T:
-    """Like asyncio.to_thread, but that the end of the process does not wait for it; other failures as `EngineError`."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def run() -> None:
-        try:
-            result = call()
-        except InlayError as error:
-            tell(future.set_exception, error)
-        except Exception as error:  # noqa: BLE001 - whoever asked is told
-            tell(future.set_exception, EngineError(f"the model could not be loaded ({type(error).__name__}: {error})"))
-        else:
-            tell(future.set_result, result)
-
-    def tell(act: Callable[..., None], value: object) -> None:
-        try:
-            loop.call_soon_threadsafe(lambda: None if future.done() else act(value))
-        except RuntimeError:
-            log.debug("a replacement outlived the server")
-
-    Thread(target=run, name="inlay-replacement", daemon=True).start()
-    return await future

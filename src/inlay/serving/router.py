@@ -6,7 +6,7 @@ may be another one's alias.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -41,18 +41,38 @@ def parse_aliases(given: Sequence[str], served: Collection[str]) -> dict[str, st
 class Router:
     """The models that are served, each with its worker."""
 
-    def __init__(self, workers: Mapping[str, Worker], aliases: Mapping[str, str] | None = None) -> None:
+    def __init__(self, workers: MutableMapping[str, Worker], aliases: Mapping[str, str] | None = None) -> None:
         self.workers = workers
         self._aliases = aliases or {}
+        self._before: list[tuple[str, Worker]] = []  # that were replaced, and finish what they have begun
+
+    def switch(self, workers: Mapping[str, Worker]) -> dict[str, Worker]:
+        """From now on these serve their names. Those before still serve whoever expects their fingerprint."""
+        before = {name: self.workers[name] for name in workers}
+        self._before += before.items()
+        self.workers.update(workers)
+        return before
+
+    def forget(self, workers: Mapping[str, Worker]) -> None:
+        """They serve nobody any more."""
+        self._before = [one for one in self._before if one not in [*workers.items()]]
 
     def route(self, request: EmbedRequest) -> tuple[Worker, EmbedRequest]:
         """The worker of a model's name; None means the first that embeds. It is loaded, or this raises."""
         name, request = self.resolve(request)
-        return self._checked(self.workers[name], Task.EMBED), request
+        return self._checked(self._worker_of(name, request.options.expect_fingerprint), Task.EMBED), request
 
-    def ranker(self, name: str | None) -> Worker:
+    def ranker(self, name: str | None, fingerprint: str | None = None) -> Worker:
         """The worker of a reranker's name; None means the first."""
-        return self._checked(self.workers[self._named(name, Task.RANK)], Task.RANK)
+        return self._checked(self._worker_of(self._named(name, Task.RANK), fingerprint), Task.RANK)
+
+    def _worker_of(self, name: str, fingerprint: str | None) -> Worker:
+        """The one that serves a name, or one before it that is still there, where its fingerprint is expected."""
+        worker = self.workers[name]
+        if self._before and fingerprint not in (None, worker.spec.fingerprint):
+            expected = (name, fingerprint)
+            return next((one for key, one in self._before if (key, one.spec.fingerprint) == expected), worker)
+        return worker
 
     def any(self, name: str | None, preferred: Task = Task.EMBED) -> Worker:
         """The worker of a model's name, whatever it does; None means the first that does what is preferred."""

@@ -142,7 +142,7 @@ class Service:
     async def _rank(self, request: RankRequest) -> RankResult:
         self._refuse_closed()
         check_query(request)
-        worker = self.router.ranker(self.router.resolve(request)[0])
+        worker = self.router.ranker(self.router.resolve(request)[0], request.options.expect_fingerprint)
         check_fingerprint(worker.spec, request.options.expect_fingerprint)
         inputs = make_pairs(worker.spec, request)
         is_chunked = request.options.long_documents is LongDocuments.BEST_CHUNK

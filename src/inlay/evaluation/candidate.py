@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -59,6 +60,7 @@ def _measure(
     from inlay.bench.process import peak_bytes
     from inlay.library.embedder import Embedder
 
+    warnings.simplefilter("ignore", UserWarning)  # that a model was not trained to be cut: what that costs is measured
     try:
         began = time.monotonic()
         with Embedder(model, **{**arguments, "cache": CACHE}) as embedder:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import httpx
@@ -53,9 +54,8 @@ class RunningServer:
         raise AssertionError(f"the server did not become ready: {self.output()}")
 
     def output(self) -> str:
-        self.log.flush()
-        self.log.seek(0)
-        return self.log.read()
+        """What it has logged; read by a handle of its own, as the server writes where the shared one stands."""
+        return Path(f"/proc/self/fd/{self.log.fileno()}").read_text(errors="replace")
 
     def post(self, body: object, headers: dict[str, str] | None = None) -> httpx.Response:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()

@@ -64,8 +64,8 @@ class Server:
         return embedding
 
     def output(self) -> str:
-        self.log.seek(0)
-        return self.log.read()
+        """What it has logged; read by a handle of its own, as the server writes where the shared one stands."""
+        return Path(f"/proc/self/fd/{self.log.fileno()}").read_text(errors="replace")
 
     def connect(self, seconds: float = SECONDS) -> socket.socket:
         return socket.create_connection(self.address, timeout=seconds)

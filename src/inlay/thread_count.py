@@ -60,6 +60,11 @@ def take_share(number: int, of: int) -> None:
     choose_threads.cache_clear()
 
 
+def variables_for(cores: float) -> dict[str, str]:
+    """Variables of a process that is started with so many processors: what is set here holds there, too."""
+    return {THREADS_VARIABLE: os.environ.get(THREADS_VARIABLE, str(max(1, math.floor(cores))))}
+
+
 def cpu_quota(groups: Path = CONTROL_GROUPS, own: Path = OWN_GROUPS) -> float | None:
     """Processors' worth of time that the control groups (v1 or v2) of this process allow; None: no limit."""
     try:

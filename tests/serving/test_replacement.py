@@ -67,6 +67,14 @@ class House:
     async def ask(self, text: str) -> EmbedResult:
         return await self.service.embed(EmbedRequest(SPEC.name, [text], deadline=time.monotonic() + 20))
 
+    async def begin_while_busy(self) -> tuple[asyncio.Task[EmbedResult], Replacement]:
+        """The next one is loaded, and the one before still has a request under way, until its gate opens."""
+        self.next.loaded.set()
+        self.before.gate.clear()
+        asked = asyncio.create_task(self.ask("a"))
+        await asyncio.sleep(0.01)
+        return asked, self.replacer.begin(NEXT, "there")
+
     async def wait_for(self, replacement: Replacement, *states: State) -> None:
         async with asyncio.timeout(20):
             while replacement.state not in states:  # noqa: ASYNC110 - as a client would look
@@ -98,11 +106,7 @@ def test_the_name_is_the_next_ones_from_one_request_to_the_next_and_only_when_it
 def test_what_the_one_before_has_begun_it_finishes_before_it_ends() -> None:
     async def story() -> None:
         house = House()
-        house.next.loaded.set()
-        house.before.gate.clear()
-        asked = asyncio.create_task(house.ask("a"))
-        await asyncio.sleep(0.01)
-        replacement = house.replacer.begin(NEXT, "there")
+        asked, replacement = await house.begin_while_busy()
         await house.wait_for(replacement, State.DRAINING)
         assert (await house.ask("b")).fingerprint == "next"
         await asyncio.sleep(0.05)
@@ -118,11 +122,7 @@ def test_what_the_one_before_has_begun_it_finishes_before_it_ends() -> None:
 def test_the_one_before_ends_after_the_time_that_a_request_has() -> None:
     async def story() -> None:
         house = House(patience=0.05)
-        house.next.loaded.set()
-        house.before.gate.clear()
-        asked = asyncio.create_task(house.ask("a"))
-        await asyncio.sleep(0.01)
-        replacement = house.replacer.begin(NEXT, "there")
+        asked, replacement = await house.begin_while_busy()
         await house.wait_for(replacement, State.DONE)
         assert house.ended == [{SPEC.name: house.before}]
         assert not asked.done()
@@ -152,11 +152,7 @@ def test_one_that_cannot_be_loaded_changes_nothing_and_says_why() -> None:
 def test_who_expects_the_fingerprint_of_the_one_before_has_it_as_long_as_it_is_there() -> None:
     async def story() -> None:
         house = House()
-        house.next.loaded.set()
-        house.before.gate.clear()
-        asked = asyncio.create_task(house.ask("a"))
-        await asyncio.sleep(0.01)
-        replacement = house.replacer.begin(NEXT, "there")
+        asked, replacement = await house.begin_while_busy()
         await house.wait_for(replacement, State.DRAINING)
         expecting = EmbedOptions(expect_fingerprint=SPEC.fingerprint)
         late = asyncio.create_task(house.service.embed(EmbedRequest(SPEC.name, ["b"], expecting)))

@@ -10,8 +10,7 @@ import asyncio
 import hmac
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Meta, Struct
 
@@ -55,20 +54,6 @@ class ReplaceModel(Struct):
     model: Annotated[str, Meta(min_length=1, description="The next one: demo, a hub id or a directory.")]
 
 
-class ReplacementTold(Struct):
-    """How far a replacement has come; the last sixteen are told of."""
-
-    number: int
-    name: str
-    model: str
-    fingerprint_before: str
-    fingerprint: str
-    state: Annotated[str, Meta(description="loading, draining (the next one serves), done or failed")]
-    reason: str | None
-    began: float
-    ended: float | None
-
-
 class AdminRoutes:
     """Who has the server's admin key may replace models."""
 
@@ -90,21 +75,14 @@ class AdminRoutes:
         self._route = JSONRoute(gate, Form(ReplaceModel, self._replace))
 
     def routes(self) -> list[Route]:
-        bodies = (Bodies(ReplaceModel, ReplacementTold, ErrorResponse),)
+        bodies = (Bodies(ReplaceModel, Replacement, ErrorResponse),)
         replace = "Put another model in the place of one that is served (admin key)"
         given_up = "Give up the model that is loaded to take a name (admin key)"
         told = "The models served, the replacements, and the corpora that no served model has made (admin key)"
         return [
             Route(POST, PATH, replace, self._begin, render_error, is_open=True, bodies=bodies, success=202),
             Route(GET, PATH, told, self._list, render_error, is_open=True),
-            Route(
-                DELETE,
-                f"{PATH}/{PLACEHOLDER}",
-                given_up,
-                self._cancel,
-                render_error,
-                is_open=True,
-            ),
+            Route(DELETE, f"{PATH}/{PLACEHOLDER}", given_up, self._cancel, render_error, is_open=True),
         ]
 
     def _replacer_for(self, exchange: Exchange) -> Replacer:
@@ -131,7 +109,7 @@ class AdminRoutes:
         if self._is_draining():
             raise ShuttingDown("the server is shutting down: no model is replaced any more", retry_after=1.0)
         replacement = self._replacer_for(exchange).begin(spec, call.model)
-        return Reply.of_json(_describe(replacement), 202)
+        return Reply.of_json(replacement, 202)
 
     async def _spec_of(self, call: ReplaceModel, deadline: float) -> ModelSpec:
         """What the files say; a disk that does not answer costs this request alone."""
@@ -142,15 +120,14 @@ class AdminRoutes:
             raise DeadlineExceeded(f"{shorten(call.model)} could not be read in time: is its disk there?") from error
 
     async def _cancel(self, exchange: Exchange) -> Reply:
-        return Reply.of_json(_describe(self._replacer_for(exchange).cancel(exchange.name)))
+        return Reply.of_json(self._replacer_for(exchange).cancel(exchange.name))
 
     async def _list(self, exchange: Exchange) -> Reply:
         replacer = self._replacer_for(exchange)
         models = self._models.describe_all()
         foreign = foreign_corpora(self._corpora, [model["fingerprint"] for model in models])
-        replacements = [_describe(one) for one in replacer.replacements]
         told = [{"corpus": corpus, "made_with": model} for corpus, model in foreign.items()]
-        return Reply.of_json({"models": models, "replacements": replacements, "foreign_corpora": told})
+        return Reply.of_json({"models": models, "replacements": [*replacer.replacements], "foreign_corpora": told})
 
 
 def _read(call: ReplaceModel, context_length: int | None) -> ModelSpec:
@@ -160,7 +137,3 @@ def _read(call: ReplaceModel, context_length: int | None) -> ModelSpec:
         raise InvalidInput(error.message, param="model") from error
     except (OSError, RuntimeError, ValueError) as error:  # a path that is none, of nobody's home
         raise InvalidInput(f"{shorten(call.model)!r} cannot be read ({error})"[:500], param="model") from error
-
-
-def _describe(replacement: Replacement) -> dict[str, Any]:
-    return asdict(replacement)

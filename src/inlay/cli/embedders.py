@@ -53,10 +53,6 @@ def _sole_adapter(settings: Settings) -> str | None:
 @contextmanager
 def open_source(settings: Settings, model: str | None, made: Recipe | None = None) -> Iterator[Source]:
     """A running server when one is named, else a model in this process; of a corpus, whatever `made` it."""
-    if settings.on is not None:
-        with _open_cluster(settings, settings.on, model) as source:
-            yield source
-        return
     if settings.server is not None:
         from inlay.precompute.remote_source import RemoteSource
 
@@ -81,7 +77,8 @@ def open_source(settings: Settings, model: str | None, made: Recipe | None = Non
 
 
 @contextmanager
-def _open_cluster(settings: Settings, address: str, model: str | None) -> Iterator[Source]:
+def open_cluster(settings: Settings, address: str, model: str | None) -> Iterator[Source]:
+    """The same model in actors of a Ray cluster."""
     from inlay.precompute.ray_source import RaySource
 
     if settings.server is not None:

@@ -31,7 +31,7 @@ def evaluate(
     """
     import orjson
 
-    from inlay.evaluation.candidate import by_dtype, measure
+    from inlay.evaluation.candidate import measure
     from inlay.evaluation.chart import draw
 
     sets = [_read(path) for path in on]
@@ -39,10 +39,10 @@ def evaluate(
     arguments = {"device": settings.device, "int8_cosine": settings.int8_cosine}
     rows: list[dict[str, Any]] = []
     for one in model:
-        for each in by_dtype(names, arguments):
-            found = measure(one, each, sets, _numbers(dimensions))
+        for dtype in names:
+            found = measure(one, {**arguments, "dtype": dtype}, sets, _numbers(dimensions))
             rows += found
-            typer.echo(f"{one} {each['dtype']}: {found[0]['tokens_per_s']:,.0f} tokens/s", err=True)
+            typer.echo(f"{one} {dtype}: {found[0]['tokens_per_s']:,.0f} tokens/s", err=True)
     _print(rows)
     if json_file is not None:
         json_file.write_bytes(orjson.dumps(rows, option=orjson.OPT_INDENT_2))

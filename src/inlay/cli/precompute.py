@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inlay.cli.embedders import open_source, plain_warnings
+from inlay.cli.embedders import open_cluster, open_source, plain_warnings
 from inlay.cli.options import with_settings
 from inlay.config import PRECOMPUTE, Settings
 from inlay.errors import ConfigError
@@ -49,7 +49,10 @@ def precompute(
             stack.enter_context(plain_warnings())
             advance, tell = stack.enter_context(_progress(source))
             rows = read_rows(source, settings.input_format, settings.text, advance)
-            embedding = stack.enter_context(open_source(settings, settings.model))
+            if settings.on is None:
+                embedding = stack.enter_context(open_source(settings, settings.model))
+            else:
+                embedding = stack.enter_context(open_cluster(settings, settings.on, settings.model))
             recipe = Recipe(
                 model=_lasting_name(settings, embedding),
                 fingerprint=embedding.spec.fingerprint,

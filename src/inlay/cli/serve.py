@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from inlay.cli.options import with_settings
 from inlay.config import SERVE, THREAD, Settings
-
-if TYPE_CHECKING:
-    pass
 
 
 @with_settings(SERVE)

@@ -6,14 +6,12 @@ a checkpoint, a run that was killed goes on where it was: rows that were written
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inlay.config import THREADS_VARIABLE
 from inlay.errors import ConfigError, InvalidInput
+from inlay.thread_count import variables_for
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -67,7 +65,6 @@ def embed(
         _keep_checkpoints(dataset, str(checkpoint), id)
     from ray.data import ActorPoolStrategy
 
-    threads = os.environ.get(THREADS_VARIABLE, str(max(1, math.floor(num_cpus))))
     return dataset.map_batches(
         Embed,
         fn_constructor_args=(model, arguments, dict(options or {}), (text, vector)),
@@ -76,7 +73,7 @@ def embed(
         compute=ActorPoolStrategy(size=num_actors),
         num_cpus=num_cpus,
         num_gpus=num_gpus,
-        runtime_env={"env_vars": {THREADS_VARIABLE: threads}},
+        runtime_env={"env_vars": variables_for(num_cpus)},
     )
 
 

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import time
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from inlay.api.surroundings import Surroundings
-from inlay.config import THREADS_VARIABLE, Settings
+from inlay.config import Settings
 from inlay.config_sources import load_settings
 from inlay.distributed.local_engines import LocalEngines
 from inlay.errors import ConfigError
 from inlay.models.served import read_specs
 from inlay.telemetry.logs import configure_logs
+from inlay.thread_count import variables_for
 from inlay.types import Worker
 
 BUSY = "busy_share"  # of a replica's device, 0 to 1
@@ -101,7 +101,6 @@ def build(arguments: MutableMapping[str, str]) -> Any:  # noqa: ANN401 - Ray's a
         raise ConfigError("front_ends and data_parallel_size are Ray's: say max_replicas")
     if settings.jobs is not None:
         raise ConfigError("jobs are run by one server: leave them out, and serve them by inlay serve")
-    threads = os.environ.get(THREADS_VARIABLE, str(max(1, math.floor(num_cpus))))
     deployment = serve.deployment(
         name="Inlay",
         max_ongoing_requests=settings.max_concurrent_requests,
@@ -111,7 +110,7 @@ def build(arguments: MutableMapping[str, str]) -> Any:  # noqa: ANN401 - Ray's a
         ray_actor_options={
             "num_cpus": num_cpus,
             "num_gpus": num_gpus,
-            "runtime_env": {"env_vars": {THREADS_VARIABLE: threads}},
+            "runtime_env": {"env_vars": variables_for(num_cpus)},
         },
         autoscaling_config={
             "min_replicas": least,

@@ -58,8 +58,8 @@ class Lane:
             heapq.heappop(self._heap)
         return self._heap[0][-1] if self._heap else None
 
-    def pass_over(self, waiting: Waiting) -> None:
-        """Not now: it is the head, and out of the order until it is put back."""
+    def pass_over(self) -> None:
+        """Not now: the head is out of the order until it is put back."""
         heapq.heappop(self._heap)
 
     def put_back(self, waiting: Waiting) -> None:

@@ -106,7 +106,7 @@ class Scheduler:
                 num_tokens += tokens
                 batch.append(self._take(head))
             elif is_between:
-                head.lane.pass_over(head)
+                head.lane.pass_over()
                 passed.append(head)
             else:
                 break

@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol
@@ -99,9 +99,3 @@ def _unit(vectors: FloatArray) -> FloatArray:
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit: FloatArray = vectors / np.maximum(norms, 1e-12)
     return unit
-
-
-def by_dtype(dtypes: Sequence[str], arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The arguments of each candidate."""
-    for dtype in dtypes:
-        yield {**arguments, "dtype": dtype}

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inlay.config import THREADS_VARIABLE
 from inlay.corpus.files.part import TextVector
 from inlay.errors import ConfigError, EngineError, InlayError
 from inlay.precompute.local_source import LocalSource
 from inlay.telemetry.logs import get_logger
+from inlay.thread_count import variables_for
 from inlay.types import Failure, ModelSpec
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class RaySource:
             "max_task_retries": MOST_RETRIES,
             "scheduling_strategy": "SPREAD",
             # Ray tells libraries by OMP_NUM_THREADS how many cores they have; Inlay's kernels are told like this.
-            "runtime_env": {"env_vars": {THREADS_VARIABLE: os.environ.get(THREADS_VARIABLE, str(cores))}},
+            "runtime_env": {"env_vars": variables_for(cores)},
         }
         self._cores = cores
         made = self._ray.remote(**options)(EngineActor)

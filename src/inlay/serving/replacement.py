@@ -49,7 +49,7 @@ class State(StrEnum):
 
 @dataclass(slots=True)
 class Replacement:
-    """How far one has come."""
+    """How far one has come; the last sixteen are told of."""
 
     number: int
     name: str
